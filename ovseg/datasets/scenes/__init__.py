@@ -1,0 +1,7 @@
+"""Composed scenes with exact labels: what the embedded tiny CLIP is trained on and measured with."""
+
+from .captions import caption
+from .compose import Scene, SceneComposer
+from .words import object_names, spellings, stuff_names
+
+__all__ = ["Scene", "SceneComposer", "caption", "object_names", "spellings", "stuff_names"]
