@@ -1,0 +1,46 @@
+"""What dense extractors return, and the two ways of fitting a picture to whole patches."""
+
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass
+class DenseFeatures:
+    """Patch features in the joint image-text space.
+
+    features   (B, E, h, w), not normalised
+    embedding  (B, E) of the whole picture, not normalised
+    padding    pixels (left, top, right, bottom) that were added around the picture; the h×w grid covers the padded one
+    extras     what a method hands on to its own later stage (MaskCLIP's keys, for example), by name
+    """
+
+    features: Tensor
+    embedding: Tensor
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+def pad_to_patches(images: Tensor, patch: int, mode: str) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """Zero-pad (B, 3, H, W) to whole patches.
+
+    ``floor`` adds nothing (the tower drops the incomplete border patches and the map is stretched over the picture),
+    ``symmetric`` adds on both sides, the odd pixel right and below (ClearCLIP), ``corner`` adds right and below
+    (MaskCLIP).  A picture smaller than one patch is padded at the corner in every mode.
+
+    Returns:
+        the images and the padding (left, top, right, bottom).
+
+    Raises:
+        ValueError: unknown mode.
+    """
+    if mode not in ("floor", "symmetric", "corner"):
+        raise ValueError(f"unknown padding {mode!r}: choose floor, symmetric or corner.")
+    height, width = images.shape[-2:]
+    down, right = (-size % patch if mode != "floor" or size < patch else 0 for size in (height, width))
+    left, top = (right // 2, down // 2) if mode == "symmetric" else (0, 0)
+    padding = (left, top, right - left, down - top)
+    if any(padding):
+        images = F.pad(images, (padding[0], padding[2], padding[1], padding[3]))
+    return images, padding

@@ -1,0 +1,57 @@
+"""Pay Attention to Your Neighbours (Hajimiri, Ben Ayed and Dolz, WACV 2025): NACLIP.
+
+    A = softmax(s·k kᵀ + G),   f = proj(ln_post( O(A v) ))      no residual, no feed-forward
+    G[(i,j),(m,n)] = exp(−((i−m)² + (j−n)²) / 2σ²) on patch coordinates, 0 for the class token
+
+G is added to the scaled logits of every head.  The paper's ablations: ``gaussian="none"`` (k kᵀ alone), ``"only"`` (G
+alone, times s·mean ‖q_p‖‖k_p'‖), the residual and feed-forward kept, other relations.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ovseg.registry import DENSE
+
+from .family import LastBlock, patch_distance
+
+
+@DENSE.register_module()
+class NACLIP(LastBlock):
+    """Key-key attention with a Gaussian neighbourhood.
+
+    Args:
+        gaussian: ``added`` to the relations, ``none``, or ``only``.
+        sigma: standard deviation of the neighbourhood, in patches.
+        **options: see ``LastBlock``.
+
+    Raises:
+        ValueError: another value of ``gaussian``, or ``sigma`` not positive.
+    """
+
+    relations = ("kk",)
+    residual = False
+    ffn = False
+    paper = "NACLIP, WACV 2025"
+    protocol = dict(short_side=336, window=224, stride=112, logit_scale=40, refine=("PAMR",))
+
+    def __init__(self, gaussian: str = "added", sigma: float = 5.0, **options):
+        super().__init__(**options)
+        if gaussian not in ("added", "none", "only") or sigma <= 0:
+            raise ValueError(f"NACLIP: gaussian is added, none or only and sigma > 0; got {gaussian!r}, {sigma}.")
+        self.gaussian, self.sigma = gaussian, sigma
+
+    def neighbourhood(self, grid: tuple[int, int], device: torch.device) -> Tensor:
+        """G with the class token's zero row and column, (1 + h·w, 1 + h·w)."""
+        return F.pad(torch.exp(-patch_distance(grid, device) / (2 * self.sigma**2)), (1, 0, 1, 0))
+
+    def bias(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> Tensor | None:
+        return None if self.gaussian == "none" else self.neighbourhood(grid, q.device).to(q.dtype)
+
+    def attend(self, q, k, v, scale, grid) -> Tensor:
+        if self.gaussian != "only":
+            return super().attend(q, k, v, scale, grid)
+        # mean over heads and token pairs of |q_p||k_p'| factorises into the product of the two token means, per head
+        strength = scale * (q.norm(dim=-1).mean(-1) * k.norm(dim=-1).mean(-1)).mean(1)
+        weights = (strength[:, None, None, None] * self.bias(q, k, grid)).softmax(-1)
+        return weights @ v

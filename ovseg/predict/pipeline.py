@@ -1,0 +1,194 @@
+"""Picture → kept features → label map for any words.
+
+``encode`` runs the tower once per picture and keeps its features; ``decode`` scores them against a vocabulary, as often
+as the words change.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ovseg.dense import DenseFeatures
+from ovseg.registry import DENSE, REFINERS
+from ovseg.score import CosineScore, RunningArgmax, class_chunks, resize_rows, source_rows
+from ovseg.towers import IMAGENET, Tower
+
+from .protocol import Protocol
+from .windows import Box, resize, windows
+
+
+@dataclass
+class Encoded:
+    """Kept features of one picture.
+
+    parts    dense features of the windows, in batches of (n, E, h, w)
+    boxes    the windows (top, left, bottom, right) in the resized picture, all of one size
+    resized  (H', W') of the resized picture
+    size     (H, W) of the picture itself
+    image    (3, H, W) normalised, for refiners that look at colours; None where there are none
+    """
+
+    parts: list[DenseFeatures]
+    boxes: list[Box]
+    resized: tuple[int, int]
+    size: tuple[int, int]
+    image: Tensor | None
+
+
+class ClassMaps:
+    """Maps (C, rows, W) of any range of words and any band of rows, from the kept features of one picture."""
+
+    def __init__(self, encoded: Encoded, text: Tensor, scorer: CosineScore):
+        self.encoded, self.text, self.scorer = encoded, text, scorer
+        if type(scorer).forward is CosineScore.forward:
+            self._prepared = [scorer.prepare(part) for part in encoded.parts]
+        else:  # the scorer looks at all words of a picture at once
+            self._scores = [scorer(part, text) for part in encoded.parts]
+            self._prepared = None
+        counts = torch.zeros(encoded.resized, device=text.device)
+        for top, left, bottom, right in encoded.boxes:
+            counts[top:bottom, left:right] += 1
+        self.counts = counts
+
+    def patch_scores(self, words: slice) -> list[Tensor]:
+        """Scores on the patch grid, one (n, C, h, w) per batch of windows."""
+        if self._prepared is None:
+            return [scores[:, words] for scores in self._scores]
+        return [self.scorer.score(prepared, self.text[words]) for prepared in self._prepared]
+
+    def stitched(self, scores: list[Tensor], rows: tuple[int, int]) -> Tensor:
+        """Rows [a, b) of the resized picture: the mean over the windows that cover a pixel, (C, b − a, W')."""
+        first, last = rows
+        total = scores[0].new_zeros(scores[0].shape[1], last - first, self.encoded.resized[1])
+        boxes = iter(self.encoded.boxes)
+        for part, batch in zip(scores, self.encoded.parts, strict=True):
+            left, top, right, bottom = batch.padding
+            for window in part:
+                y0, x0, y1, x1 = next(boxes)
+                a, b = max(first, y0), min(last, y1)
+                if a >= b:
+                    continue
+                padded = (y1 - y0 + top + bottom, x1 - x0 + left + right)
+                band = resize_rows(window[None], padded, (a - y0 + top, b - y0 + top))[0]
+                total[:, a - first : b - first, x0:x1] += band[..., left : padded[1] - right]
+        return total / self.counts[first:last]
+
+    def maps(self, words: slice, rows: tuple[int, int]) -> Tensor:
+        """Rows [a, b) of the picture itself, (C, b − a, W)."""
+        resized, size = self.encoded.resized, self.encoded.size
+        if resized == size:
+            return self.stitched(self.patch_scores(words), rows)
+        band = source_rows(resized[0], size[0], rows)
+        stitched = self.stitched(self.patch_scores(words), band)
+        return resize_rows(stitched[None], size, rows, (band[0], resized[0]))[0]
+
+
+class Pipeline(nn.Module):
+    """Tower + dense extractor + scorer + refiners under one protocol.
+
+    Args:
+        tower: image tower.
+        dense: an extractor, or its config ``dict(type="NACLIP", …)``.
+        protocol: prediction settings.
+        scorer: scores on the patch grid; the cosine unless given.
+    """
+
+    def __init__(self, tower: Tower, dense, protocol: Protocol | None = None, scorer: CosineScore | None = None):
+        super().__init__()
+        self.tower = tower
+        self.dense = DENSE.build(dense) if isinstance(dense, dict) else dense
+        self.protocol = protocol or Protocol()
+        self.scorer = scorer or CosineScore()
+        self.refiners = nn.ModuleList(
+            REFINERS.build(dict(type=r) if isinstance(r, str) else dict(r)) for r in self.protocol.refine
+        )
+
+    @torch.inference_mode()
+    def encode(self, image: np.ndarray) -> Encoded:
+        """Run the tower over the windows of one uint8 RGB picture (H, W, 3)."""
+        protocol, tower = self.protocol, self.tower
+        pixels = self._normalise(resize(image, protocol))
+        height, width = pixels.shape[-2:]
+        boxes = windows(height, width, protocol.window, protocol.stride)
+        crops = [pixels[:, top:bottom, left:right] for top, left, bottom, right in boxes]
+        parts = [
+            self.dense(tower, torch.stack(crops[i : i + protocol.window_batch]))
+            for i in range(0, len(crops), protocol.window_batch)
+        ]
+        own = self._normalise(image) if self.refiners else None
+        return Encoded(parts, boxes, (height, width), image.shape[:2], own)
+
+    def _normalise(self, image: np.ndarray) -> Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.tower.device).permute(2, 0, 1)[None] / 255
+        return self.tower.normalise(pixels, IMAGENET if self.protocol.normalisation == "imagenet" else None)[0]
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        encoded: Encoded,
+        text: Tensor,
+        query_class,
+        background: bool = False,
+        threshold: float | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Label map for words.
+
+        Args:
+            encoded: what ``encode`` returned.
+            text: (T, E) unit word embeddings.
+            query_class: class of each word, in non-decreasing order.
+            background: class 0 is the background, so that the thresholds may fall back on it.
+            threshold: overrides the protocol's.
+
+        Returns:
+            labels (H, W) int64; probability of the winner and its lead over the second, (H, W) float32 in [0, 1].
+        """
+        maps = ClassMaps(encoded, text, self.scorer)
+        affinities = [refiner.affinity(encoded.image[None]) for refiner in self.refiners]
+        threshold = self.protocol.threshold if threshold is None else threshold
+
+        def argmax(exclude=frozenset()):
+            return self._argmax(encoded, maps, affinities, list(query_class), exclude)
+
+        labels, score, margin = argmax()
+        if self.protocol.area_threshold > 0:
+            small = self._small_classes(labels, background)
+            if small:
+                labels, score, margin = argmax(small)
+        if background and threshold > 0:
+            labels = torch.where(score < threshold, 0, labels)
+        return labels, score, margin
+
+    def _argmax(self, encoded, maps, affinities, query_class, exclude):
+        """Bands of rows, and in each the words in portions, sized so that the maps stay within the memory budget."""
+        height, width = encoded.size
+        row_bytes = 4 * 6 * max(width, encoded.resized[1]) * max(1.0, encoded.resized[0] / height)
+        few = min(len(query_class), 16)
+        rows = height if affinities else int(min(height, max(1, self.protocol.memory // (few * row_bytes))))
+        words = int(max(1, self.protocol.memory // (rows * row_bytes * (9 if affinities else 1))))
+        bands = []
+        for first in range(0, height, rows):
+            band = (first, min(first + rows, height))
+            running = RunningArgmax((band[1] - first, width), self.tower.device, exclude)
+            for part in class_chunks(query_class, words):
+                chunk = maps.maps(part, band)
+                for refiner, affinity in zip(self.refiners, affinities, strict=True):
+                    chunk = refiner.apply_to(chunk[None], affinity)[0]
+                if self.scorer.probabilities:
+                    chunk = chunk.clamp(min=1e-12).log()
+                else:
+                    chunk = chunk * self.protocol.logit_scale
+                running.update(chunk, query_class[part])
+            bands.append(running.result())
+        return tuple(torch.cat(column) for column in zip(*bands, strict=True))
+
+    def _small_classes(self, labels: Tensor, background: bool) -> frozenset[int]:
+        """Foreground classes below the area threshold, relative to all foreground pixels (SCLIP)."""
+        counts = torch.bincount(labels.flatten()).tolist()
+        first = 1 if background else 0
+        foreground = max(1, sum(counts[first:]))
+        return frozenset(
+            c for c in range(first, len(counts)) if 0 < counts[c] < self.protocol.area_threshold * foreground
+        )

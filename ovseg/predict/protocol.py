@@ -1,0 +1,98 @@
+"""How a number was made: everything between the picture file and the label map that is not the model."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Settings of one prediction; saved beside every result.
+
+    short_side        resize so that the short side has this many pixels, the aspect kept (None: native size)
+    max_long_side     … unless the long side would exceed this
+    size              resize to exactly (H, W) instead
+    window, stride    square sliding window in pixels of the resized picture; window None: the whole picture at once
+    window_batch      windows per forward pass
+    templates         a named prompt set or own templates
+    logit_scale       τ of the soft-max over words
+    threshold         pixels whose best class has a lower probability become background (class 0), in [0, 1]
+    area_threshold    foreground classes with less than this share of all foreground pixels are dropped, in [0, 1]
+    normalisation     "weights": the statistics that travel with the weights; "imagenet"
+    refine            names or configs of refiners, in order
+    memory            bytes that the class maps of one picture may take at a time
+
+    Raises:
+        ValueError: a setting out of its range.
+    """
+
+    short_side: int | None = 336
+    max_long_side: int = 2048
+    size: tuple[int, int] | None = None
+    window: int | None = 224
+    stride: int = 112
+    window_batch: int = 16
+    templates: str | tuple[str, ...] = "imagenet_80"
+    logit_scale: float = 40.0
+    threshold: float = 0.0
+    area_threshold: float = 0.0
+    normalisation: str = "weights"
+    refine: tuple = ()
+    memory: int = 256 * 2**20
+
+    def __post_init__(self):
+        for name in ("size", "refine"):
+            value = getattr(self, name)
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        if isinstance(self.templates, list):
+            object.__setattr__(self, "templates", tuple(self.templates))
+        checks = {
+            "short_side": self.short_side is None or self.short_side >= 1,
+            "max_long_side": self.max_long_side >= 1,
+            "size": self.size is None or (len(self.size) == 2 and min(self.size) >= 1),
+            "window": self.window is None or self.window >= 1,
+            "stride": self.window is None or 1 <= self.stride <= self.window,
+            "window_batch": self.window_batch >= 1,
+            "logit_scale": self.logit_scale > 0,
+            "threshold": 0 <= self.threshold <= 1,
+            "area_threshold": 0 <= self.area_threshold <= 1,
+            "normalisation": self.normalisation in ("weights", "imagenet"),
+            "memory": self.memory >= 2**20,
+        }
+        bad = [f"{name}={getattr(self, name)!r}" for name, right in checks.items() if not right]
+        if bad:
+            raise ValueError(
+                f"protocol settings out of range: {', '.join(bad)}. Sizes and counts are positive, stride is at most the "
+                "window, thresholds lie in [0, 1], normalisation is weights or imagenet, memory is at least 1 MiB."
+            )
+
+    @classmethod
+    def from_dict(cls, settings: dict) -> "Protocol":
+        """Build from keyword settings.
+
+        Raises:
+            ValueError: an unknown setting, with the nearest known one.
+        """
+        known = {f.name for f in fields(cls)}
+        for name in settings:
+            if name not in known:
+                near = get_close_matches(name, known, 1, 0.4)
+                hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."
+                raise ValueError(f"unknown protocol setting {name!r}.{hint}")
+        return cls(**settings)
+
+    def but(self, **changes) -> "Protocol":
+        """A copy with some settings changed; the same errors as ``from_dict``."""
+        type(self).from_dict(changes)
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @property
+    def fingerprint(self) -> str:
+        """Short digest of all settings that can change a prediction."""
+        settings = {k: v for k, v in self.to_dict().items() if k not in ("window_batch", "memory")}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -1,0 +1,5 @@
+"""Maps → better maps."""
+
+from .pamr import PAMR
+
+__all__ = ["PAMR"]

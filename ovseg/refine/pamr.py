@@ -1,0 +1,65 @@
+"""Pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020), as SCLIP and NACLIP use it.
+
+    a_n(p) = mean_c( −|x_c(p) − x_c(p+n)| / (10⁻⁸ + 0.1·σ_c(p)) ),   w = softmax_n(a),   m(p) ← Σ_n w_n(p)·m(p+n)
+
+n runs over the 8 neighbours at each dilation (edges replicated; the pixel itself is not among them); σ is the unbiased
+standard deviation over the 3×3 neighbourhoods, centre included, of all dilations together.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovseg.registry import REFINERS
+
+
+@REFINERS.register_module()
+class PAMR(nn.Module):
+    """Let neighbours of like colour agree.
+
+    Every map is refined on its own, so words may come in any portions: ``affinity(image)`` once, then ``apply`` to each.
+
+    Args:
+        steps: iterations.
+        dilations: distances of the neighbours, in pixels.
+
+    Raises:
+        ValueError: no dilation, or one below 1.
+    """
+
+    def __init__(self, steps: int = 10, dilations: Sequence[int] = (8, 16)):
+        super().__init__()
+        if not dilations or min(dilations) < 1 or steps < 0:
+            raise ValueError(f"PAMR needs steps >= 0 and dilations >= 1, got steps={steps}, dilations={tuple(dilations)}.")
+        self.steps, self.dilations = steps, tuple(dilations)
+
+    def _shifted(self, maps: Tensor, centre: bool = False) -> Tensor:
+        """(B, C, H, W) → (B, C, 8·dilations, H, W): the values at p + n; with ``centre`` 9 per dilation."""
+        height, width = maps.shape[-2:]
+        shifts = []
+        for d in self.dilations:
+            padded = F.pad(maps, (d, d, d, d), mode="replicate")
+            for dy in (0, d, 2 * d):
+                for dx in (0, d, 2 * d):
+                    if centre or (dy, dx) != (d, d):
+                        shifts.append(padded[..., dy : dy + height, dx : dx + width])
+        return torch.stack(shifts, 2)
+
+    def affinity(self, image: Tensor) -> Tensor:
+        """Weights (B, 1, 8·dilations, H, W) of a normalised image (B, 3, H, W)."""
+        spread = self._shifted(image, centre=True).std(2, keepdim=True)
+        distance = (self._shifted(image) - image[:, :, None]).abs()
+        return (-distance / (1e-8 + 0.1 * spread)).mean(1, keepdim=True).softmax(2)
+
+    def apply_to(self, maps: Tensor, affinity: Tensor) -> Tensor:
+        """Refine maps (B, C, H, W) of the image's size."""
+        for _ in range(self.steps):
+            maps = (self._shifted(maps) * affinity).sum(2)
+        return maps
+
+    def forward(self, image: Tensor, maps: Tensor) -> Tensor:
+        """Refined maps (B, C, H, W); maps of another size are first enlarged (bilinear, align_corners True)."""
+        maps = F.interpolate(maps, image.shape[-2:], mode="bilinear", align_corners=True)
+        return self.apply_to(maps, self.affinity(image))

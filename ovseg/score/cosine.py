@@ -1,0 +1,30 @@
+"""Dense features × word embeddings → scores on the patch grid: the cosine, unscaled."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovseg.dense import DenseFeatures
+from ovseg.registry import SCORERS
+
+
+@SCORERS.register_module()
+class CosineScore(nn.Module):
+    """s = ⟨f/‖f‖, t⟩.
+
+    A scorer is prepared once per picture and then asked for any range of words, so that a large vocabulary never needs
+    all its maps at a time.  ``probabilities`` says what the scores are: cosines (False) or probabilities (True).
+    """
+
+    probabilities = False
+
+    def prepare(self, dense: DenseFeatures) -> Tensor:
+        """Unit features (B, E, h, w)."""
+        return F.normalize(dense.features.float(), dim=1)
+
+    def score(self, prepared: Tensor, text: Tensor) -> Tensor:
+        """Scores (B, T, h, w) of unit word embeddings (T, E)."""
+        return torch.einsum("behw,te->bthw", prepared, text)
+
+    def forward(self, dense: DenseFeatures, text: Tensor) -> Tensor:
+        return self.score(self.prepare(dense), text)

@@ -1,0 +1,102 @@
+"""Words → class embeddings: every prompt is encoded, normalised, averaged over templates and normalised again."""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ovseg.towers import Tower
+
+from .cache import EmbeddingCache
+from .templates import get_templates
+
+
+class TextEncoder:
+    """The text side of a tower.
+
+    Args:
+        tower: a tower with a text model.
+        templates: a named set or own templates (``text.templates``).
+        cache: where embeddings are kept; None keeps none.
+        batch: prompts per call of the text tower.
+
+    Raises:
+        ValueError: a tower without a text model.
+    """
+
+    def __init__(self, tower: Tower, templates="imagenet_80", cache: EmbeddingCache | None = None, batch: int = 256):
+        if tower.clip is None:
+            raise ValueError("this tower has no text model, so words cannot be encoded; load whole CLIP weights.")
+        self.tower, self.cache, self.batch = tower, cache, batch
+        self.templates = get_templates(templates)
+        self.context = tower.clip.context_length
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=self.context)
+
+    @property
+    def key(self) -> str:
+        """Digest of the templates, part of the cache's key."""
+        return hashlib.sha256("\n".join(self.templates).encode()).hexdigest()
+
+    def check(self, words: Sequence[str]):
+        """Warn of words the model has never learned, where it carries the list of those it has.
+
+        Raises:
+            ValueError: a prompt longer than the text tower's context.
+        """
+        longest = max(self.templates, key=lambda t: len(self.tokenizer.encode(t)))
+        for word in words:
+            length = len(self.tokenizer.encode(longest.format(word))) + 2
+            if length > self.context:
+                shown = word if len(word) < 60 else word[:57] + "…"
+                raise ValueError(
+                    f"the prompt for {shown!r} has {length} tokens with the template {longest!r}, this text tower reads at "
+                    f"most {self.context}. Shorten the name, or use shorter templates (templates='name')."
+                )
+        known = self.tower.card.words
+        if known is not None:
+            strange = [w for w in words if w.casefold() not in known]
+            if strange:
+                more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+                warnings.warn(
+                    f"{self.tower.card.name} has never learned: {', '.join(strange[:5])}{more}; expect nothing of "
+                    "such words. See `ovseg words` for the list, or use --weights openai.",
+                    stacklevel=3,
+                )
+
+    @torch.inference_mode()
+    def __call__(self, words: Sequence[str], progress=None) -> Tensor:
+        """Unit embeddings (T, E) of T words, in their order, float32 on the tower's device.
+
+        ``progress`` is called with the number of words done so far.
+
+        Raises:
+            ValueError: no word, or a prompt longer than the text tower's context.
+        """
+        if not words:
+            raise ValueError("no words to encode: give at least one name.")
+        self.check(words)
+        unique = list(dict.fromkeys(words))
+        done: dict[str, Tensor] = {}
+        if self.cache is not None:
+            done = self.cache.get(self.tower.card.hash, self.key, unique)
+        todo = [word for word in unique if word not in done]
+        step = max(1, self.batch // len(self.templates))
+        for start in range(0, len(todo), step):
+            part = todo[start : start + step]
+            fresh = dict(zip(part, self._encode(part).cpu(), strict=True))
+            done |= fresh
+            if self.cache is not None:
+                self.cache.put(self.tower.card.hash, self.key, fresh)
+            if progress is not None:
+                progress(len(unique) - len(todo) + start + len(part))
+        return torch.stack([done[word].float() for word in words]).to(self.tower.device)
+
+    def _encode(self, words: Sequence[str]) -> Tensor:
+        prompts = [template.format(word) for word in words for template in self.templates]
+        tokens = self.tokenizer(prompts).to(self.tower.device)
+        parts = [F.normalize(self.tower.clip.encode_text(part).float(), dim=-1) for part in tokens.split(self.batch)]
+        return F.normalize(torch.cat(parts).unflatten(0, (len(words), -1)).mean(1), dim=-1)
