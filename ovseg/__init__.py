@@ -1,1 +1,34 @@
-"""Open-vocabulary dense prediction."""
+"""ovseg: open-vocabulary dense prediction. Give it a picture and any words, it returns a segmentation.
+
+    import ovseg
+
+    model = ovseg.load("naclip")
+    model.set_classes(["cat", "sofa", "floor"])
+    result = model("photo.jpg")
+    result.save("out")
+"""
+
+from ovseg.compat.mmcv_ops import install_mmcv_ops
+
+__version__ = "0.1.0"
+__all__ = ["Background", "Protocol", "Result", "Vocabulary", "list_methods", "load"]
+
+install_mmcv_ops()  # must come before anybody imports mmseg or mmdet; costs nothing until an op is used
+
+_HOMES = {
+    "Background": "ovseg.text.vocabulary",
+    "Protocol": "ovseg.predict.protocol",
+    "Result": "ovseg.predict.result",
+    "Vocabulary": "ovseg.text.vocabulary",
+    "list_methods": "ovseg.apis",
+    "load": "ovseg.apis",
+}
+
+
+def __getattr__(name: str):
+    """Public names are imported on first use, so that ``import ovseg`` and ``ovseg --help`` stay quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ovseg' has no attribute {name!r}; it has {', '.join(__all__)}.")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

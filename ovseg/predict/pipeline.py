@@ -125,43 +125,29 @@ class Pipeline(nn.Module):
         return self.tower.normalise(pixels, IMAGENET if self.protocol.normalisation == "imagenet" else None)[0]
 
     @torch.inference_mode()
-    def decode(
-        self,
-        encoded: Encoded,
-        text: Tensor,
-        query_class,
-        background: bool = False,
-        threshold: float | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Label map for words.
+    def decode(self, encoded: Encoded, text: Tensor, query_class, background: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Label map for words, before any threshold on the probability.
 
         Args:
             encoded: what ``encode`` returned.
             text: (T, E) unit word embeddings.
             query_class: class of each word, in non-decreasing order.
-            background: class 0 is the background, so that the thresholds may fall back on it.
-            threshold: overrides the protocol's.
+            background: class 0 is the background, which the area threshold never drops.
 
         Returns:
             labels (H, W) int64; probability of the winner and its lead over the second, (H, W) float32 in [0, 1].
         """
         maps = ClassMaps(encoded, text, self.scorer)
         affinities = [refiner.affinity(encoded.image[None]) for refiner in self.refiners]
-        threshold = self.protocol.threshold if threshold is None else threshold
-
-        def argmax(exclude=frozenset()):
-            return self._argmax(encoded, maps, affinities, list(query_class), exclude)
-
-        labels, score, margin = argmax()
+        query_class = list(query_class)
+        found = self._argmax(encoded, maps, affinities, query_class)
         if self.protocol.area_threshold > 0:
-            small = self._small_classes(labels, background)
+            small = self._small_classes(found[0], background)
             if small:
-                labels, score, margin = argmax(small)
-        if background and threshold > 0:
-            labels = torch.where(score < threshold, 0, labels)
-        return labels, score, margin
+                found = self._argmax(encoded, maps, affinities, query_class, small)
+        return found
 
-    def _argmax(self, encoded, maps, affinities, query_class, exclude):
+    def _argmax(self, encoded, maps, affinities, query_class, exclude=frozenset()):
         """Bands of rows, and in each the words in portions, sized so that the maps stay within the memory budget."""
         height, width = encoded.size
         row_bytes = 4 * 6 * max(width, encoded.resized[1]) * max(1.0, encoded.resized[0] / height)

@@ -1,0 +1,6 @@
+"""ovseg in five lines: ``load`` a method, set the words, call it on pictures."""
+
+from .methods import list_methods
+from .predictor import Predictor, load
+
+__all__ = ["Predictor", "list_methods", "load"]

@@ -1,0 +1,37 @@
+"""The methods by the names people type: registered extractors and refiners, letter case ignored."""
+
+from difflib import get_close_matches
+
+from ovseg.registry import DENSE, REFINERS, names
+
+
+def list_methods() -> list[str]:
+    """Names that ``load`` takes, sorted."""
+    return sorted(name.lower() for name in names(DENSE))
+
+
+def registered(name: str, registry, what: str) -> str:
+    """The registered spelling of a name.
+
+    Raises:
+        ValueError: unknown name, with the nearest known ones.
+    """
+    by_lower = {known.lower(): known for known in names(registry)}
+    if name.lower() not in by_lower:
+        near = get_close_matches(name.lower(), by_lower, 3, 0.4)
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"unknown {what} {name!r}. {hint}There are: {', '.join(sorted(by_lower))}.")
+    return by_lower[name.lower()]
+
+
+def dense_config(method: str | dict) -> dict:
+    """``dict(type=…)`` of a method's extractor from its name, or a config given as such."""
+    if isinstance(method, dict):
+        return dict(method)
+    return {"type": registered(method, DENSE, "method")}
+
+
+def refiner_configs(refine) -> tuple:
+    """Configs of refiners from names (letter case ignored) or configs."""
+    refine = (refine,) if isinstance(refine, (str, dict)) else tuple(refine or ())
+    return tuple(r if isinstance(r, dict) else registered(r, REFINERS, "refiner") for r in refine)

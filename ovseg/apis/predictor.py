@@ -1,0 +1,180 @@
+"""The object people hold: picture and words in, ``Result`` out."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ovseg.predict.images import LoadedImage, iter_sources, load_image
+from ovseg.predict.pipeline import Encoded, Pipeline
+from ovseg.predict.pixels import ImageError
+from ovseg.predict.protocol import Protocol
+from ovseg.predict.result import Result
+from ovseg.registry import DENSE
+from ovseg.text.cache import EmbeddingCache
+from ovseg.text.encoder import TextEncoder
+from ovseg.text.vocabulary import Vocabulary
+from ovseg.towers import Tower, load_tower
+
+from .methods import dense_config, refiner_configs
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """``auto`` → CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        ValueError: a device this machine does not have.
+    """
+    if str(device) != "auto":
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"device {str(device)!r} is not available here ({str(error).splitlines()[0]}). Use --device auto or cpu."
+            ) from None
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def load(
+    method: str | dict = "naclip",
+    weights: str | None = None,
+    classes: Any = None,
+    *,
+    device: str = "auto",
+    arch: str | None = None,
+    quick_gelu: bool | None = None,
+    tower: Tower | None = None,
+    cache: bool = True,
+    **settings: Any,
+) -> "Predictor":
+    """A ready predictor.
+
+    Args:
+        method: a name from ``list_methods()``, or a config ``dict(type="NACLIP", sigma=3.0)``.
+        weights: see ``ovseg.towers.weights``; None is the embedded demo model.
+        classes: anything ``Vocabulary.parse`` takes; may also be set later.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        arch, quick_gelu: for weight files that do not say; see ``ovseg.towers.load_tower``.
+        tower: a loaded tower instead of ``weights``.
+        cache: keep text embeddings on disk.
+        **settings: changes to the method's published ``Protocol`` (``window=None``, ``short_side=512``, ``refine=[]``, …).
+
+    Raises:
+        ValueError: an unknown method, setting, device or weights.
+        FileNotFoundError: weights that are not here and cannot be fetched.
+    """
+    config = dense_config(method)
+    published = DENSE.get(config["type"]).protocol
+    if tower is None:
+        tower = load_tower(weights, pick_device(device), arch=arch, quick_gelu=quick_gelu)
+    if "refine" in settings:
+        settings["refine"] = refiner_configs(settings["refine"])
+    protocol = Protocol.from_dict({**published, **tower.card.protocol, **settings})
+    predictor = Predictor(Pipeline(tower, config, protocol), config, cache)
+    if classes is not None:
+        predictor.set_classes(classes)
+    return predictor
+
+
+class Predictor:
+    """One method on one set of weights.
+
+    ``set_image`` runs the tower once; afterwards ``set_classes`` and ``predict`` may alternate as often as wanted.
+    """
+
+    def __init__(self, pipeline: Pipeline, method: dict | str, cache: bool = True):
+        self.pipeline = pipeline
+        self.method = method if isinstance(method, str) else method["type"].lower()
+        self.encoder = TextEncoder(pipeline.tower, pipeline.protocol.templates, EmbeddingCache() if cache else None)
+        self.vocabulary: Vocabulary | None = None
+        self._text: Tensor | None = None
+        self._image: LoadedImage | None = None
+        self._encoded: Encoded | None = None
+        notice = pipeline.tower.card.notice
+        if notice:
+            _say_once(notice)
+
+    def set_classes(self, classes: Any, progress=None) -> "Predictor":
+        """The words to look for: anything ``Vocabulary.parse`` takes. Returns itself.
+
+        ``progress(done)`` is called while a large vocabulary is encoded.
+
+        Raises:
+            ValueError: no words, blank or duplicate names, prompts too long for the text tower.
+        """
+        vocabulary = Vocabulary.parse(classes)
+        self._text = self.encoder(vocabulary.queries, progress)
+        self.vocabulary = vocabulary
+        return self
+
+    def set_image(self, image: Any) -> "Predictor":
+        """Read a picture (path, URL, PIL, RGB numpy array, tensor) and run the tower over it. Returns itself.
+
+        Raises:
+            ImageError: not a readable picture.
+        """
+        loaded = image if isinstance(image, LoadedImage) else load_image(image)
+        self._encoded = self.pipeline.encode(loaded.array)
+        self._image = loaded
+        return self
+
+    def predict(self) -> Result:
+        """The segmentation of the picture last set, with the words last set.
+
+        Raises:
+            ValueError: no picture or no words yet.
+        """
+        if self._encoded is None or self.vocabulary is None or self._text is None:
+            missing = "a picture: call set_image(...)" if self._encoded is None else "words: call set_classes([...])"
+            raise ValueError(f"there is nothing to predict yet; first give {missing}.")
+        vocabulary, protocol = self.vocabulary, self.pipeline.protocol
+        threshold = vocabulary.background.threshold
+        threshold = protocol.threshold if threshold is None else threshold
+        background = vocabulary.background.kind != "none"
+        labels, scores, margin = self.pipeline.decode(self._encoded, self._text, vocabulary.query_class, background)
+        card = self.pipeline.tower.card
+        result = Result(
+            labels=labels.cpu().numpy(),
+            scores=scores.cpu().numpy(),
+            margin=margin.cpu().numpy(),
+            image=self._image.array,
+            vocabulary=vocabulary,
+            protocol=protocol.to_dict() | {"fingerprint": protocol.fingerprint, "threshold": threshold},
+            method=self.method,
+            weights=f"{card.name} ({card.hash})",
+            path=self._image.path,
+        )
+        return result.rethreshold(threshold) if threshold > 0 else result
+
+    def __call__(self, source: Any, classes: Any = None) -> Result | list[Result]:
+        """One ``Result`` for one picture; a list for a folder, a glob, a list or a generator.
+
+        Raises:
+            ImageError: a picture that cannot be read. For folders with broken files use ``stream``.
+        """
+        if classes is not None:
+            self.set_classes(classes)
+        items = iter_sources(source)
+        results = [self.set_image(item).predict() for item in items]
+        return results[0] if items.single else results
+
+    def stream(self, source: Any) -> Iterator[tuple[Any, Result | ImageError]]:
+        """(item, ``Result``) one by one; an unreadable item comes with its ``ImageError`` and the rest goes on."""
+        for item in iter_sources(source):
+            try:
+                yield item, self.set_image(item).predict()
+            except ImageError as error:
+                yield item, error
+
+
+_said: set[str] = set()
+
+
+def _say_once(notice: str):
+    if notice not in _said:
+        _said.add(notice)
+        print(notice, file=sys.stderr)

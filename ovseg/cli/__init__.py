@@ -1,0 +1,46 @@
+"""The ``ovseg`` command: one file per verb, each imported when it is called, so that ``--help`` is instant."""
+
+import sys
+import warnings
+
+import typer
+
+from . import doctor, methods, predict, words
+
+app = typer.Typer(
+    name="ovseg",
+    help="Open-vocabulary dense prediction: a picture and any words in, a segmentation out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("predict")(predict.predict)
+app.command("methods")(methods.methods)
+app.command("words")(words.words)
+app.command("doctor")(doctor.doctor)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")):
+    if version:
+        from ovseg import __version__
+
+        print(__version__)
+        raise typer.Exit()
+
+
+def main(args: list[str] | None = None):
+    """Entry point: what a user can mend is said in one paragraph, with exit code 2; the rest is a traceback."""
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        app(args, prog_name="ovseg")
+    except (ValueError, KeyError, FileNotFoundError, PermissionError) as error:
+        print(f"ovseg: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("ovseg: interrupted; what was written is complete.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

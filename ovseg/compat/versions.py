@@ -1,0 +1,104 @@
+"""The versions ovseg is tested with, and what is installed here.  Nothing heavy is imported to find out."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+from packaging.specifiers import SpecifierSet
+
+from .mmcv_ops import mmcv_ops_kind
+
+# package: (range that pyproject.toml asks for, version that requirements.txt pins); a test keeps the three in step.
+TESTED = {
+    "torch": (">=2.6", "2.14.1"),
+    "torchvision": (">=0.21", "0.29.1"),
+    "open_clip_torch": (">=3.2,<4", "3.3.0"),
+    "timm": (">=1.0.17", "1.0.31"),
+    "safetensors": (">=0.4.3", "0.8.0"),
+    "huggingface_hub": (">=0.24", "2.4.0"),
+    "onedl-mmengine": (">=0.10.12,<0.11", "0.10.12"),
+    "onedl-mmcv": (">=2.3.6,<2.4", "2.3.6"),
+    "onedl-mmsegmentation": (">=1.4.2,<1.5", "1.4.2"),
+    "onedl-mmdetection": (">=3.5.1,<3.6", "3.5.1"),
+    "pycocotools": (">=2.0.7", "2.0.11"),
+    "numpy": (">=2.0,<2.3", "2.2.6"),
+    "opencv-python": (">=4.9,<4.13", "4.12.0.88"),
+    "opencv-python-headless": (">=4.9,<4.13", "4.12.0.88"),
+}
+
+# Packages that install the same import name over each other.
+RIVALS = {
+    "mmengine": ("onedl-mmengine", "mmengine", "mmengine-lite"),
+    "mmcv": ("onedl-mmcv", "mmcv", "mmcv-lite", "mmcv-full"),
+    "mmseg": ("onedl-mmsegmentation", "mmsegmentation"),
+    "mmdet": ("onedl-mmdetection", "mmdet"),
+}
+CV2 = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+
+MMCV_OPS = {
+    "compiled": "mmcv's own are used",
+    "stand-in": "ok: what MMSeg and MMDet call runs on torchvision, anything else says so",
+    "none": "no stand-in yet: it comes with `import ovseg`",
+    "no mmcv": "MMSeg and MMDet models need it: pip install onedl-mmcv",
+}
+
+
+class Row(NamedTuple):
+    """One line of the report; ``note`` begins with ``ok`` where nothing needs attention."""
+
+    package: str
+    installed: str
+    tested: str
+    note: str
+
+
+def installed_version(package: str) -> str | None:
+    """The version in the package's metadata; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def report() -> list[Row]:
+    """One row per package, then which wheels provide cv2, packages in each other's way, and the operators of mmcv."""
+    rows = [package_row(name, *known) for name, known in TESTED.items() if name not in CV2]
+    rows.append(cv2_row())
+    for name, packages in RIVALS.items():
+        found = {package: v for package in packages if (v := installed_version(package))}
+        if len(found) > 1:
+            note = f"all install {name!r} over each other: pip uninstall all of them, then pip install {packages[0]}"
+            rows.append(Row(name, spelled(found), packages[0], note))
+    kind = mmcv_ops_kind()
+    rows.append(Row("operators of mmcv", kind, "stand-in", MMCV_OPS[kind]))
+    return rows
+
+
+def package_row(name: str, allowed: str, tested: str) -> Row:
+    found = installed_version(name)
+    if found is None:
+        return Row(name, "-", tested, f'not installed: pip install "{name}{allowed}"')
+    if not SpecifierSet(allowed, prereleases=True).contains(found):
+        return Row(name, found, tested, f'outside {allowed}: pip install "{name}{allowed}"')
+    same = found.partition("+")[0] == tested
+    return Row(name, found, tested, "ok" if same else f"ok: within {allowed}, not the tested version")
+
+
+def cv2_row() -> Row:
+    """Two wheels of one version hold the same files, so only differing versions are trouble."""
+    allowed, tested = TESTED[CV2[0]]
+    found = {package: v for package in CV2 if (v := installed_version(package))}
+    versions = set(found.values())
+    if not found:
+        note = f'not installed: pip install "opencv-python{allowed}"'
+    elif len(versions) > 1:
+        pins = " ".join(f"{package}=={tested}" for package in found)
+        note = f"different versions overwrite each other: pip install --force-reinstall {pins}"
+    elif not SpecifierSet(allowed).contains(*versions):
+        note = f'outside {allowed}: pip install "opencv-python{allowed}"'
+    else:
+        note = "ok" if len(found) == 1 else f"ok: {len(found)} wheels of one version, which is harmless"
+    return Row("cv2", spelled(found) or "-", tested, note)
+
+
+def spelled(found: dict[str, str]) -> str:
+    return ", ".join(f"{package} {v}" for package, v in found.items())

@@ -1,0 +1,122 @@
+"""Held-out composed scenes as a dataset: pictures and exact labels made in memory, nothing on disk.
+
+    dict(type='ovseg.ComposedScenes', styles='unseen', count=500, candidates='v20')
+
+Scenes are those of ``ovseg.datasets.scenes`` with stuff pictures that training never sees; ``styles`` chooses art
+styles seen or unseen in training. Item i is a pure function of (size, styles, first_seed + i).
+"""
+
+from functools import cache
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import PackSegInputs
+
+from ovseg.registry import DATASETS, TRANSFORMS
+from ovseg.text.vocabulary import Vocabulary
+
+from .base import metainfo
+from .scenes import SceneComposer, object_names, stuff_names
+
+CANDIDATES = 20
+META_KEYS = ("img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "candidates", "seed")
+PASSED_ON = {"indices", "test_mode", "lazy_init", "serialize_data", "max_refetch"}
+
+_composer = cache(SceneComposer)
+
+
+@TRANSFORMS.register_module()
+class LoadScene(BaseTransform):
+    """Compose the scene that ``ComposedScenes`` describes.
+
+    Required keys: ``seed``, ``size``, ``styles``, ``protocol``.
+    Added keys: ``img`` ((size, size, 3) uint8, BGR as every MMCV loader gives it), ``gt_seg_map`` ((size, size) int64),
+    ``seg_fields``, ``img_shape``, ``ori_shape``, ``candidates`` (sorted class ids a prediction may use).
+    """
+
+    def transform(self, results: dict) -> dict:
+        scene = _composer(size=results["size"], styles=results["styles"])(results["seed"])
+        shape = scene.labels.shape
+        results.update(img=np.ascontiguousarray(scene.image[..., ::-1]), gt_seg_map=scene.labels)
+        results.update(seg_fields=["gt_seg_map"], img_shape=shape, ori_shape=shape)
+        results["candidates"] = candidates(scene.labels, results["protocol"], results["seed"])
+        return results
+
+    def __repr__(self):
+        return "LoadScene()"
+
+
+def candidates(labels: np.ndarray, protocol: str, seed: int) -> list[int]:
+    """Sorted class ids a prediction may choose from.
+
+    Args:
+        labels: (H, W) class ids of the scene.
+        protocol: ``full``, all names; ``v20``, the present names and random others up to 20.
+        seed: the scene's seed, which also draws the others.
+    """
+    total = len(object_names()) + len(stuff_names())
+    if protocol == "full":
+        return list(range(total))
+    present = np.unique(labels)
+    others = np.setdiff1d(np.arange(total), present)
+    drawn = np.random.default_rng([seed, CANDIDATES]).choice(others, max(0, CANDIDATES - len(present)), replace=False)
+    return sorted(map(int, [*present, *drawn]))
+
+
+@DATASETS.register_module()
+class ComposedScenes(BaseSegDataset):
+    """``count`` composed scenes.
+
+    Args:
+        styles: ``seen`` or ``unseen`` art styles of the objects.
+        count: number of scenes.
+        size: side of the square picture in pixels.
+        first_seed: seed of the first scene; the next ones follow.
+        candidates: ``full`` or ``v20``, see ``candidates``.
+        pipeline: transforms; by default ``LoadScene`` and mmseg's ``PackSegInputs`` with ``META_KEYS``, which puts
+            ``candidates`` into the metainfo of the data sample.
+        **kwargs: ``indices``, ``test_mode``, ``lazy_init``, ``serialize_data``, ``max_refetch`` as in mmengine.
+
+    Raises:
+        ValueError: another value of ``styles`` or ``candidates``, or a count or size below 1.
+    """
+
+    METAINFO = metainfo(
+        Vocabulary.parse([*object_names(), *stuff_names()]),
+        "scenes",
+        groups=dict(
+            objects=list(range(len(object_names()))),
+            stuff=list(range(len(object_names()), len(object_names()) + len(stuff_names()))),
+        ),
+    )
+
+    def __init__(
+        self,
+        styles: str = "seen",
+        count: int = 300,
+        size: int = 128,
+        first_seed: int = 1_000_000,
+        candidates: str = "full",
+        pipeline: list | None = None,
+        **kwargs,
+    ):
+        if styles not in ("seen", "unseen") or candidates not in ("full", "v20") or min(count, size) < 1:
+            raise ValueError(
+                "ComposedScenes wants styles 'seen' or 'unseen', candidates 'full' or 'v20', count and size from "
+                f"1 on; got {styles=}, {candidates=}, {count=}, {size=}."
+            )
+        if not PASSED_ON.issuperset(kwargs):
+            raise ValueError(
+                f"ComposedScenes reads no files and always has all classes: {', '.join(sorted(kwargs))} cannot all be "
+                f"given; of mmengine's arguments only {', '.join(sorted(PASSED_ON))}."
+            )
+        self.scenes = dict(styles=styles, size=size, protocol=candidates)
+        self.seeds = range(first_seed, first_seed + count)
+        default = [LoadScene(), PackSegInputs(meta_keys=META_KEYS)]
+        super().__init__(pipeline=default if pipeline is None else pipeline, **kwargs)
+        self._metainfo["dataset_name"] = f"scenes_{styles}_{candidates}"
+
+    def load_data_list(self) -> list[dict]:
+        """One entry per scene; ``img_path`` is a name for result files, no such file exists."""
+        return [dict(self.scenes, seed=seed, img_path=f"scene_{seed}.png") for seed in self.seeds]

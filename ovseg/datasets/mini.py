@@ -1,0 +1,83 @@
+"""Two small sets of real images for smoke tests: 100 CamVid frames and 200 COCO images.
+
+They are read from the folders ``camvid_mini`` and ``coco_mini`` below ``OVSEG_DATA`` (default: ``../shared/data`` seen
+from the project, then from the working directory). Too few images for a score worth quoting.
+"""
+
+import os
+from pathlib import Path
+
+from ovseg.registry import DATASETS
+from ovseg.text.benchmarks import benchmark_vocabulary
+
+from .base import FolderDataset, metainfo
+
+VARIABLE = "OVSEG_DATA"
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def data_folder(name: str) -> Path:
+    """The folder ``name`` below ``OVSEG_DATA``.
+
+    Raises:
+        FileNotFoundError: it is not there; the message names the variable and the places looked at.
+    """
+    given = os.environ.get(VARIABLE)
+    places = [Path(given)] if given else [PROJECT.parent / "shared" / "data", Path.cwd().parent / "shared" / "data"]
+    for place in places:
+        if (place / name).is_dir():
+            return place / name
+    looked = " or ".join(map(str, dict.fromkeys(places)))
+    raise FileNotFoundError(
+        f"No folder '{name}' in {looked}. Set the environment variable {VARIABLE} to the folder that holds '{name}', "
+        "or give data_root."
+    )
+
+
+class MiniDataset(FolderDataset):
+    """Images in ``images/<split>/*.jpg``, labels beside them.
+
+    Args:
+        split: ``val`` or ``train``.
+        data_root: the folder itself; found through ``OVSEG_DATA`` if None.
+        **kwargs: see mmseg's ``BaseSegDataset``.
+
+    Raises:
+        ValueError: an unknown split.
+        FileNotFoundError: the data is not there.
+    """
+
+    folder: str
+    labels: str
+    hint = f"The mini sets are looked for below the environment variable {VARIABLE}."
+
+    def __init__(self, split: str = "val", data_root: str | None = None, **kwargs):
+        if split not in ("train", "val"):
+            raise ValueError(f"{type(self).__name__} has the splits train, val; got '{split}'.")
+        prefix = dict(img_path=f"images/{split}", seg_map_path=f"{self.labels}/{split}")
+        root = data_root or str(data_folder(self.folder))
+        super().__init__(data_root=root, **(dict(data_prefix=prefix) | kwargs))
+
+
+@DATASETS.register_module()
+class CamVidMini(MiniDataset):
+    """CamVid's 11 classes of road scenes; its label 11 (unlabelled) is read as 255."""
+
+    METAINFO = metainfo(benchmark_vocabulary("camvid"), "camvid_mini")
+    folder, labels = "camvid_mini", "labels"
+
+    @classmethod
+    def get_label_map(cls, new_classes=None) -> dict:
+        return {**(super().get_label_map(new_classes) or {}), len(cls.METAINFO["classes"]): 255}
+
+
+@DATASETS.register_module()
+class COCOMini(MiniDataset):
+    """COCO panoptic classes as a semantic map: 80 things, 53 kinds of stuff, 255 unlabelled."""
+
+    METAINFO = metainfo(
+        benchmark_vocabulary("coco_panoptic"),
+        "coco_mini",
+        groups=dict(things=list(range(80)), stuff=list(range(80, 133))),
+    )
+    folder, labels = "coco_mini", "semantic"

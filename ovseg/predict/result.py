@@ -1,0 +1,255 @@
+"""What a prediction returns: a label map that can be looked at, asked, re-thresholded, saved and read back."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ovseg.predict import store
+from ovseg.predict.draw import by_area, count_labels, draw_overlay
+from ovseg.predict.images import unique_stems
+from ovseg.predict.store import FORMATS
+from ovseg.text.vocabulary import Vocabulary
+
+__all__ = ["FORMATS", "Result", "unique_stems"]
+
+
+@dataclass(eq=False, repr=False)
+class Result:
+    """Classes of every pixel of one image.
+
+    Args:
+        labels: (H, W) class ids, or ``unlabelled``; stored as uint8 for up to 255 classes, as uint16 beyond.
+        scores: (H, W) probability in [0, 1] of the winning class, also where a threshold turned it into background;
+            float16 or float32. None if it was not saved.
+        vocabulary: names, words, colours and background policy.
+        margin: (H, W) probability of the winner minus that of the runner-up, in [0, 1].
+        image: (H, W, 3) uint8 RGB.
+        protocol: settings of the prediction, plain JSON values.
+        method: name of the method.
+        weights: name and hash of the weights.
+        path: file the image came from.
+        winners: (H, W) best class of every pixel before any threshold; ``labels`` if left out. It is what lets
+            ``rethreshold`` also move a threshold down.
+
+    Torch tensors are taken as well and moved to numpy.
+
+    Raises:
+        ValueError: shapes that differ, ids outside the vocabulary, scores outside [0, 1].
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray | None
+    vocabulary: Vocabulary
+    margin: np.ndarray | None = None
+    image: np.ndarray | None = None
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    method: str = ""
+    weights: str = ""
+    path: Path | None = None
+    winners: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.vocabulary) > 65535:
+            raise ValueError(f"a result holds at most 65535 classes, the vocabulary has {len(self.vocabulary)}.")
+        self.labels = self._check_ids(self.labels, "labels")
+        self.winners = self.labels if self.winners is None else self._check_ids(self.winners, "winners")
+        self.scores = self._check_probabilities(self.scores, "scores")
+        self.margin = self._check_probabilities(self.margin, "margin")
+        if self.image is not None and np.shape(self.image) != (*self.labels.shape, 3):
+            raise ValueError(
+                f"the image of a result must be (H, W, 3) with the H, W of its labels {self.labels.shape}, got "
+                f"{np.shape(self.image)}."
+            )
+        self.path = None if self.path is None else Path(self.path)
+
+    # --- asking ----------------------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all classes; the index is the id."""
+        return self.vocabulary.names
+
+    @property
+    def colors(self) -> tuple[tuple[int, int, int], ...]:
+        """(r, g, b) of all classes."""
+        return self.vocabulary.colors
+
+    @property
+    def unlabelled(self) -> int:
+        """Id of pixels without a class: 255 in a uint8 map, 65535 in a uint16 map."""
+        return 255 if len(self.vocabulary) <= 255 else 65535
+
+    @property
+    def present(self) -> list[int]:
+        """Ids of the classes that occur, largest area first."""
+        return by_area(count_labels(self.labels, len(self.vocabulary)))
+
+    @property
+    def areas(self) -> dict[str, float]:
+        """Share of the image, in (0, 1], of each class that occurs, largest first. Less than 1 in sum if there are
+        unlabelled pixels."""
+        count = count_labels(self.labels, len(self.vocabulary))
+        return {self.names[i]: float(count[i] / self.labels.size) for i in by_area(count)}
+
+    def mask(self, name_or_id: str | int) -> np.ndarray:
+        """(H, W) bool, true where the class won; all false if it did not occur.
+
+        Raises:
+            ValueError: no such class.
+        """
+        if isinstance(name_or_id, str):
+            return self.labels == self.vocabulary.index(name_or_id)
+        if not 0 <= int(name_or_id) < len(self.vocabulary) and int(name_or_id) != self.unlabelled:
+            raise ValueError(
+                f"there is no class {name_or_id}: ids go from 0 to {len(self.vocabulary) - 1}, and {self.unlabelled} "
+                "stands for unlabelled pixels."
+            )
+        return self.labels == int(name_or_id)
+
+    def masks(self) -> dict[str, np.ndarray]:
+        """Mask of each class that occurs, largest first."""
+        return {self.names[i]: self.labels == i for i in self.present}
+
+    def __repr__(self) -> str:
+        areas = [f"{name} {share:.1%}" for name, share in self.areas.items()]
+        shown = ", ".join(areas[:5]) + (f", {len(areas) - 5} more" if len(areas) > 5 else "")
+        height, width = self.labels.shape
+        of = f"{len(areas)} of {len(self.vocabulary)} classes"
+        return f"Result({width} x {height}, {of}: {shown}{', method ' + self.method if self.method else ''})"
+
+    # --- changing --------------------------------------------------------------------------------------------------
+
+    def rethreshold(self, threshold: float) -> "Result":
+        """The same prediction under another threshold; no model is run.
+
+        Every pixel starts from its winner again; where its probability is below the threshold it becomes background
+        (class 0) if the vocabulary has one, and unlabelled otherwise.
+
+        Args:
+            threshold: probability in [0, 1]; 0 gives the plain winners.
+
+        Raises:
+            ValueError: a threshold outside [0, 1], or a result without scores.
+        """
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"a threshold is a probability between 0 and 1, got {threshold}.")
+        if self.scores is None:
+            raise ValueError(
+                "this result has no scores to compare with a threshold: they were not saved. Predict again, or add "
+                "'scores' to the formats of Result.save."
+            )
+        fallback = self.unlabelled if self.vocabulary.background.kind == "none" else 0
+        labels = np.where(self.scores < threshold, self.labels.dtype.type(fallback), self.winners)
+        protocol = {key: value for key, value in self.protocol.items() if key != "fingerprint"}  # of the old threshold
+        return replace(self, labels=labels, protocol=protocol | {"threshold": float(threshold)})
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def plot(self, alpha: float = 0.55, legend: bool = True, max_legend: int = 20) -> Image.Image:
+        """The image under its classes, background untinted; arguments as for ``draw_overlay``."""
+        untinted = () if self.vocabulary.background.kind == "none" else (0,)
+        return draw_overlay(self.image, self.labels, self.names, self.colors, alpha, legend, max_legend, untinted)
+
+    def show(self) -> None:
+        """Open ``plot()`` in the image viewer of the system."""
+        self.plot().show()
+
+    def _repr_png_(self) -> bytes:  # what notebooks display
+        buffer = io.BytesIO()
+        self.plot().save(buffer, "PNG")
+        return buffer.getvalue()
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but pixels and scores, as plain JSON values. Per class that occurs: id, name, color, area in
+        pixels and as fraction, mean score, bbox [x, y, width, height] and the mask as COCO's compressed RLE."""
+        return store.to_dict(self)
+
+    def to_json(self) -> str:
+        """``to_dict`` as text."""
+        return store.dumps(self.to_dict())
+
+    def save(
+        self,
+        folder: str | Path,
+        stem: str | None = None,
+        formats: Sequence[str] = ("overlay", "labels", "json"),
+    ) -> dict[str, Path]:
+        """Write files, each of them whole or not at all.
+
+        * ``overlay``: ``<stem>_overlay.png``, the picture of ``plot()``.
+        * ``labels``: ``<stem>_labels.png``, whose pixel values are the ids: 8 bit with the class colours as palette
+          for up to 255 classes, 16-bit grey beyond. Read it with Pillow; OpenCV would return colours.
+        * ``scores``: ``<stem>_scores.npz`` with float16 ``scores`` and ``margin`` and with ``winners``; needed to
+          ``rethreshold`` what was read back.
+        * ``json``: ``<stem>.json``, ``to_dict()`` plus the names of the files above.
+
+        Args:
+            folder: made if it does not exist.
+            stem: beginning of the file names; that of the image by default. ``unique_stems`` tells apart images of
+                equal name from several folders.
+            formats: any of ``FORMATS``.
+
+        Returns:
+            Path of each format, in the order written.
+
+        Raises:
+            ValueError: an unknown format, a stem with a folder in it, a folder that is a file, no scores to save.
+        """
+        return store.save(self, folder, stem, formats)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Result":
+        """Read back what ``save`` wrote as ``json``, with its scores if they were saved and with the image if it is
+        still where it was, in the same size.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not a file of ``save``, or a damaged one.
+        """
+        return cls(**store.load(path))
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _check_ids(self, values: Any, what: str) -> np.ndarray:
+        ids = _to_numpy(values)
+        if ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
+            raise ValueError(f"{what} must be (H, W) integers with H, W >= 1, got {ids.dtype} {ids.shape}.")
+        if what == "winners" and ids.shape != self.labels.shape:
+            raise ValueError(f"winners must have the shape of the labels {self.labels.shape}, got {ids.shape}.")
+        total, bad = len(self.vocabulary), None
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= total:
+            bad = ids[(ids < 0) | ((ids >= total) & (ids != self.unlabelled))]
+        if bad is not None and bad.size:
+            raise ValueError(
+                f"{what} must be ids from 0 to {total - 1}, or {self.unlabelled} for unlabelled pixels, but {bad.size} "
+                f"pixels hold others, such as {bad[0]}. The labels belong to another vocabulary than the one given."
+            )
+        return ids.astype(np.uint8 if total <= 255 else np.uint16, copy=False)
+
+    def _check_probabilities(self, values: Any, what: str) -> np.ndarray | None:
+        if values is None:
+            return None
+        array = _to_numpy(values)
+        if array.dtype.kind != "f" or array.shape != self.labels.shape:
+            raise ValueError(
+                f"{what} must be floats of the shape of the labels {self.labels.shape}, got {array.dtype} "
+                f"{array.shape}."
+            )
+        low, high = float(array.min()), float(array.max())
+        if not (low >= -1e-3 and high <= 1 + 1e-3):  # rounding may leave the range by a hair; NaN is caught here too
+            raise ValueError(f"{what} must be probabilities in [0, 1], got values from {low:g} to {high:g}.")
+        if low < 0 or high > 1:
+            array = array.clip(0, 1)
+        return array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
+
+
+def _to_numpy(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)

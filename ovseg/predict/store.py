@@ -1,0 +1,182 @@
+"""Results as files: a picture, an index PNG, scores, and a JSON file that has everything else."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ovseg.compat.checkpoint import atomic_write
+from ovseg.predict import rle
+from ovseg.predict.draw import by_area, count_labels
+from ovseg.predict.images import ImageError, load_image, unique_stems
+from ovseg.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ovseg.predict.result import Result
+
+FORMATS = {
+    "overlay": "_overlay.png",
+    "labels": "_labels.png",
+    "scores": "_scores.npz",
+    "json": ".json",  # last, so that it is only there when the files it names are
+}
+_VERSION = 1
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def to_dict(result: Result) -> dict[str, Any]:
+    """See ``Result.to_dict``."""
+    from ovseg import __version__
+
+    total = len(result.vocabulary)
+    count = count_labels(result.labels, total)
+    found = rle.encode_labels(result.labels)
+    sums = None if result.scores is None else count_labels(result.labels, total, result.scores)
+    height, width = result.labels.shape
+    classes = [
+        {
+            "id": i,
+            "name": result.names[i],
+            "color": _hex(result.colors[i]),
+            "pixels": int(count[i]),
+            "fraction": round(float(count[i] / result.labels.size), 6),
+            "mean_score": None if sums is None else round(float(sums[i] / count[i]), 6),
+            "bbox": found[i]["bbox"],
+            "segmentation": found[i]["rle"],
+        }
+        for i in by_area(count)
+    ]
+    return {
+        "format": "ovseg-result",
+        "format_version": _VERSION,
+        "ovseg_version": __version__,
+        "image": {"path": None if result.path is None else str(result.path), "width": width, "height": height},
+        "method": result.method,
+        "weights": result.weights,
+        "protocol": dict(result.protocol),
+        "classes": classes,
+        "unlabelled": {"id": result.unlabelled, "pixels": int(count[-1])},
+        "names": list(result.names),
+        "colors": [_hex(color) for color in result.colors],
+        "vocabulary": result.vocabulary.to_dict(),
+        "vocabulary_hash": result.vocabulary.hash,
+    }
+
+
+def dumps(data: dict[str, Any]) -> str:
+    """JSON text of ``to_dict``; names stay readable in any script."""
+    return json.dumps(data, indent=1, ensure_ascii=False, default=str)
+
+
+def save(result: Result, folder: str | Path, stem: str | None, formats: Sequence[str]) -> dict[str, Path]:
+    """See ``Result.save``."""
+    formats = (formats,) if isinstance(formats, str) else tuple(formats)
+    unknown = [f for f in formats if f not in FORMATS]
+    if unknown:
+        raise ValueError(f"cannot save as {', '.join(map(repr, unknown))}; the formats are {', '.join(FORMATS)}.")
+    if "scores" in formats and result.scores is None:
+        raise ValueError("this result has no scores to save: it was read from files without them. Leave out 'scores'.")
+    stem = unique_stems([result.path])[0] if stem is None else stem
+    if not stem or Path(stem).name != stem:
+        raise ValueError(f"a stem is the beginning of a file name, without folder, got {stem!r}.")
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"cannot save into {folder}: it is a file. Give a folder; it is made if need be.")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {f: folder / f"{stem}{FORMATS[f]}" for f in FORMATS if f in formats}
+    for kind, path in paths.items():
+        with atomic_write(path) as temporary:
+            if kind == "overlay":
+                result.plot().save(temporary, "PNG")
+            elif kind == "labels":
+                _labels_image(result).save(temporary, "PNG", optimize=True)
+            elif kind == "scores":
+                _save_scores(result, temporary)
+            else:
+                files = {k: p.name for k, p in paths.items() if k != "json"}
+                text = dumps(to_dict(result) | {"files": files}) + "\n"
+                # A file name that is not UTF-8 reaches us with lone surrogates; as \udcxx they are valid JSON.
+                temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+    return paths
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Arguments of the ``Result`` that was saved; see ``Result.load``."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}. Give the .json that Result.save wrote.")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data.get("format") != "ovseg-result" or data.get("format_version") != _VERSION:
+            raise ValueError(f"its format is {data.get('format')!r}, version {data.get('format_version')!r}")
+        vocabulary = Vocabulary.from_dict(data["vocabulary"])
+        if list(vocabulary.names) != data["names"]:
+            raise ValueError("its names and its vocabulary differ")
+        unlabelled, size = data["unlabelled"]["id"], (data["image"]["height"], data["image"]["width"])
+        labels = rle.decode_labels({item["id"]: item["segmentation"] for item in data["classes"]}, size, unlabelled)
+        arrays = _load_scores(path.parent, data.get("files", {}))
+        source = data["image"]["path"] and Path(data["image"]["path"])
+        return dict(
+            labels=labels,
+            vocabulary=vocabulary,
+            image=_load_pixels(source, path.parent, labels.shape),
+            protocol=data["protocol"],
+            method=data["method"],
+            weights=data["weights"],
+            path=source or None,
+            **arrays,
+        )
+    except _DAMAGE as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"{path} is not a result that ovseg saved, or it was changed by hand: {what}. Give the .json that "
+            "Result.save wrote."
+        ) from error
+
+
+def _labels_image(result: Result) -> Image.Image:
+    image = Image.fromarray(result.labels)
+    if result.labels.dtype == np.uint8:
+        palette = np.zeros((256, 3), dtype=np.uint8)
+        palette[: len(result.colors)] = result.colors
+        image.putpalette(palette.tobytes())
+    return image
+
+
+def _save_scores(result: Result, path: Path) -> None:
+    arrays = {"scores": result.scores.astype(np.float16), "winners": result.winners}
+    if result.margin is not None:
+        arrays["margin"] = result.margin.astype(np.float16)
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _hex(color: Sequence[int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def _load_scores(folder: Path, files: Mapping[str, str]) -> dict[str, np.ndarray | None]:
+    path = folder / Path(files.get("scores", "")).name
+    if not path.is_file():
+        return {"scores": None}
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in ("scores", "winners", "margin") if name in arrays}
+
+
+def _load_pixels(source: Path | None, folder: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    for path in (source, source and folder / source.name):
+        if path and path.is_file():
+            try:
+                pixels = load_image(path).array
+            except ImageError:
+                continue
+            if pixels.shape[:2] == shape:
+                return pixels
+    return None

@@ -1,0 +1,253 @@
+"""Text embeddings on disk: 80 prompts per word are slow to encode and never change for the same weights and templates.
+
+    <folder>/<weights hash>-<templates hash>/<random>.safetensors      "embeddings" (n, E) float32 + the n words
+
+Every ``put`` writes one immutable pack under a temporary name and renames it, so readers and writers in other processes
+never see half a file. Packs are only ever replaced by a larger pack that already holds their words, which makes merging
+safe without locks: whoever finds a pack gone finds its words in a newer one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_PACKS = 64
+_DRAFT_SECONDS = 24 * 3600
+_RETRIES = 20  # how often a reader starts over while other processes merge; then a word merely counts as unknown
+
+
+def default_cache_folder() -> Path:
+    """``$OVSEG_CACHE``, else the platform's cache folder: ``~/.cache/ovseg``, ``~/Library/Caches/ovseg`` on macOS,
+    ``%LOCALAPPDATA%\\ovseg`` on Windows."""
+    if os.environ.get("OVSEG_CACHE"):
+        return Path(os.environ["OVSEG_CACHE"]).expanduser()
+    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"]) / "ovseg"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "ovseg"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ovseg"
+
+
+class EmbeddingCache:
+    """Embeddings of words, kept per weights and templates. Trouble with the disk costs time, never a result: it is
+    warned of once, and what cannot be read or written is encoded again.
+
+    Args:
+        folder: where the packs lie. Left out: ``default_cache_folder() / "text"``.
+    """
+
+    def __init__(self, folder: str | Path | None = None):
+        self.folder = default_cache_folder() / "text" if folder is None else Path(folder).expanduser()
+        self._warned = False
+        self._indexes: dict[Path, _Index] = {}
+
+    def get(self, weights_hash: str, templates: str | Sequence[str], words: Sequence[str]) -> dict[str, Tensor]:
+        """Those of the words that are known, each as (E,) float32 on the CPU.
+
+        Args:
+            weights_hash: digest of the text tower's weights. Empty: unknown weights, for which nothing is kept.
+            templates: the prompt templates, or any text that stands for them.
+            words: exact spellings; their order does not matter.
+        """
+        if not weights_hash:
+            return {}
+        shelf = self._shelf(weights_hash, templates)
+        index = self._indexes.setdefault(shelf, _Index(shelf, _identity(weights_hash, templates)))
+        try:
+            return index.read(words, self._warn)
+        except OSError as error:
+            self._warn(f"cannot read the text embedding cache {shelf} ({error}); words are encoded again.")
+            return {}
+
+    def put(self, weights_hash: str, templates: str | Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
+        """Keep the embeddings, each (E,), under the same keys as ``get``.
+
+        Raises:
+            ValueError: embeddings that are not finite vectors of one length.
+        """
+        import torch
+
+        if not embeddings or not weights_hash:
+            return
+        rows = [torch.as_tensor(row).detach() for row in embeddings.values()]
+        if any(row.ndim != 1 or row.shape != rows[0].shape or not bool(torch.isfinite(row).all()) for row in rows):
+            shapes = ", ".join(sorted({str(tuple(row.shape)) for row in rows}))
+            raise ValueError(f"a cache entry must be one finite vector (E,) per word, all of one length; got {shapes}.")
+        shelf, identity = self._shelf(weights_hash, templates), _identity(weights_hash, templates)
+        try:
+            _write_pack(shelf, identity, list(embeddings), torch.stack(rows).to("cpu", torch.float32))
+            if len(_list_packs(shelf)) > MAX_PACKS:
+                _merge(shelf, identity, self._warn)
+        except OSError as error:
+            self._warn(f"cannot write the text embedding cache {shelf} ({error}); OVSEG_CACHE names another folder.")
+
+    def _shelf(self, weights_hash: str, templates: str | Sequence[str]) -> Path:
+        weights = "".join(c if c.isalnum() else "_" for c in weights_hash)[:16]
+        return self.folder / f"{weights}-{_digest(templates)[:12]}"
+
+    def _warn(self, message: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+class _Index:
+    """Which pack and row holds each word of one shelf; follows the folder's listing."""
+
+    def __init__(self, shelf: Path, identity: dict[str, str]):
+        self.shelf, self.identity = shelf, identity
+        self.words: dict[str, tuple[Path, int]] = {}
+        self.packs: set[Path] = set()
+
+    def read(self, words: Sequence[str], warn: Callable[[str], None]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for _ in range(_RETRIES):
+            self._refresh(warn)
+            missing = [word for word in dict.fromkeys(words) if word in self.words and word not in found]
+            for pack in {self.words[word][0] for word in missing}:
+                content = _read_pack(pack, self.identity, warn)
+                if content is not None:
+                    table = content[1]
+                    here = ((word, self.words[word]) for word in missing)
+                    found |= {word: table[row].clone() for word, (owner, row) in here if owner == pack}
+            if all(word in found for word in missing):
+                break
+        return found
+
+    def _refresh(self, warn: Callable[[str], None]) -> None:
+        """Bring the index up to the folder's listing, until two listings in a row agree: a listing taken while another
+        process merges may show packs that are gone a moment later, or miss both the old and the new one."""
+        previous = None
+        for _ in range(_RETRIES):
+            listed = set(_list_packs(self.shelf))
+            if listed == previous:
+                return
+            previous = listed
+            if gone := self.packs - listed:
+                self.words = {word: place for word, place in self.words.items() if place[0] not in gone}
+                self.packs -= gone
+            for pack in listed - self.packs:
+                content = _read_pack(pack, self.identity, warn, table=False)
+                if content is not None:
+                    self.words |= {word: (pack, row) for row, word in enumerate(content[0])}
+                    self.packs.add(pack)
+
+
+def _identity(weights_hash: str, templates: str | Sequence[str]) -> dict[str, str]:
+    """The whole key, of which folder names hold only the beginning."""
+    return {"weights": weights_hash, "templates": _digest(templates)}
+
+
+def _digest(templates: str | Sequence[str]) -> str:
+    content = templates if isinstance(templates, str) else list(templates)
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _list_packs(shelf: Path) -> list[Path]:
+    try:
+        return [shelf / name for name in os.listdir(shelf) if name.endswith(".safetensors")]
+    except FileNotFoundError:
+        return []
+
+
+def _write_pack(shelf: Path, identity: dict[str, str], words: Sequence[str], table: Tensor) -> Path:
+    from safetensors.torch import save
+
+    shelf.mkdir(parents=True, exist_ok=True)
+    name = uuid.uuid4().hex
+    draft, pack = shelf / f"{name}.tmp", shelf / f"{name}.safetensors"
+    try:
+        draft.write_bytes(save({"embeddings": table.contiguous()}, {**identity, "words": json.dumps(list(words))}))
+        os.replace(draft, pack)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    return pack
+
+
+def _read_pack(
+    pack: Path, identity: dict[str, str], warn: Callable[[str], None], table: bool = True
+) -> tuple[list[str], Tensor | None] | None:
+    """Words and, if asked for, the (n, E) table; no words and no table for a pack of another key.
+
+    None for a pack that is gone or damaged; a damaged one is deleted, since its words are encoded again anyway.
+    """
+    try:
+        # One open file from header to data: it stays whole even if a merge unlinks the pack meanwhile, which a reader
+        # that maps the path a second time would trip over.
+        with pack.open("rb") as file:
+            words, meta = _read_header(file)
+            if any(meta.get(key) != value for key, value in identity.items()):
+                return [], None
+            return words, _read_table(file) if table else None
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError) as error:
+        warn(f"damaged text embedding pack {pack} ({error}) is dropped; its words are encoded again.")
+        _remove(pack)
+        return None
+
+
+def _read_header(file: BinaryIO) -> tuple[list[str], dict[str, str]]:
+    """Words and metadata of a safetensors file, without its data: 8 bytes of length, JSON, tensors."""
+    total = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if not 0 < length <= total - 8:
+        raise ValueError("no header")
+    header = json.loads(file.read(length))
+    meta, entry = header["__metadata__"], header["embeddings"]
+    words = json.loads(meta["words"])
+    if entry["shape"][0] != len(words) or 8 + length + entry["data_offsets"][1] != total:
+        raise ValueError("incomplete data")
+    return words, meta
+
+
+def _read_table(file: BinaryIO) -> Tensor:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    file.seek(0)
+    try:
+        return load(file.read())["embeddings"]
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+
+
+def _merge(shelf: Path, identity: dict[str, str], warn: Callable[[str], None]) -> None:
+    """One pack for all. The old ones are deleted only after the new one, which holds all they held, is in place."""
+    import torch
+
+    merged: dict[str, Tensor] = {}
+    read = []
+    for pack in _list_packs(shelf):
+        content = _read_pack(pack, identity, warn)
+        if content is not None and content[1] is not None:
+            merged |= dict(zip(content[0], content[1], strict=True))
+            read.append(pack)
+    if len(read) > 1:
+        _write_pack(shelf, identity, list(merged), torch.stack(list(merged.values())))
+        for pack in read:
+            _remove(pack)
+    for draft in list(shelf.glob("*.tmp")):
+        _remove(draft, older_than=_DRAFT_SECONDS)  # left by a killed writer
+
+
+def _remove(path: Path, older_than: float = float("-inf")) -> None:
+    """Delete a file if it is there, may be deleted, and was last written at least so many seconds ago."""
+    try:
+        if time.time() - path.stat().st_mtime >= older_than:
+            path.unlink()
+    except OSError:
+        pass  # gone already, read-only, or open elsewhere on Windows: the next merge comes by again

@@ -1,0 +1,283 @@
+"""The words a prediction is asked for: names, synonyms, colours and background in one value.
+
+    Vocabulary.parse("cat|kitten, dog, sofa")              # every item a class, "|" separates synonyms
+    Vocabulary.parse(["cat", "dog"]).with_background(0.3)   # class 0 "background" below probability 0.3
+    Vocabulary.parse("my_classes.yaml")                     # .txt, .json, .yaml; see ovseg/text/reading.py
+    Vocabulary.parse("ade150")                              # a benchmark; see ovseg/text/benchmarks.py
+
+Ids, names and colours travel together from here to the legend and the exported file, so they cannot come apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ovseg.text.background import BACKGROUND_NAME, STUFF_WORDS, Background
+from ovseg.text.names import clean_name, clean_words, fold, near_miss
+from ovseg.text.palette import BACKGROUND_GREY, RGB, palette
+
+__all__ = ["STUFF_WORDS", "Background", "Vocabulary"]
+
+
+@dataclass(frozen=True, repr=False)
+class Vocabulary:
+    """K classes; the index of a name is its class id.
+
+    Args:
+        names: one per class, unique up to letter case.
+        synonyms: all words encoded for each class, usually its name first. Left out: the names themselves. A class
+            scores the maximum over its words.
+        colors: (r, g, b) in 0..255 per class. Left out: ``palette`` in the order of the names, grey for "background".
+        background: policy; with any kind but "none", class 0 is "background" and its words are those of the policy.
+
+    Raises:
+        ValueError: no class, blank or repeated names, or lengths that differ.
+    """
+
+    names: tuple[str, ...]
+    synonyms: tuple[tuple[str, ...], ...] = ()
+    colors: tuple[RGB, ...] = ()
+    background: Background = field(default_factory=Background)
+
+    def __post_init__(self) -> None:
+        names = tuple(clean_name(name, f"class {index}") for index, name in enumerate(_list(self.names, "names")))
+        _check_names(names, self.background)
+        synonyms = _clean_synonyms(names, _list(self.synonyms, "synonyms"), self.background)
+        colors = tuple(as_color(color, name) for color, name in zip(self.colors, names, strict=False))
+        if len(self.colors) not in (0, len(names)):
+            raise ValueError(f"{len(names)} classes need as many colours, got {len(self.colors)}; give all or none.")
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "synonyms", synonyms)
+        object.__setattr__(self, "colors", colors or default_colors(names))
+
+    # --- making one ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def parse(cls, spec: Vocabulary | str | Path | Sequence[Any] | Mapping[str, Any]) -> Vocabulary:
+        """Vocabulary from a list, a comma string, a file path, the name of a benchmark, or a mapping as of ``to_dict``.
+
+        Raises:
+            ValueError: empty vocabulary, blank or repeated names, misspelt benchmark, malformed file.
+            FileNotFoundError: the path of a file that does not exist.
+        Warns:
+            UserWarning: the same word describes several classes.
+        """
+        from ovseg.text.reading import read_spec
+
+        return read_spec(spec)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Vocabulary:
+        """Vocabulary from a .txt, .json, .yaml or .yml file; errors and warnings as in ``parse``."""
+        from ovseg.text.reading import read_file
+
+        return read_file(path)
+
+    @classmethod
+    def from_dict(cls, spec: Mapping[str, Any]) -> Vocabulary:
+        """Inverse of ``to_dict``."""
+        from ovseg.text.reading import read_mapping
+
+        return read_mapping(spec, "the vocabulary")
+
+    # --- reading it ------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.names[:5]) + (", ..." if len(self) > 5 else "")
+        return f"Vocabulary({len(self)} classes: {shown}; background {self.background.kind}; hash {self.hash})"
+
+    @cached_property
+    def queries(self) -> tuple[str, ...]:
+        """All words to encode, class by class."""
+        return tuple(word for words in self.synonyms for word in words)
+
+    @cached_property
+    def query_class(self) -> tuple[int, ...]:
+        """Class id of each query."""
+        return tuple(index for index, words in enumerate(self.synonyms) for _ in words)
+
+    @cached_property
+    def hash(self) -> str:
+        """12 hex digits over names, words and background (not colours): equal hash, comparable scores."""
+        content = json.dumps([self.names, self.synonyms, self.background.to_dict()], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def index(self, name: str) -> int:
+        """Class id of a name or, failing that, of a synonym; letter case does not matter.
+
+        Raises:
+            ValueError: unknown word (with the closest known ones), or a synonym of several classes.
+        """
+        ids = self._ids.get(fold(name), [])
+        if len(ids) == 1:
+            return ids[0]
+        if ids:
+            shared = ", ".join(self.names[i] for i in ids)
+            raise ValueError(f"{name!r} describes several classes: {shared}. Use the name of the class.")
+        shown = ", ".join(self.names[:20]) + (", ..." if len(self) > 20 else "")
+        raise ValueError(
+            f"no class is called {name!r}.{near_miss(name, (*self.names, *self.queries))} The {len(self)} classes are "
+            f"{shown}."
+        )
+
+    @cached_property
+    def _ids(self) -> dict[str, list[int]]:
+        """Class ids by folded word; a class name belongs to its class alone."""
+        ids: dict[str, list[int]] = {}
+        for word, index in zip(self.queries, self.query_class, strict=True):
+            ids.setdefault(fold(word), []).append(index)
+        return ids | {fold(name): [index] for index, name in enumerate(self.names)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: ``classes`` (without the background class), ``background`` and, if not the default ones,
+        ``colors`` of all K classes."""
+        start = int(self.background.kind != "none")
+        classes = zip(self.names[start:], self.synonyms[start:], strict=True)
+        spec: dict[str, Any] = {
+            "classes": [_plain(name, words) for name, words in classes],
+            "background": self.background.to_dict(),
+        }
+        if self.colors != default_colors(self.names):
+            spec["colors"] = [list(color) for color in self.colors]
+        return spec
+
+    # --- changing it -----------------------------------------------------------------------------------------------
+
+    def with_background(self, background: Background | Any) -> Vocabulary:
+        """The same classes under another policy (anything ``Background.parse`` reads). Ids move by one if the
+        background class comes or goes. A class 0 already called "background" keeps its words under a bare threshold.
+
+        Raises:
+            ValueError: "background" is a class but not class 0, or no other class is left.
+        Warns:
+            UserWarning: a background word also describes another class.
+        """
+        changed = self.replace_background(Background.parse(background))
+        warn_shared_words(changed)
+        return changed
+
+    def replace_background(self, background: Background) -> Vocabulary:
+        """``with_background`` without its warning."""
+        if background.kind == self.background.kind == "none":
+            return self
+        start = int(fold(self.names[0]) == BACKGROUND_NAME)
+        names, synonyms, colors = self.names[start:], self.synonyms[start:], self.colors[start:]
+        if background.kind != "none":
+            if start and background.kind == "threshold" and not background.words:
+                background = Background("threshold", background.threshold, self.synonyms[0])
+            names, synonyms = (BACKGROUND_NAME, *names), (background.words, *synonyms)
+            colors = (self.colors[0] if start else BACKGROUND_GREY, *colors)
+        return Vocabulary(names, synonyms, colors, background)
+
+    def subset(self, names: str | Iterable[str]) -> Vocabulary:
+        """Only these classes (names or synonyms), in this order, with their words and colours. The background class of
+        a policy stays class 0.
+
+        Raises:
+            ValueError: unknown name, the same class twice, or none at all.
+        """
+        wanted = names.split(",") if isinstance(names, str) else names
+        ids = [self.index(name) for name in wanted]
+        if self.background.kind != "none":
+            ids = [0, *(i for i in ids if i != 0)]
+        return Vocabulary(
+            tuple(self.names[i] for i in ids),
+            tuple(self.synonyms[i] for i in ids),
+            tuple(self.colors[i] for i in ids),
+            self.background,
+        )
+
+
+def default_colors(names: Sequence[str]) -> tuple[RGB, ...]:
+    """Grey for "background", the palette in order for all other names."""
+    fresh = iter(palette(len(names)))
+    return tuple(BACKGROUND_GREY if fold(name) == BACKGROUND_NAME else next(fresh) for name in names)
+
+
+def warn_shared_words(vocabulary: Vocabulary) -> None:
+    """Warn of words that describe several classes, since only the first of these can win by such a word."""
+    owners: dict[str, list[str]] = {}
+    for word, index in zip(vocabulary.queries, vocabulary.query_class, strict=True):
+        owners.setdefault(fold(word), []).append(vocabulary.names[index])
+    shared = [f"{word!r} ({', '.join(names)})" for word, names in owners.items() if len(names) > 1]
+    if shared:
+        warnings.warn(
+            f"the same word describes several classes: {'; '.join(shared[:10])}{'; ...' if len(shared) > 10 else ''}. "
+            f"Equal words score equally, so the first of these classes always wins.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def as_color(value: Any, name: str) -> RGB:
+    """(r, g, b) of a triple of integers or "#rrggbb"; ``name`` is the class an error speaks of."""
+    if isinstance(value, str) and len(value) == 7 and value[0] == "#":
+        try:
+            return tuple(bytes.fromhex(value[1:]))
+        except ValueError:
+            pass
+    elif isinstance(value, (list, tuple)) and len(value) == 3:
+        if all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 255 for v in value):
+            return tuple(value)
+    raise ValueError(f"the colour of class {name!r} is {value!r}; expected three integers in 0..255 or '#rrggbb'.")
+
+
+def _list(values: Any, what: str) -> Sequence[Any]:
+    if isinstance(values, (list, tuple)):
+        return values
+    raise ValueError(f"{what} must be a list, got {values!r}. Vocabulary.parse also reads strings, files and more.")
+
+
+def _plain(name: str, words: Sequence[str]) -> str | dict[str, Any]:
+    if words == (name,) and "|" not in name:
+        return name
+    return {"name": name, "synonyms": list(words[1:])} if words[0] == name else {"name": name, "words": list(words)}
+
+
+def _check_names(names: Sequence[str], background: Background) -> None:
+    with_background = background.kind != "none"
+    if len(names) <= with_background:
+        raise ValueError("the vocabulary is empty. Give at least one class, for example 'cat, dog' or ['cat', 'dog'].")
+    places: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        places.setdefault(fold(name), []).append(index)
+    repeated = [ids for ids in places.values() if len(ids) > 1]
+    if repeated:
+        shown = ", ".join(f"{names[ids[0]]!r} (classes {', '.join(map(str, ids))})" for ids in repeated[:10])
+        raise ValueError(
+            f"the vocabulary repeats {shown}{' and others' if len(repeated) > 10 else ''}; classes are counted from 0 "
+            f"and letter case does not tell names apart. Name every class once, or join words into one: 'cat|kitten'."
+        )
+    if with_background and (fold(names[0]) != BACKGROUND_NAME):
+        where = f"it is class {places[BACKGROUND_NAME][0]}" if BACKGROUND_NAME in places else "there is no such class"
+        raise ValueError(
+            f"with background policy {background.kind!r} class 0 must be called 'background', but {where}. Put it "
+            f"first, or leave it out and call with_background(...), which adds it."
+        )
+
+
+def _clean_synonyms(
+    names: Sequence[str], synonyms: Sequence[Any], background: Background
+) -> tuple[tuple[str, ...], ...]:
+    if len(synonyms) not in (0, len(names)):
+        raise ValueError(f"{len(names)} classes need as many lists of words, got {len(synonyms)}; give all or none.")
+    words = [
+        clean_words(_list(group, f"words of class {name!r}"), f"a word of class {name!r}")
+        for name, group in zip(names, synonyms or [(name,) for name in names], strict=True)
+    ]
+    if background.kind != "none":
+        words[0] = background.words
+    empty = [names[i] for i, group in enumerate(words) if not group and not (i == 0 and background.kind != "none")]
+    if empty:
+        raise ValueError(f"no word describes {', '.join(map(repr, empty))}. Leave the words out to use the name.")
+    return tuple(words)

@@ -1,0 +1,165 @@
+"""Dense extractors: every registered one keeps the contract; the equations are derived again in numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from ovseg.dense import NACLIP, SCLIP, ClearCLIP, LastBlock, MaskCLIP, Vanilla
+from ovseg.dense.features import pad_to_patches
+from ovseg.registry import DENSE, names
+
+METHODS = names(DENSE)
+
+
+def images(size, batch=1, seed=0):
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", METHODS)
+class TestContract:
+    """What every extractor promises."""
+
+    @pytest.mark.parametrize("size", [(64, 64), (48, 96), (70, 95)])
+    def test_shapes(self, name, size, vit):
+        out = DENSE.build(dict(type=name))(vit, images(size, 2))
+        left, top, right, bottom = out.padding
+        assert out.features.shape[:2] == (2, vit.embed_dim) and out.embedding.shape == (2, vit.embed_dim)
+        assert out.features.shape[2:] == ((size[0] + top + bottom) // 16, (size[1] + left + right) // 16)
+        assert out.features.isfinite().all() and out.features.dtype == torch.float32
+
+    def test_batch_equals_loop(self, name, vit):
+        dense, x = DENSE.build(dict(type=name)), images((48, 80), 3)
+        loop = torch.cat([dense(vit, x[i : i + 1]).features for i in range(3)])
+        torch.testing.assert_close(dense(vit, x).features, loop, atol=1e-5, rtol=1e-5)
+
+    def test_deterministic(self, name, vit):
+        x = images((64, 64))
+        first, second = (DENSE.build(dict(type=name))(vit, x).features for _ in range(2))
+        assert torch.equal(first, second)
+
+    def test_embedding_is_that_of_the_tower(self, name, vit):
+        x = images((64, 64))
+        torch.testing.assert_close(DENSE.build(dict(type=name))(vit, x).embedding, vit.clip.encode_image(x), atol=1e-5, rtol=1e-5)
+
+    def test_runs_on_a_resnet(self, name, resnet):
+        out = DENSE.build(dict(type=name))(resnet, images((96, 128)))
+        assert out.features.shape == (1, resnet.embed_dim, 3, 4) and out.features.isfinite().all()
+
+    def test_says_where_it_comes_from(self, name):
+        component = DENSE.get(name)
+        assert component.paper and component.__doc__ and component.protocol
+
+    def test_unknown_option(self, name):
+        with pytest.raises(ValueError, match="residual"):
+            DENSE.build(dict(type=name, residul=True))
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def layer_norm(x, norm):
+    w, b = norm.weight.detach().numpy(), norm.bias.detach().numpy()
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + norm.eps) * w + b
+
+
+def numpy_last_block(tower, x, grid, weights, residual, ffn):
+    """The family's equation in float64 numpy, for one image: tokens (N, D) → features (E, h, w)."""
+    block = tower.visual.transformer.resblocks[-1]
+    x = x.astype(np.float64)
+    y = layer_norm(x, block.ln_1)
+    qkv = y @ block.attn.in_proj_weight.detach().numpy().T + block.attn.in_proj_bias.detach().numpy()
+    q, k, v = (part.reshape(len(x), 2, 64).transpose(1, 0, 2) for part in np.split(qkv, 3, -1))
+    mixed = (weights(q, k, v) @ v).transpose(1, 0, 2).reshape(len(x), -1)
+    z = mixed @ block.attn.out_proj.weight.detach().numpy().T + block.attn.out_proj.bias.detach().numpy()
+    z = x + z if residual else z
+    if ffn:
+        with torch.no_grad():
+            z = z + block.mlp(block.ln_2(torch.from_numpy(z).float())).numpy()
+    z = layer_norm(z, tower.visual.ln_post) @ tower.visual.proj.detach().numpy()
+    return z[1:].T.reshape(-1, *grid)
+
+
+def relation(a, b):
+    return softmax(a @ b.transpose(0, 2, 1) / 8)
+
+
+def gaussian(grid, sigma):
+    points = np.array([(i, j) for i in range(grid[0]) for j in range(grid[1])], float)
+    distance = ((points[:, None] - points[None]) ** 2).sum(-1)
+    return np.pad(np.exp(-distance / (2 * sigma**2)), ((1, 0), (1, 0)))
+
+
+EQUATIONS = [
+    (Vanilla(), lambda q, k, v, g: relation(q, k), True, True),
+    (SCLIP(), lambda q, k, v, g: relation(q, q) + relation(k, k), True, True),
+    (ClearCLIP(), lambda q, k, v, g: relation(q, q), False, False),
+    (MaskCLIP(), lambda q, k, v, g: np.eye(q.shape[1])[None], True, True),
+    (NACLIP(sigma=2.0), lambda q, k, v, g: softmax(k @ k.transpose(0, 2, 1) / 8 + gaussian(g, 2.0)), False, False),
+    (LastBlock(("vv",), residual=True, ffn=False), lambda q, k, v, g: relation(v, v), True, False),
+]
+
+
+@pytest.mark.parametrize("dense, weights, residual, ffn", EQUATIONS, ids=[type(e[0]).__name__ for e in EQUATIONS])
+def test_equation(dense, weights, residual, ffn, vit):
+    x = images((48, 80))
+    state = vit.advance(vit.start(x, dense.positions), -1)
+    expected = numpy_last_block(
+        vit, state.x[0].numpy(), state.grid, lambda q, k, v: weights(q, k, v, state.grid), residual, ffn
+    )
+    np.testing.assert_allclose(dense(vit, x).features[0].numpy(), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_last_n_sums_the_read_outs(vit):
+    x = images((64, 64))
+    dense = ClearCLIP(last_n=2)
+    total = 0
+    for index in (1, 2):
+        state = vit.advance(vit.start(x), index)
+        total = total + dense.read_out(vit.blocks[index], state.x, state.grid)
+    expected = vit.project(total[:, 1:]).transpose(1, 2).unflatten(2, (4, 4))
+    torch.testing.assert_close(dense(vit, x).features, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_resnet_value_path_is_two_linear_maps(resnet):
+    x = images((96, 128))
+    pool = resnet.visual.attnpool
+    stage = resnet.trunk(x).flatten(2).transpose(1, 2)
+    expected = pool.c_proj(pool.v_proj(stage)).transpose(1, 2).unflatten(2, (3, 4))
+    torch.testing.assert_close(MaskCLIP()(resnet, x).features, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "mode, size, padding, after",
+    [
+        ("floor", (70, 95), (0, 0, 0, 0), (70, 95)),
+        ("symmetric", (70, 95), (0, 5, 1, 5), (80, 96)),
+        ("corner", (70, 95), (0, 0, 1, 10), (80, 96)),
+        ("corner", (64, 64), (0, 0, 0, 0), (64, 64)),
+        ("floor", (5, 40), (0, 0, 0, 11), (16, 40)),
+    ],
+)
+def test_padding(mode, size, padding, after):
+    padded, got = pad_to_patches(torch.ones(1, 3, *size), 16, mode)
+    assert got == padding and tuple(padded.shape[2:]) == after
+    assert padded.sum() == 3 * size[0] * size[1]
+
+
+@pytest.mark.parametrize(
+    "make, word",
+    [
+        (lambda: NACLIP(gaussian="both"), "added"),
+        (lambda: NACLIP(sigma=0), "sigma"),
+        (lambda: LastBlock(("qx",)), "identity"),
+        (lambda: LastBlock(last_n=0), "last_n"),
+    ],
+)
+def test_bad_options(make, word):
+    with pytest.raises(ValueError, match=word):
+        make()
+
+
+def test_more_blocks_than_the_tower_has(vit):
+    with pytest.raises(ValueError, match="only 3"):
+        ClearCLIP(last_n=4)(vit, images((64, 64)))
