@@ -152,6 +152,16 @@ def test_many_packs_become_one(tmp_path, monkeypatch):
     assert not draft.exists()
 
 
+def test_a_word_in_several_packs_survives_the_loss_of_any(tmp_path):
+    reader = EmbeddingCache(tmp_path)
+    for _ in range(3):
+        EmbeddingCache(tmp_path).put(WEIGHTS, TEMPLATES, vectors("cat", "dog"))
+    for pack in packs(tmp_path):
+        check(reader.get(WEIGHTS, TEMPLATES, ["cat", "dog"]), "cat", "dog")
+        pack.unlink()
+    assert reader.get(WEIGHTS, TEMPLATES, ["cat", "dog"]) == {}
+
+
 def test_reader_follows_a_merge_between_listing_and_reading(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "MAX_PACKS", 1)
     cache = EmbeddingCache(tmp_path)

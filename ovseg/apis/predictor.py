@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -134,6 +135,7 @@ class Predictor:
         vocabulary, protocol = self.vocabulary, self.pipeline.protocol
         threshold = vocabulary.background.threshold
         threshold = protocol.threshold if threshold is None else threshold
+        applied = protocol.but(threshold=threshold)
         background = vocabulary.background.kind != "none"
         labels, scores, margin = self.pipeline.decode(self._encoded, self._text, vocabulary.query_class, background)
         card = self.pipeline.tower.card
@@ -143,12 +145,12 @@ class Predictor:
             margin=margin.cpu().numpy(),
             image=self._image.array,
             vocabulary=vocabulary,
-            protocol=protocol.to_dict() | {"fingerprint": protocol.fingerprint, "threshold": threshold},
+            protocol=applied.to_dict() | {"fingerprint": applied.fingerprint},
             method=self.method,
             weights=f"{card.name} ({card.hash})",
             path=self._image.path,
         )
-        return result.rethreshold(threshold) if threshold > 0 else result
+        return replace(result.rethreshold(threshold), protocol=result.protocol) if threshold > 0 else result
 
     def __call__(self, source: Any, classes: Any = None) -> Result | list[Result]:
         """One ``Result`` for one picture; a list for a folder, a glob, a list or a generator.

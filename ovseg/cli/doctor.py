@@ -38,9 +38,9 @@ def _devices():
 def _caches():
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from ovseg.text.cache import default_folder
+    from ovseg.text.cache import default_cache_folder
 
-    for what, folder in (("text embeddings", default_folder()), ("downloaded weights", Path(HF_HUB_CACHE))):
+    for what, folder in (("text embeddings", default_cache_folder()), ("downloaded weights", Path(HF_HUB_CACHE))):
         size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if folder.exists() else 0
         writable = os.access(next(p for p in (folder, *folder.parents) if p.exists()), os.W_OK)
         note = "" if writable else "; not writable: set OVSEG_CACHE or HF_HOME to a folder that is"

@@ -96,5 +96,7 @@ def _line(item, result, paths) -> dict:
 
 
 def _summary(console, item, result):
+    from rich.markup import escape
+
     found = ", ".join(f"{name} {share:.0%}" for name, share in sorted(result.areas.items(), key=lambda a: -a[1]) if share > 0)
-    console.print(f"[bold]{item}[/bold]: {found}", highlight=False)
+    console.print(f"[bold]{escape(str(item))}[/bold]: {escape(found)}", highlight=False)

@@ -33,7 +33,7 @@ class MaskCLIP(LastBlock):
     positions = "exact"
     padding = "corner"
     paper = "MaskCLIP, ECCV 2022"
-    protocol = dict(short_side=512, normalisation="imagenet", templates="maskclip_85", logit_scale=100)
+    protocol = dict(short_side=512, window=None, normalisation="imagenet", templates="maskclip_85", logit_scale=100)
 
     def __init__(self, keys: bool = False, attn_pooling: bool = False, **options):
         super().__init__(**options)

@@ -142,7 +142,7 @@ class Pipeline(nn.Module):
         query_class = list(query_class)
         found = self._argmax(encoded, maps, affinities, query_class)
         if self.protocol.area_threshold > 0:
-            small = self._small_classes(found[0], background)
+            small = self._small_classes(found[0], query_class[-1] + 1, background)
             if small:
                 found = self._argmax(encoded, maps, affinities, query_class, small)
         return found
@@ -170,11 +170,11 @@ class Pipeline(nn.Module):
             bands.append(running.result())
         return tuple(torch.cat(column) for column in zip(*bands, strict=True))
 
-    def _small_classes(self, labels: Tensor, background: bool) -> frozenset[int]:
-        """Foreground classes below the area threshold, relative to all foreground pixels (SCLIP)."""
-        counts = torch.bincount(labels.flatten()).tolist()
+    def _small_classes(self, labels: Tensor, classes: int, background: bool) -> frozenset[int]:
+        """Foreground classes below the area threshold, relative to all foreground pixels (SCLIP); none if they are only
+        classes that no pixel has."""
+        counts = torch.bincount(labels.flatten(), minlength=classes).tolist()
         first = 1 if background else 0
-        foreground = max(1, sum(counts[first:]))
-        return frozenset(
-            c for c in range(first, len(counts)) if 0 < counts[c] < self.protocol.area_threshold * foreground
-        )
+        least = self.protocol.area_threshold * sum(counts[first:])
+        small = frozenset(c for c in range(first, classes) if counts[c] < least)
+        return small if any(counts[c] for c in small) else frozenset()

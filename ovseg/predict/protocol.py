@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
+from numbers import Integral, Real
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Protocol:
                 object.__setattr__(self, name, tuple(value))
         if isinstance(self.templates, list):
             object.__setattr__(self, "templates", tuple(self.templates))
+        self._check_numbers()
         checks = {
             "short_side": self.short_side is None or self.short_side >= 1,
             "max_long_side": self.max_long_side >= 1,
@@ -66,6 +68,29 @@ class Protocol:
             raise ValueError(
                 f"protocol settings out of range: {', '.join(bad)}. Sizes and counts are positive, stride is at most the "
                 "window, thresholds lie in [0, 1], normalisation is weights or imagenet, memory is at least 1 MiB."
+            )
+
+    def _check_numbers(self):
+        """Every number is one, and equal settings are written alike (40 and 40.0 have one fingerprint)."""
+        wrong = []
+        for name in ("logit_scale", "threshold", "area_threshold"):
+            value = getattr(self, name)
+            if isinstance(value, Real) and not isinstance(value, bool):
+                object.__setattr__(self, name, float(value))
+            else:
+                wrong.append(name)
+        for name in ("short_side", "max_long_side", "window", "stride", "window_batch", "memory"):
+            value = getattr(self, name)
+            optional = value is None and name in ("short_side", "window")
+            if not optional and (isinstance(value, bool) or not isinstance(value, Integral)):
+                wrong.append(name)
+        if self.size is not None and not (isinstance(self.size, tuple) and all(isinstance(v, Integral) for v in self.size)):
+            wrong.append("size")
+        if wrong:
+            given = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
+            raise ValueError(
+                f"protocol settings of the wrong kind: {given}. Sides, strides and counts are whole numbers (size: two), "
+                "scales and thresholds are numbers."
             )
 
     @classmethod

@@ -108,41 +108,46 @@ class _Index:
 
     def __init__(self, shelf: Path, identity: dict[str, str]):
         self.shelf, self.identity = shelf, identity
-        self.words: dict[str, tuple[Path, int]] = {}
-        self.packs: set[Path] = set()
+        self.packs: dict[Path, list[str]] = {}
+        self.places: dict[str, tuple[Path, int]] = {}
 
     def read(self, words: Sequence[str], warn: Callable[[str], None]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for _ in range(_RETRIES):
             self._refresh(warn)
-            missing = [word for word in dict.fromkeys(words) if word in self.words and word not in found]
-            for pack in {self.words[word][0] for word in missing}:
+            wanted: dict[Path, dict[str, int]] = {}
+            for word in set(words) & self.places.keys() - found.keys():
+                pack, row = self.places[word]
+                wanted.setdefault(pack, {})[word] = row
+            if not wanted:
+                break
+            for pack, rows in wanted.items():
                 content = _read_pack(pack, self.identity, warn)
                 if content is not None:
-                    table = content[1]
-                    here = ((word, self.words[word]) for word in missing)
-                    found |= {word: table[row].clone() for word, (owner, row) in here if owner == pack}
-            if all(word in found for word in missing):
-                break
+                    found |= {word: content[1][row].clone() for word, row in rows.items()}
         return found
 
     def _refresh(self, warn: Callable[[str], None]) -> None:
-        """Bring the index up to the folder's listing, until two listings in a row agree: a listing taken while another
-        process merges may show packs that are gone a moment later, or miss both the old and the new one."""
+        """Bring the index up to the folder's listing, until nothing was lost between two listings: one taken while
+        another process merges may show packs that are gone a moment later, or miss both the old and the new one."""
         previous = None
         for _ in range(_RETRIES):
             listed = set(_list_packs(self.shelf))
-            if listed == previous:
+            if listed != self.packs.keys():
+                self._index(listed, warn)
+            if previous is not None and previous <= listed:
                 return
             previous = listed
-            if gone := self.packs - listed:
-                self.words = {word: place for word, place in self.words.items() if place[0] not in gone}
-                self.packs -= gone
-            for pack in listed - self.packs:
-                content = _read_pack(pack, self.identity, warn, table=False)
-                if content is not None:
-                    self.words |= {word: (pack, row) for row, word in enumerate(content[0])}
-                    self.packs.add(pack)
+
+    def _index(self, listed: set[Path], warn: Callable[[str], None]) -> None:
+        packs = {pack: words for pack, words in self.packs.items() if pack in listed}
+        for pack in listed - packs.keys():
+            content = _read_pack(pack, self.identity, warn, table=False)
+            if content is not None:
+                packs[pack] = content[0]
+        self.packs = packs
+        # Made anew, since a word may lie in several packs and must survive the loss of one of them.
+        self.places = {word: (pack, row) for pack, words in packs.items() for row, word in enumerate(words)}
 
 
 def _identity(weights_hash: str, templates: str | Sequence[str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from .base import Preprocess, Tower, TowerCard
 from .resnet import ResNetTower
 from .vit import ViTTower
 
+PLAIN = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"}  # of CLIP as OpenAI made it
 EXTRAS = ("input_resolution", "context_length", "vocab_size")  # scalars inside OpenAI's files
 
 
@@ -66,17 +67,29 @@ def visual_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def known_config(vision: dict, text: dict, embed_dim: int) -> dict | None:
-    """The open_clip architecture with these shapes, where one exists (it knows head widths that shapes do not tell)."""
+    """The plain open_clip architecture with these shapes, where one exists: it knows head widths that shapes do not tell.
+
+    The size of the pictures is that of ``vision``, because one architecture is trained at several.
+    """
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
-        known_vision = {"mlp_ratio": 4.0, "image_size": 224} | config.get("vision_cfg", {})
-        if config.get("embed_dim") != embed_dim or "timm_model_name" in known_vision:
+        known = {"mlp_ratio": 4.0, "patch_size": None} | config.get("vision_cfg", {})
+        # CoCa, CLIPA and others share these shapes but pool or normalise in another way, which their files show
+        if config.get("embed_dim") != embed_dim or "multimodal_cfg" in config or not PLAIN >= known.keys():
             continue
-        same_vision = all(known_vision.get(key) == value for key, value in vision.items() if value is not None)
+        same_vision = (
+            as_tuple(known["layers"]) == as_tuple(vision["layers"])
+            and (known["width"], known["patch_size"]) == (vision["width"], vision["patch_size"])
+            and abs(known["mlp_ratio"] - vision.get("mlp_ratio", 4.0)) < 1e-3  # configs round it to four digits
+        )
         same_text = all(config["text_cfg"].get(key) == text[key] for key in ("width", "layers"))
         if same_vision and same_text:
-            return config
+            return config | {"vision_cfg": config["vision_cfg"] | {"image_size": vision["image_size"]}}
     return None
+
+
+def as_tuple(layers) -> tuple[int, ...]:
+    return tuple(layers) if isinstance(layers, (list, tuple)) else (layers,)
 
 
 def build_clip(state: dict[str, Tensor], quick_gelu: bool, config: dict | None = None) -> CLIP:

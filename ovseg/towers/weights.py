@@ -83,7 +83,7 @@ def _from_file(path: Path, name: str, arch: str | None, quick_gelu: bool | None)
     if arch is not None:
         config = _architecture(arch)
     if quick_gelu is None:
-        quick_gelu = own.get("quick_gelu", _recorded_activation(path, state, arch))
+        quick_gelu = own["quick_gelu"] if "quick_gelu" in own else _recorded_activation(path, state, arch)
     card = own.get("card", {})
     if "words" in card:
         card = card | {"words": tuple(card["words"])}
@@ -102,13 +102,14 @@ def _scatter_token_rows(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _recorded_activation(path: Path, state: dict[str, Tensor], arch: str | None) -> bool:
     """Whether a plain file's weights want QuickGELU, by what is known of them."""
+    if "visual.conv1.weight" not in state:  # not a CLIP, which build_clip explains
+        return False
     if "input_resolution" in state:  # only OpenAI's own files carry this
         return True
-    known = {
-        Path(cfg.get("url") or cfg.get("hf_hub", "").rstrip("/")).name: cfg
-        for model, tag in open_clip.list_pretrained()
-        if (cfg := open_clip.get_pretrained_cfg(model, tag))
-    }
+    records = [open_clip.get_pretrained_cfg(model, tag) for model, tag in open_clip.list_pretrained()]
+    # on the hub the repository is named after the weights; the files in it are called alike everywhere
+    known = {cfg["hf_hub"].split("/")[1]: cfg for cfg in records if cfg.get("hf_hub")}
+    known |= {Path(cfg["url"]).name: cfg for cfg in records if cfg.get("url")}
     names = [path.name, path.stem, path.parent.name, *(p.name.split("--")[-1] for p in path.parents if "--" in p.name)]
     for name in names:
         if name and name in known:
