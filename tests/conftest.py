@@ -6,7 +6,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(1)  # more threads only wait for each other on shared cores
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ovseg.predict.images import LoadedImage, iter_sources, load_image
-from ovseg.predict.pipeline import Encoded, Pipeline
+from ovseg.predict.pipeline import Encoded, Pipeline, make_protocol
 from ovseg.predict.pixels import ImageError
-from ovseg.predict.protocol import Protocol
 from ovseg.predict.result import Result
 from ovseg.registry import DENSE
 from ovseg.text.cache import EmbeddingCache
@@ -74,7 +73,7 @@ def load(
         tower = load_tower(weights, pick_device(device), arch=arch, quick_gelu=quick_gelu)
     if "refine" in settings:
         settings["refine"] = refiner_configs(settings["refine"])
-    protocol = Protocol.from_dict({**published, **tower.card.protocol, **settings})
+    protocol = make_protocol(published, tower.card.protocol, settings)
     predictor = Predictor(Pipeline(tower, config, protocol), config, cache)
     if classes is not None:
         predictor.set_classes(classes)

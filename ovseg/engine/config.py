@@ -23,7 +23,7 @@ RUNNER_KEYS = frozenset(
     "optim_wrapper param_scheduler val_evaluator test_evaluator default_hooks custom_hooks data_preprocessor load_from "
     "resume launcher env_cfg log_processor log_level visualizer default_scope randomness experiment_name runner_type "
     "model_wrapper_cfg find_unused_parameters sync_bn cudnn_benchmark compile strategy efficient_conv_bn_eval "
-    "tta_model tta_pipeline custom_imports vis_backends backend_args".split()
+    "tta_model tta_pipeline custom_imports vis_backends backend_args benchmarks".split()
 )
 
 

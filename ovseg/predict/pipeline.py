@@ -85,6 +85,16 @@ class ClassMaps:
         return resize_rows(stitched[None], size, rows, (band[0], resized[0]))[0]
 
 
+def make_protocol(*layers: dict) -> Protocol:
+    """One protocol from settings in order of precedence, the last one wins: a method's own, a benchmark's, those of the
+    weights, the user's.
+
+    Raises:
+        ValueError: an unknown setting or one out of its range.
+    """
+    return Protocol.from_dict({name: value for layer in layers for name, value in layer.items()})
+
+
 class Pipeline(nn.Module):
     """Tower + dense extractor + scorer + refiners under one protocol.
 

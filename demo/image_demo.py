@@ -1,0 +1,41 @@
+"""Segment one picture, in MMSegmentation's manner.
+
+    python demo/image_demo.py demo/scene.png naclip --classes dog cat grass
+    python demo/image_demo.py demo/scene.png configs/naclip/naclip_vitb16_openai.py openai --classes dog cat grass
+"""
+
+import argparse
+from pathlib import Path
+
+import ovseg
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("image")
+    parser.add_argument("model", help="a config file, or a method: see `ovseg methods`")
+    parser.add_argument("weights", nargs="?", help="tiny (embedded), openai, ViT-L-14/openai, a file …")
+    parser.add_argument("--classes", nargs="+", required=True, help="words to look for")
+    parser.add_argument("--out-dir", type=Path, default=Path("out"))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--show", action="store_true", help="open a window")
+    args = parser.parse_args()
+    method, weights, settings = args.model, args.weights, {}
+    if args.model.endswith(".py"):
+        from ovseg.engine.config import load_config
+
+        config = load_config(args.model).model
+        method, settings = dict(config.dense), dict(config.protocol)
+        weights = weights or config.weights
+    model = ovseg.load(method, weights, args.classes, device=args.device, **settings)
+    result = model(args.image)
+    if args.show:
+        result.show()
+    print(*result.save(args.out_dir).values(), sep="\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        raise SystemExit(f"image_demo: {error.args[0] if isinstance(error, KeyError) else error}") from None

@@ -1,0 +1,5 @@
+"""MMSegmentation models of ovseg."""
+
+from .open_vocab import OpenVocabSegmentor
+
+__all__ = ["OpenVocabSegmentor"]

@@ -1,0 +1,109 @@
+"""Training-free open-vocabulary segmentation as an MMSegmentation model: the same pipeline as ``ovseg.load``."""
+
+import numpy as np
+import torch
+from mmengine.model import BaseDataPreprocessor
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+
+from ovseg.predict.pipeline import Pipeline, make_protocol
+from ovseg.registry import DENSE, MODELS, SCORERS
+from ovseg.text.cache import EmbeddingCache
+from ovseg.text.encoder import TextEncoder
+from ovseg.text.vocabulary import Vocabulary
+from ovseg.towers import load_tower
+
+
+@MODELS.register_module()
+class OpenVocabSegmentor(BaseSegmentor):
+    """Tower + dense extractor + words + scorer + refiners, assembled from a config.
+
+    Pictures come as the loader gives them (uint8, BGR, native size): resizing, windows and normalisation are part of the
+    protocol, so the dataset pipeline has none of them.
+
+    Args:
+        dense: config of the extractor, ``dict(type="NACLIP")``.
+        weights: see ``ovseg.towers.weights``; None is the embedded demo model.
+        vocabulary: the words, anything ``Vocabulary.parse`` takes; class ids are label ids.
+        published: settings of one benchmark as published, changes to the extractor's own ``protocol``.
+        protocol: settings that override all others.
+        scorer: config of the scorer, the cosine unless given.
+        arch, quick_gelu: for weight files that do not say.
+
+    Raises:
+        ValueError: unknown settings, words or weights.
+    """
+
+    def __init__(
+        self,
+        dense: dict,
+        vocabulary,
+        weights: str | None = None,
+        published: dict | None = None,
+        protocol: dict | None = None,
+        scorer: dict | None = None,
+        arch: str | None = None,
+        quick_gelu: bool | None = None,
+    ):
+        super().__init__(data_preprocessor=BaseDataPreprocessor())
+        tower = load_tower(weights, arch=arch, quick_gelu=quick_gelu)
+        own = DENSE.get(dense["type"]).protocol
+        settings = make_protocol(own, published or {}, tower.card.protocol, protocol or {})
+        self.pipeline = Pipeline(tower, dict(dense), settings, SCORERS.build(dict(scorer)) if scorer else None)
+        self.vocabulary = Vocabulary.parse(vocabulary)
+        self._text = None
+
+    def _words(self, candidates=None):
+        """Word embeddings (T, E) and their classes, restricted to ``candidates`` where given."""
+        if self._text is None:
+            encoder = TextEncoder(self.pipeline.tower, self.pipeline.protocol.templates, EmbeddingCache())
+            self._text = encoder(self.vocabulary.queries)
+        classes = self.vocabulary.query_class
+        if candidates is None:
+            return self._text, classes
+        allowed = set(candidates)
+        keep = [i for i, c in enumerate(classes) if c in allowed]
+        return self._text[keep], [classes[i] for i in keep]
+
+    @property
+    def provenance(self) -> dict:
+        """What is saved beside every score: protocol, vocabulary hash, weights hash."""
+        card, protocol = self.pipeline.tower.card, self.pipeline.protocol
+        return {
+            "protocol": protocol.to_dict() | {"fingerprint": protocol.fingerprint},
+            "vocabulary": self.vocabulary.hash,
+            "weights": f"{card.name} ({card.hash})",
+        }
+
+    def predict(self, inputs, data_samples=None):
+        """Label maps as ``pred_sem_seg`` (1, H, W), with the probability of the winner as ``seg_scores`` (1, H, W).
+
+        Args:
+            inputs: list of (3, H, W) uint8 BGR pictures.
+            data_samples: one ``SegDataSample`` each; metainfo ``candidates`` restricts a picture's classes.
+        """
+        background = self.vocabulary.background.kind != "none"
+        threshold = self.vocabulary.background.threshold
+        threshold = self.pipeline.protocol.threshold if threshold is None else threshold
+        for picture, sample in zip(inputs, data_samples, strict=True):
+            rgb = np.ascontiguousarray(picture.flip(0).permute(1, 2, 0).cpu().numpy())
+            text, classes = self._words(sample.metainfo.get("candidates"))
+            labels, scores, _ = self.pipeline.decode(self.pipeline.encode(rgb), text, classes, background)
+            if background and threshold > 0:
+                labels = torch.where(scores < threshold, 0, labels)
+            sample.set_data({"pred_sem_seg": PixelData(data=labels[None]), "seg_scores": PixelData(data=scores[None])})
+            sample.set_metainfo({"provenance": self.provenance})
+        return data_samples
+
+    def extract_feat(self, inputs):
+        """Kept features of each picture, see ``Pipeline.encode``."""
+        return [self.pipeline.encode(np.ascontiguousarray(x.flip(0).permute(1, 2, 0).cpu().numpy())) for x in inputs]
+
+    def encode_decode(self, inputs, batch_data_samples):
+        return self.predict(inputs, batch_data_samples)
+
+    def _forward(self, inputs, data_samples=None):
+        return self.extract_feat(inputs)
+
+    def loss(self, inputs, data_samples):
+        raise RuntimeError(f"{self.pipeline.dense.paper} is training-free: there is no loss; use tools/test.py.")
