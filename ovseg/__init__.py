@@ -1,11 +1,11 @@
 """ovseg: open-vocabulary dense prediction. Give it a picture and any words, it returns a segmentation.
 
-    import ovseg
+import ovseg
 
-    model = ovseg.load("naclip")
-    model.set_classes(["cat", "sofa", "floor"])
-    result = model("photo.jpg")
-    result.save("out")
+model = ovseg.load("naclip")
+model.set_classes(["cat", "sofa", "floor"])
+result = model("photo.jpg")
+result.save("out")
 """
 
 from ovseg.compat.mmcv_ops import install_mmcv_ops

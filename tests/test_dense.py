@@ -39,7 +39,9 @@ class TestContract:
 
     def test_embedding_is_that_of_the_tower(self, name, vit):
         x = images((64, 64))
-        torch.testing.assert_close(DENSE.build(dict(type=name))(vit, x).embedding, vit.clip.encode_image(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            DENSE.build(dict(type=name))(vit, x).embedding, vit.clip.encode_image(x), atol=1e-5, rtol=1e-5
+        )
 
     def test_runs_on_a_resnet(self, name, resnet):
         out = DENSE.build(dict(type=name))(resnet, images((96, 128)))

@@ -130,7 +130,11 @@ def test_building_from_a_state_dict(kind, half):
             "text_cfg": {"context_length": 77, "width": 64, "heads": 1, "layers": 2, "vocab_size": 49408},
         }
     again = build_clip(state, quick_gelu=True, config=config)
-    x = torch.randn(1, 3, again.visual.image_size[0], again.visual.image_size[0]) if kind == "vit" else torch.randn(1, 3, 128, 128)
+    x = (
+        torch.randn(1, 3, again.visual.image_size[0], again.visual.image_size[0])
+        if kind == "vit"
+        else torch.randn(1, 3, 128, 128)
+    )
     torch.testing.assert_close(again.encode_image(x), clip.encode_image(x), atol=5e-2 if half else 1e-6, rtol=1e-2)
 
 

@@ -17,11 +17,15 @@ from pathlib import Path
 def parse(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="+", metavar="CONFIG")
-    parser.add_argument("--benchmark", nargs="+", default=["voc20"], metavar="NAME", help="see ovseg/engine/benchmarks.py")
+    parser.add_argument(
+        "--benchmark", nargs="+", default=["voc20"], metavar="NAME", help="see ovseg/engine/benchmarks.py"
+    )
     parser.add_argument("--weights", help="other weights than the config's")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/test"))
     parser.add_argument("--limit", type=int, help="only the first images of each benchmark")
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="strict overrides of the config")
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="strict overrides of the config"
+    )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -78,7 +82,9 @@ def main(argv=None) -> int:
             except (ValueError, KeyError, FileNotFoundError) as error:
                 print(f"tools/test.py: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
                 return 2
-            rows.append({"config": Path(config).stem, "benchmark": benchmark, **{k: float(v) for k, v in scores.items()}})
+            rows.append(
+                {"config": Path(config).stem, "benchmark": benchmark, **{k: float(v) for k, v in scores.items()}}
+            )
             if is_main_process():  # after every run, so that an interruption loses nothing
                 write_json(args.work_dir / "results.json", {"rows": rows})
                 with atomic_write(args.work_dir / "results.md") as path:

@@ -7,7 +7,14 @@ OpenAI's ViT-B/16.  Measured by us: not yet (no pretrained CLIP weights at hand)
 
 _base_ = "../_base_/runtime.py"
 
-model = dict(type="OpenVocabSegmentor", weights="ViT-B-16/openai", dense=dict(type="SCLIP"), vocabulary="voc20", published={}, protocol={})
+model = dict(
+    type="OpenVocabSegmentor",
+    weights="ViT-B-16/openai",
+    dense=dict(type="SCLIP"),
+    vocabulary="voc20",
+    published={},
+    protocol={},
+)
 
 # The published settings of each benchmark (of its configs).
 benchmarks = dict(

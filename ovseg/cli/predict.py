@@ -12,22 +12,29 @@ def predict(
     sources: Annotated[list[str], typer.Argument(metavar="PATH…", help="Pictures, folders, globs or URLs.")],
     classes: Annotated[str | None, typer.Option("-c", "--classes", help='Words: "cat|kitten, sofa, floor".')] = None,
     vocabulary: Annotated[
-        str | None, typer.Option("-v", "--vocabulary", help="A .txt, .json or .yaml file of words, or a benchmark: ade150.")
+        str | None,
+        typer.Option("-v", "--vocabulary", help="A .txt, .json or .yaml file of words, or a benchmark: ade150."),
     ] = None,
     background: Annotated[
         str | None, typer.Option("--background", help='"none", a threshold such as 0.3, or words "wall, sky".')
     ] = None,
     method: Annotated[str, typer.Option("-m", "--method", help="See `ovseg methods`.")] = "naclip",
-    weights: Annotated[str | None, typer.Option("-w", "--weights", help="tiny (embedded), openai, ViT-L-14/openai, FILE …")] = None,
+    weights: Annotated[
+        str | None, typer.Option("-w", "--weights", help="tiny (embedded), openai, ViT-L-14/openai, FILE …")
+    ] = None,
     quick_gelu: Annotated[bool | None, typer.Option(help="Activation, for weight files that do not say.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("out"),
     recursive: Annotated[bool, typer.Option("--recursive", help="Also look into folders inside a folder.")] = False,
     short_side: Annotated[int | None, typer.Option(help="Resize so that the short side has this many pixels.")] = None,
-    window: Annotated[int | None, typer.Option(help="Side of the sliding window in pixels; 0: the whole picture at once.")] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Side of the sliding window in pixels; 0: the whole picture at once.")
+    ] = None,
     stride: Annotated[int | None, typer.Option(help="Stride of the window in pixels.")] = None,
     refine: Annotated[list[str] | None, typer.Option(help='Refiners, such as pamr; "none" for none.')] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line per picture instead of a summary.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON line per picture instead of a summary.")
+    ] = False,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ):
     """Segment pictures by words of your own.
@@ -36,7 +43,7 @@ def predict(
     cannot be read are listed at the end (exit code 1); the others are done.
     """
     if (classes is None) == (vocabulary is None):
-        raise ValueError("say which words to look for, in one way: -c \"cat, sofa, floor\", or -v words.txt.")
+        raise ValueError('say which words to look for, in one way: -c "cat, sofa, floor", or -v words.txt.')
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -78,7 +85,11 @@ def predict(
                     _summary(bar.console, item, result)
             bar.advance(task)
     if saved and not as_json:
-        print(f"{len(saved)} picture(s) segmented; results in {out}: " + ", ".join(p.name for p in saved[0].values()) + (" …" if len(saved) > 1 else ""))
+        print(
+            f"{len(saved)} picture(s) segmented; results in {out}: "
+            + ", ".join(p.name for p in saved[0].values())
+            + (" …" if len(saved) > 1 else "")
+        )
     if failed:
         print(f"{len(failed)} of {len(items)} picture(s) could not be read:", *failed, sep="\n  ", file=sys.stderr)
         raise typer.Exit(1)
@@ -87,7 +98,7 @@ def predict(
 def _as_comma_string(classes: str) -> str:
     """``-c`` is always a list of words, also where a single word happens to name a file or a benchmark."""
     if not classes.strip(" ,|"):
-        raise ValueError("the list of words is empty: give at least one name, such as -c \"cat, sofa, floor\".")
+        raise ValueError('the list of words is empty: give at least one name, such as -c "cat, sofa, floor".')
     return [part for part in classes.split(",") if part.strip()]
 
 
@@ -98,5 +109,7 @@ def _line(item, result, paths) -> dict:
 def _summary(console, item, result):
     from rich.markup import escape
 
-    found = ", ".join(f"{name} {share:.0%}" for name, share in sorted(result.areas.items(), key=lambda a: -a[1]) if share > 0)
+    found = ", ".join(
+        f"{name} {share:.0%}" for name, share in sorted(result.areas.items(), key=lambda a: -a[1]) if share > 0
+    )
     console.print(f"[bold]{escape(str(item))}[/bold]: {escape(found)}", highlight=False)

@@ -17,9 +17,8 @@ from ovseg.registry import DATASETS, TRANSFORMS
 from ovseg.text.vocabulary import Vocabulary
 
 from .base import metainfo
-from .scenes import SceneComposer, object_names, stuff_names
+from .scenes import SceneComposer, candidates, object_names, stuff_names
 
-CANDIDATES = 20
 META_KEYS = ("img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "candidates", "seed")
 PASSED_ON = {"indices", "test_mode", "lazy_init", "serialize_data", "max_refetch"}
 
@@ -45,23 +44,6 @@ class LoadScene(BaseTransform):
 
     def __repr__(self):
         return "LoadScene()"
-
-
-def candidates(labels: np.ndarray, protocol: str, seed: int) -> list[int]:
-    """Sorted class ids a prediction may choose from.
-
-    Args:
-        labels: (H, W) class ids of the scene.
-        protocol: ``full``, all names; ``v20``, the present names and random others up to 20.
-        seed: the scene's seed, which also draws the others.
-    """
-    total = len(object_names()) + len(stuff_names())
-    if protocol == "full":
-        return list(range(total))
-    present = np.unique(labels)
-    others = np.setdiff1d(np.arange(total), present)
-    drawn = np.random.default_rng([seed, CANDIDATES]).choice(others, max(0, CANDIDATES - len(present)), replace=False)
-    return sorted(map(int, [*present, *drawn]))
 
 
 @DATASETS.register_module()

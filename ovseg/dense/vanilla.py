@@ -1,6 +1,6 @@
 """The baseline: plain patch tokens of CLIP's last block, put through the projection meant for the class token.
 
-    A = softmax(s·q kᵀ),   f = proj(ln_post(x' + FFN(x'))),   x' = x + O(A v)
+A = softmax(s·q kᵀ),   f = proj(ln_post(x' + FFN(x'))),   x' = x + O(A v)
 """
 
 from ovseg.registry import DENSE

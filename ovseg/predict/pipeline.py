@@ -135,7 +135,9 @@ class Pipeline(nn.Module):
         return self.tower.normalise(pixels, IMAGENET if self.protocol.normalisation == "imagenet" else None)[0]
 
     @torch.inference_mode()
-    def decode(self, encoded: Encoded, text: Tensor, query_class, background: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def decode(
+        self, encoded: Encoded, text: Tensor, query_class, background: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Label map for words, before any threshold on the probability.
 
         Args:
@@ -163,7 +165,7 @@ class Pipeline(nn.Module):
         row_bytes = 4 * 6 * max(width, encoded.resized[1]) * max(1.0, encoded.resized[0] / height)
         few = min(len(query_class), 16)
         rows = height if affinities else int(min(height, max(1, self.protocol.memory // (few * row_bytes))))
-        words = int(max(1, self.protocol.memory // (rows * row_bytes * (9 if affinities else 1))))
+        words = int(max(1, self.protocol.memory // (rows * row_bytes)))
         bands = []
         for first in range(0, height, rows):
             band = (first, min(first + rows, height))

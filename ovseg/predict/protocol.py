@@ -84,13 +84,14 @@ class Protocol:
             optional = value is None and name in ("short_side", "window")
             if not optional and (isinstance(value, bool) or not isinstance(value, Integral)):
                 wrong.append(name)
-        if self.size is not None and not (isinstance(self.size, tuple) and all(isinstance(v, Integral) for v in self.size)):
-            wrong.append("size")
+        if self.size is not None:
+            whole = isinstance(self.size, tuple) and all(isinstance(side, Integral) for side in self.size)
+            wrong += [] if whole else ["size"]
         if wrong:
             given = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
             raise ValueError(
-                f"protocol settings of the wrong kind: {given}. Sides, strides and counts are whole numbers (size: two), "
-                "scales and thresholds are numbers."
+                f"protocol settings of the wrong kind: {given}. Sides, strides and counts are whole numbers (size: "
+                "two), scales and thresholds are numbers."
             )
 
     @classmethod
@@ -100,18 +101,22 @@ class Protocol:
         Raises:
             ValueError: an unknown setting, with the nearest known one.
         """
+        cls._check_names(settings)
+        return cls(**settings)
+
+    def but(self, **changes) -> "Protocol":
+        """A copy with some settings changed; the same errors as ``from_dict``."""
+        self._check_names(changes)
+        return replace(self, **changes)
+
+    @classmethod
+    def _check_names(cls, settings: dict):
         known = {f.name for f in fields(cls)}
         for name in settings:
             if name not in known:
                 near = get_close_matches(name, known, 1, 0.4)
                 hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."
                 raise ValueError(f"unknown protocol setting {name!r}.{hint}")
-        return cls(**settings)
-
-    def but(self, **changes) -> "Protocol":
-        """A copy with some settings changed; the same errors as ``from_dict``."""
-        type(self).from_dict(changes)
-        return replace(self, **changes)
 
     def to_dict(self) -> dict:
         return asdict(self)

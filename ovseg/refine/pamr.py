@@ -6,7 +6,7 @@ n runs over the 8 neighbours at each dilation (edges replicated; the pixel itsel
 standard deviation over the 3×3 neighbourhoods, centre included, of all dilations together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,31 +32,39 @@ class PAMR(nn.Module):
     def __init__(self, steps: int = 10, dilations: Sequence[int] = (8, 16)):
         super().__init__()
         if not dilations or min(dilations) < 1 or steps < 0:
-            raise ValueError(f"PAMR needs steps >= 0 and dilations >= 1, got steps={steps}, dilations={tuple(dilations)}.")
+            raise ValueError(
+                f"PAMR needs steps >= 0 and dilations >= 1, got steps={steps}, dilations={tuple(dilations)}."
+            )
         self.steps, self.dilations = steps, tuple(dilations)
 
-    def _shifted(self, maps: Tensor, centre: bool = False) -> Tensor:
-        """(B, C, H, W) → (B, C, 8·dilations, H, W): the values at p + n; with ``centre`` 9 per dilation."""
+    def _shifted(self, maps: Tensor, centre: bool = False) -> Iterator[Tensor]:
+        """The values at p + n, one view (B, C, H, W) per neighbour: 8 per dilation, with ``centre`` 9."""
         height, width = maps.shape[-2:]
-        shifts = []
         for d in self.dilations:
             padded = F.pad(maps, (d, d, d, d), mode="replicate")
             for dy in (0, d, 2 * d):
                 for dx in (0, d, 2 * d):
                     if centre or (dy, dx) != (d, d):
-                        shifts.append(padded[..., dy : dy + height, dx : dx + width])
-        return torch.stack(shifts, 2)
+                        yield padded[..., dy : dy + height, dx : dx + width]
 
     def affinity(self, image: Tensor) -> Tensor:
-        """Weights (B, 1, 8·dilations, H, W) of a normalised image (B, 3, H, W)."""
-        spread = self._shifted(image, centre=True).std(2, keepdim=True)
-        distance = (self._shifted(image) - image[:, :, None]).abs()
-        return (-distance / (1e-8 + 0.1 * spread)).mean(1, keepdim=True).softmax(2)
+        """Weights (B, 1, 8·dilations, H, W) of a normalised image (B, 3, H, W).
+
+        Neighbours are added up one by one, so that a photograph takes a few times the memory of its weights.
+        """
+        samples = 9 * len(self.dilations)
+        mean = sum(self._shifted(image, centre=True)) / samples
+        variance = sum((x - mean).square() for x in self._shifted(image, centre=True)) / (samples - 1)
+        width = 1e-8 + 0.1 * variance.sqrt()
+        return torch.stack([-((x - image).abs() / width).mean(1) for x in self._shifted(image)], 1)[:, None].softmax(2)
 
     def apply_to(self, maps: Tensor, affinity: Tensor) -> Tensor:
         """Refine maps (B, C, H, W) of the image's size."""
         for _ in range(self.steps):
-            maps = (self._shifted(maps) * affinity).sum(2)
+            total = torch.zeros_like(maps)
+            for n, neighbour in enumerate(self._shifted(maps)):
+                total.addcmul_(neighbour, affinity[:, :, n])
+            maps = total
         return maps
 
     def forward(self, image: Tensor, maps: Tensor) -> Tensor:

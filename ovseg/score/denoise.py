@@ -50,7 +50,9 @@ class DenoisedScore(CosineScore):
         if self.key_smoothing is None:
             return scores
         if "keys" not in dense.extras:
-            raise ValueError("key smoothing needs the keys of the last block: use dense=dict(type='MaskCLIP', keys=True).")
+            raise ValueError(
+                "key smoothing needs the keys of the last block: use dense=dict(type='MaskCLIP', keys=True)."
+            )
         keys = F.normalize(dense.extras["keys"].float(), dim=2 if self.key_norm == "channels" else 1)
         p = (100 * scores).softmax(1)
         flat = p.flatten(2)

@@ -1,7 +1,7 @@
 """The arg-max over classes without ever holding B×K×H×W: classes stream through running maxima.
 
-    class score   m_c = max over the words of c of τ·s          (soft-max before the maximum over synonyms is the same,
-    probability   p_c = exp(m_c − log Σ_words exp(τ·s))          because it is monotone and its sum runs over all words)
+class score   m_c = max over the words of c of τ·s          (soft-max before the maximum over synonyms is the same,
+probability   p_c = exp(m_c − log Σ_words exp(τ·s))          because it is monotone and its sum runs over all words)
 """
 
 from collections.abc import Iterator, Sequence

@@ -29,7 +29,9 @@ def sclip(golden):
     q, k, _ = block.qkv(block.ln_1(state.x))
     weights = sum((block.scale * t @ t.transpose(-2, -1)).softmax(-1) for t in (q, k))
     dense = SCLIP(positions="scale_count")
-    cls = tower.project(dense.read_out(block, state.x, state.grid))[:, 0]  # the class token through SCLIP's own attention
+    cls = tower.project(dense.read_out(block, state.x, state.grid))[
+        :, 0
+    ]  # the class token through SCLIP's own attention
     return _features_and_logits(golden, dense, tower) | {"attn": weights[0], "cls": cls}
 
 

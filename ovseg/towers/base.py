@@ -117,7 +117,9 @@ class Tower(nn.Module):
     def normalise(self, images: Tensor, preprocess: Preprocess | None = None) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] → zero mean, unit variance by the weights' statistics (or others)."""
         use = preprocess or self.preprocess
-        mean, std = (torch.tensor(v, dtype=images.dtype, device=images.device).view(3, 1, 1) for v in (use.mean, use.std))
+        mean, std = (
+            torch.tensor(v, dtype=images.dtype, device=images.device).view(3, 1, 1) for v in (use.mean, use.std)
+        )
         return (images - mean) / std
 
     @property

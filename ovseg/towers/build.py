@@ -67,7 +67,7 @@ def visual_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def known_config(vision: dict, text: dict, embed_dim: int) -> dict | None:
-    """The plain open_clip architecture with these shapes, where one exists: it knows head widths that shapes do not tell.
+    """The plain open_clip architecture with these shapes, if there is one: it knows head widths, which shapes do not tell.
 
     The size of the pictures is that of ``vision``, because one architecture is trained at several.
     """
@@ -113,9 +113,16 @@ def build_clip(state: dict[str, Tensor], quick_gelu: bool, config: dict | None =
     if config is None:
         vision, text = vision_config(visual_part(state)), text_config(state)
         embed_dim = state["text_projection"].shape[1]
-        config = known_config(vision, text, embed_dim) or {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}
+        config = known_config(vision, text, embed_dim) or {
+            "embed_dim": embed_dim,
+            "vision_cfg": vision,
+            "text_cfg": text,
+        }
         config = {key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")}
-        config["text_cfg"] = config["text_cfg"] | {"context_length": text["context_length"], "vocab_size": text["vocab_size"]}
+        config["text_cfg"] = config["text_cfg"] | {
+            "context_length": text["context_length"],
+            "vocab_size": text["vocab_size"],
+        }
     model = CLIP(
         config["embed_dim"],
         CLIPVisionCfg(**config["vision_cfg"]),
@@ -136,7 +143,9 @@ def build_clip(state: dict[str, Tensor], quick_gelu: bool, config: dict | None =
             for what, found in (("tensors missing", missing), ("unexpected", surplus), ("of another shape", shapes))
             if found
         ]
-        raise ValueError(f"the weights do not fit the architecture: {'; '.join(parts)}. Name the architecture they were made for.")
+        raise ValueError(
+            f"the weights do not fit the architecture: {'; '.join(parts)}. Name the architecture they were made for."
+        )
     model.load_state_dict(state, strict=False)
     return model.eval()
 

@@ -67,7 +67,9 @@ def load_tower(
     return tower.to(device)
 
 
-def _tower(state: dict[str, Tensor], name: str, quick_gelu: bool, preprocess: Preprocess, config=None, card=None) -> Tower:
+def _tower(
+    state: dict[str, Tensor], name: str, quick_gelu: bool, preprocess: Preprocess, config=None, card=None
+) -> Tower:
     clip = build_clip(state, quick_gelu, config)
     card = TowerCard(name=name, hash=state_hash(state), **(card or {}))
     return make_tower(clip.visual, clip, preprocess, card)
@@ -87,7 +89,9 @@ def _from_file(path: Path, name: str, arch: str | None, quick_gelu: bool | None)
     card = own.get("card", {})
     if "words" in card:
         card = card | {"words": tuple(card["words"])}
-    preprocess = Preprocess(**{key: tuple(v) if isinstance(v, list) else v for key, v in own.get("preprocess", {}).items()})
+    preprocess = Preprocess(
+        **{key: tuple(v) if isinstance(v, list) else v for key, v in own.get("preprocess", {}).items()}
+    )
     return _tower(state, own.get("name", name), quick_gelu, preprocess, config, card)
 
 
@@ -229,7 +233,9 @@ def _fetch(record: dict, name: str, offline: bool | None) -> Path:
 def _is_offline(offline: bool | None) -> bool:
     if offline is not None:
         return offline
-    return any(os.environ.get(name, "0").lower() in ("1", "true", "yes", "on") for name in ("OVSEG_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(
+        os.environ.get(name, "0").lower() in ("1", "true", "yes", "on") for name in ("OVSEG_OFFLINE", "HF_HUB_OFFLINE")
+    )
 
 
 def _hub_file(repo: str, file: str, name: str, offline: bool | None) -> Path:

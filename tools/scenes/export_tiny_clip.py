@@ -40,7 +40,9 @@ def main():
     own = {"name": "ovseg-tiny-scenes", "config": config["model"], "quick_gelu": False, "card": card}
     own |= {"training": {"steps": trained["step"], "seed": config["seed"]}}
     save_safetensors(args.out, state, {"ovseg": json.dumps(own)})
-    print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MB, {sum(v.numel() for v in state.values()) / 1e6:.2f} M numbers")
+    print(
+        f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MB, {sum(v.numel() for v in state.values()) / 1e6:.2f} M numbers"
+    )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,9 @@ def download(package: str, folder: Path) -> tarfile.TarFile:
     """The published tarball of one npm package."""
     done = subprocess.run(
         ["npm", "pack", package, "--silent", "--pack-destination", str(folder)],
-        check=True, capture_output=True, text=True,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return tarfile.open(folder / done.stdout.split()[-1])
 
@@ -125,8 +127,11 @@ def main():
                 sheet.paste(cell, (CELL * (i % 16), CELL * (i // 16)))
             sheet.save(args.out / f"{style}.png", optimize=True)
             index[style] = {
-                "package": package, "licence": licence, "attribution": attribution,
-                "unseen": style in UNSEEN, "classes": classes,
+                "package": package,
+                "licence": licence,
+                "attribution": attribution,
+                "unseen": style in UNSEEN,
+                "classes": classes,
             }
             missing = sorted({w["name"] for w in objects} - set(classes))
             print(f"{style}: {len(cells)} cut-outs; not drawn: {', '.join(missing) or 'none'}")

@@ -26,13 +26,17 @@ from ovseg.datasets.scenes.captions import SHORT
 from ovseg.text.templates import IMAGENET_80
 
 TOKENIZER = SimpleTokenizer()
-MEAN, STD = (torch.tensor(v).view(3, 1, 1) for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)))
+MEAN, STD = (
+    torch.tensor(v).view(3, 1, 1) for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+)
 
 
 def token_ids() -> list[int]:
     """The ids of open_clip's BPE that captions can contain, in increasing order (end-of-text stays the largest)."""
     words = [name for names in spellings() for name in names]
-    texts = [f"{prefix} {name}{suffix}" for name in words for prefix in ("", "a", "an", "the") for suffix in ("", ",", ".")]
+    texts = [
+        f"{prefix} {name}{suffix}" for name in words for prefix in ("", "a", "an", "the") for suffix in ("", ",", ".")
+    ]
     texts += [t.format(name) for t in (*SHORT, *IMAGENET_80) for name in ("dog", "the dog and a cat, an apple with")]
     texts += ["on with in front of and, an a the"]
     used = {i for text in texts for i in TOKENIZER.encode(text)}
@@ -46,7 +50,8 @@ class CaptionedBatches(Dataset):
         self.stages, self.context, self.seed = stages, context, seed
         self.row = {token: row for row, token in enumerate(ids)}
         self.composers = [
-            SceneComposer(s["size"], s["objects"], s["extent"], styles, "train", s["augment"], s["inside"]) for s in stages
+            SceneComposer(s["size"], s["objects"], s["extent"], styles, "train", s["augment"], s["inside"])
+            for s in stages
         ]
         self.starts = np.cumsum([0] + [s["steps"] for s in stages])
 
@@ -99,7 +104,9 @@ def optimisers(model: CLIP, config: dict):
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
     return [
-        torch.optim.Muon(matrices, lr=config["lr_muon"], weight_decay=config["weight_decay"], adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            matrices, lr=config["lr_muon"], weight_decay=config["weight_decay"], adjust_lr_fn="match_rms_adamw"
+        ),
         torch.optim.AdamW(others, lr=config["lr"], weight_decay=0.01, betas=(0.9, 0.98)),
     ]
 
@@ -158,7 +165,11 @@ def main():
         start = state["step"]
     stage_now = None
     loader = DataLoader(
-        data, batch_size=None, sampler=range(start, len(data)), num_workers=args.workers, prefetch_factor=4 if args.workers else None
+        data,
+        batch_size=None,
+        sampler=range(start, len(data)),
+        num_workers=args.workers,
+        prefetch_factor=4 if args.workers else None,
     )
     log = (args.work_dir / "log.jsonl").open("a")
     clock, since, losses = time.time(), time.time(), []
@@ -193,18 +204,34 @@ def main():
         done = step + 1
         stop = time.time() - clock > 60 * args.stop_after
         if done % config["log_every"] == 0 or done == len(data) or stop:
-            line = {"step": done, "size": stage["size"], "loss": round(float(np.mean(losses)), 4), "scale": round(float(scale), 2)}
+            line = {
+                "step": done,
+                "size": stage["size"],
+                "loss": round(float(np.mean(losses)), 4),
+                "scale": round(float(scale), 2),
+            }
             line |= {"images_per_s": round(len(losses) * stage["batch"] / (time.time() - since), 1)}
             if done % (4 * config["log_every"]) == 0 or done == len(data):
                 line |= validate(model, data, stage["size"])
-                save(last, {"step": done, "model": model.state_dict(), "optimisers": [o.state_dict() for o in opts], "ids": ids})
+                save(
+                    last,
+                    {
+                        "step": done,
+                        "model": model.state_dict(),
+                        "optimisers": [o.state_dict() for o in opts],
+                        "ids": ids,
+                    },
+                )
             line["minutes"] = round((time.time() - clock) / 60, 2)
             print(json.dumps(line), flush=True)
             log.write(json.dumps(line) + "\n")
             log.flush()
             losses, since = [], time.time()
         if stop:
-            save(last, {"step": done, "model": model.state_dict(), "optimisers": [o.state_dict() for o in opts], "ids": ids})
+            save(
+                last,
+                {"step": done, "model": model.state_dict(), "optimisers": [o.state_dict() for o in opts], "ids": ids},
+            )
             break
 
 

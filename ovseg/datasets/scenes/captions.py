@@ -6,7 +6,15 @@ from ovseg.text.templates import IMAGENET_80
 
 from .words import object_names, spellings
 
-SHORT = ("{}.", "{}", "a photo of {}.", "a picture of {}.", "a scene with {}.", "there is {} in the scene.", "this is {}.")
+SHORT = (
+    "{}.",
+    "{}",
+    "a photo of {}.",
+    "a picture of {}.",
+    "a scene with {}.",
+    "there is {} in the scene.",
+    "this is {}.",
+)
 
 
 def join(rng, things: list[str], stuff: list[str]) -> str:
@@ -36,6 +44,7 @@ def caption(rng: np.random.Generator, labels: list[int], synonym: float = 0.35, 
         template = SHORT[rng.integers(len(SHORT))]
     else:
         template = IMAGENET_80[rng.integers(len(IMAGENET_80))].replace("a {}", "{}").replace("the {}", "{}")
+
     def spoken(name):
         return f"an {name[0:]}" if article == "a " and name[0] in "aeiou" else article + name
 

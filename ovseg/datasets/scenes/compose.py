@@ -88,7 +88,9 @@ class SceneComposer:
         inside: smallest share of an object's extent that lies inside the picture.
     """
 
-    def __init__(self, size=128, objects=(2, 5), extent=(26, 60), styles="seen", split="held_out", augment=0.5, inside=0.8):
+    def __init__(
+        self, size=128, objects=(2, 5), extent=(26, 60), styles="seen", split="held_out", augment=0.5, inside=0.8
+    ):
         self.size, self.objects, self.extent, self.augment, self.inside = size, objects, extent, augment, inside
         self.cutouts = cutouts(styles_of(styles))
         self.stuff = stuff_bank(split)
@@ -111,7 +113,9 @@ class SceneComposer:
             mask = alpha[..., 0] > 0.5
             masks.append(mask)
             labels[mask] = label
-        canvas = canvas * rng.uniform(0.85, 1.12) + rng.normal(0, 1, canvas.shape).astype(np.float32) * rng.uniform(0, 0.03)
+        canvas = canvas * rng.uniform(0.85, 1.12) + rng.normal(0, 1, canvas.shape).astype(np.float32) * rng.uniform(
+            0, 0.03
+        )
         return Scene(np.uint8(255 * np.clip(canvas, 0, 1)), labels, self._visible(list(classes), masks))
 
     def _ground(self, rng, kinds):

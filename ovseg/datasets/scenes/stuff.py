@@ -76,7 +76,9 @@ def sand(rng, n):
 
 
 def snow(rng, n):
-    return paint(rng, noise(rng, n, rng.uniform(24, 50), 3) + 0.15 * noise(rng, n, 2), (0.80, 0.86, 0.95), (1, 1, 1), 0.03)
+    return paint(
+        rng, noise(rng, n, rng.uniform(24, 50), 3) + 0.15 * noise(rng, n, 2), (0.80, 0.86, 0.95), (1, 1, 1), 0.03
+    )
 
 
 def brick_wall(rng, n):
@@ -100,7 +102,9 @@ def wood_floor(rng, n):
 
 
 def road(rng, n):
-    asphalt = paint(rng, 0.6 * noise(rng, n, 1.3) + 0.4 * noise(rng, n, 30, 2), (0.20, 0.20, 0.22), (0.46, 0.46, 0.47), 0.04)
+    asphalt = paint(
+        rng, 0.6 * noise(rng, n, 1.3) + 0.4 * noise(rng, n, 30, 2), (0.20, 0.20, 0.22), (0.46, 0.46, 0.47), 0.04
+    )
     x = np.mgrid[:n, :n][1]
     period, offset = rng.uniform(70, 120), rng.uniform(0, 120)
     dashes = ((x + offset) % period < rng.uniform(3, 6)) & ((np.mgrid[:n, :n][0] + offset) % 40 < 24)
@@ -178,8 +182,24 @@ def metal(rng, n):
 RECIPES = {
     f.__name__.replace("_", " "): f
     for f in (
-        grass, sky, sea, sand, snow, brick_wall, stone_wall, wood_floor, road,
-        gravel, tiles, rug, curtain, dirt, leaves, fence, blanket, metal,
+        grass,
+        sky,
+        sea,
+        sand,
+        snow,
+        brick_wall,
+        stone_wall,
+        wood_floor,
+        road,
+        gravel,
+        tiles,
+        rug,
+        curtain,
+        dirt,
+        leaves,
+        fence,
+        blanket,
+        metal,
     )
 }
 

@@ -1,0 +1,247 @@
+"""Naming weights: every form that ``load_tower`` takes, the activation it chooses, and what it says when it cannot."""
+
+import json
+import warnings
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ovseg.testing.toys import toy_clip
+from ovseg.towers import load_tower, weights
+from ovseg.towers.build import build_clip, known_config
+
+CONFIG = {
+    "embed_dim": 48,
+    "vision_cfg": {"layers": 3, "width": 128, "patch_size": 16, "image_size": 64},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
+}
+STATISTICS = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "interpolation": "bilinear"}
+IMAGES = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return toy_clip()
+
+
+@pytest.fixture(scope="module")
+def state(clip):
+    return {key: value.detach().clone() for key, value in clip.state_dict().items()}
+
+
+def save_openai(path, state):
+    """As OpenAI publishes them: half precision, three scalars beside the parameters."""
+    scalars = {"input_resolution": 64, "context_length": 77, "vocab_size": 49408}
+    torch.save({k: v.half() for k, v in state.items()} | {k: torch.tensor(v) for k, v in scalars.items()}, path)
+    return path
+
+
+def save_folder(folder, state, quick_gelu=None, name="open_clip_model.safetensors"):
+    folder.mkdir()
+    model = CONFIG if quick_gelu is None else CONFIG | {"quick_gelu": quick_gelu}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": STATISTICS}))
+    save_file(state, folder / name) if name.endswith("safetensors") else torch.save(state, folder / name)
+    return folder
+
+
+def is_quick(tower) -> bool:
+    return type(tower.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
+
+
+def assert_equals(tower, state, quick_gelu):
+    """Same image and word embeddings as open_clip's own model with that activation."""
+    expected = build_clip(state, quick_gelu, CONFIG)
+    assert is_quick(tower) == quick_gelu and not tower.training
+    assert {p.dtype for p in tower.parameters()} == {torch.float32}
+    torch.testing.assert_close(tower(IMAGES)[0], expected.encode_image(IMAGES), atol=1e-5, rtol=1e-5)
+    tokens = open_clip.SimpleTokenizer()(["a cat"])
+    torch.testing.assert_close(tower.clip.encode_text(tokens), expected.encode_text(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_tiny_is_the_default():
+    tower, again = load_tower(), load_tower("tiny")
+    assert tower.card.hash == again.card.hash and len(tower.card.hash) == 12
+    assert {"cat", "dog"} <= set(tower.card.words) and tower.card.notice and tower.card.protocol
+    assert {p.dtype for p in tower.parameters()} == {torch.float32}
+    embedding, _ = tower(torch.zeros(1, 3, tower.image_size, tower.image_size))
+    assert embedding.shape == (1, tower.embed_dim) and embedding.isfinite().all()
+
+
+def test_openai_file(tmp_path, state):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tower = load_tower(save_openai(tmp_path / "my.pt", state))
+    assert_equals(tower, {k: v.half() for k, v in state.items()}, True)
+    assert tower.card.words is None and tower.image_size == 64
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])
+def test_plain_file_that_does_not_say_its_activation(tmp_path, state, suffix):
+    path = tmp_path / f"mine{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save({"epoch": 3, "state_dict": state}, path)
+    with pytest.warns(UserWarning, match="quick_gelu=True.*--quick-gelu"):
+        assert_equals(load_tower(path), state, False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_equals(load_tower(str(path), quick_gelu=True), state, True)
+        assert_equals(load_tower(path, quick_gelu=False), state, False)
+
+
+@pytest.mark.parametrize(
+    "file, quick",
+    [
+        ("ViT-B-16.pt", True),
+        ("models--timm--vit_base_patch16_clip_224.openai/snapshots/1/open_clip_pytorch_model.bin", True),
+        ("models--laion--CLIP-ViT-B-16-laion2B-s34B-b88K/snapshots/1/open_clip_pytorch_model.bin", False),
+        ("vit_base_patch16_clip_224.openai/open_clip_model.safetensors", True),
+    ],
+)
+def test_a_published_name_is_a_record(tmp_path, state, file, quick):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert is_quick(load_tower(path)) == quick
+
+
+def test_a_name_that_all_repositories_use_is_no_record(tmp_path, state):
+    for name in ("pytorch_model.bin", "open_clip_pytorch_model.bin"):
+        torch.save(state, tmp_path / name)
+        with pytest.warns(UserWarning, match="activation"):
+            load_tower(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "recorded, asked, quick", [(None, None, 0), (True, None, 1), (False, None, 0), (True, False, 0)]
+)
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_folder(tmp_path, state, recorded, asked, quick, name):
+    tower = load_tower(save_folder(tmp_path / "model", state, recorded, name), quick_gelu=asked)
+    assert_equals(tower, state, bool(quick))
+    assert tower.preprocess == weights.Preprocess(**STATISTICS)
+
+
+def test_folders_without_config_or_weights(tmp_path, state):
+    save_file(state, save_folder(tmp_path / "bare", state) / "open_clip_model.safetensors")
+    (tmp_path / "bare" / "open_clip_config.json").unlink()
+    assert_equals(load_tower(tmp_path / "bare", quick_gelu=True), state, True)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no weights: expected open_clip_config.json"):
+        load_tower(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("record, asked, quick", [({"quick_gelu": True}, None, 1), ({}, None, 0), ({}, True, 1)])
+def test_tag(tmp_path, state, monkeypatch, record, asked, quick):
+    """The record of a tag decides activation and statistics; its file is read from wherever it was fetched to."""
+    torch.save(state, tmp_path / "file.bin")
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, tag: STATISTICS | record | {"url": "http://x/y"})
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: CONFIG if name == "ViT-toy" else None)
+    monkeypatch.setattr(weights, "_fetch", lambda record, name, offline: tmp_path / "file.bin")
+    for tower in (load_tower("ViT-toy/mine", quick_gelu=asked), load_tower("mine", arch="ViT-toy", quick_gelu=asked)):
+        assert_equals(tower, state, bool(quick))
+        assert tower.card.name == "ViT-toy/mine" and tower.preprocess == weights.Preprocess(**STATISTICS)
+
+
+def test_openai_tags_are_recorded_as_quick_gelu():
+    for name in ("ViT-B-16", "ViT-B-32", "ViT-L-14", "RN50"):
+        assert open_clip.get_pretrained_cfg(name, "openai")["quick_gelu"]
+
+
+def test_hub(tmp_path, state, monkeypatch):
+    """The hub's safetensors come first, a .bin where there are none."""
+    folder = save_folder(tmp_path / "model", state, True, "open_clip_pytorch_model.bin")
+
+    def hub_file(repo, file, name, offline):
+        assert repo == "org/name"
+        if not (folder / file).exists():
+            raise FileNotFoundError(file)
+        return folder / file
+
+    monkeypatch.setattr(weights, "_hub_file", hub_file)
+    assert_equals(load_tower("hf-hub:org/name"), state, True)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-L-14", "ViT-H-14", "ViT-g-14", "ViT-bigG-14", "RN50", "RN50x16"])
+@pytest.mark.parametrize("image_size", [None, 160])
+def test_head_widths_of_published_shapes(name, image_size):
+    """Shapes alone do not tell heads; a file of a published architecture gets that architecture's, at any size."""
+    config = open_clip.get_model_config(name)
+    vision, width = dict(config["vision_cfg"]), config["vision_cfg"]["width"]
+    shapes = {key: vision.get(key) for key in ("layers", "width", "patch_size")}
+    if shapes["patch_size"]:
+        shapes["mlp_ratio"] = int(width * vision.get("mlp_ratio", 4.0)) / width
+    shapes["image_size"] = image_size or vision["image_size"]
+    found = known_config(shapes, config["text_cfg"], config["embed_dim"])
+    assert found["vision_cfg"] == vision | {"image_size": shapes["image_size"]}
+    assert found["text_cfg"] == config["text_cfg"]
+
+
+def test_hashes(tmp_path, state):
+    other = state | {"visual.proj": state["visual.proj"] + 1e-3}
+    torch.save(state, tmp_path / "one.pt")
+    save_file(state, tmp_path / "same.safetensors")
+    torch.save(other, tmp_path / "other.pt")
+    one, same, changed = (load_tower(tmp_path / n, quick_gelu=True) for n in ("one.pt", "same.safetensors", "other.pt"))
+    assert one.card.hash == same.card.hash != changed.card.hash
+    assert one.card.name == str(tmp_path / "one.pt")
+
+
+@pytest.mark.parametrize(
+    "spec, options, message",
+    [
+        ("ViT-B-16/opena", {}, r"unknown weights 'ViT-B-16/opena'.*Did you mean .*ViT-B-16/openai"),
+        ("laion2b_s34b_b88", {}, "ViT-B-16 has the tags .*laion2b_s34b_b88k"),
+        ("vit-b16", {}, "unknown weights"),
+        ("openai", {"arch": "ViT-B-17"}, "Did you mean .*ViT-B-16"),
+    ],
+)
+def test_unknown_names(spec, options, message):
+    with pytest.raises(ValueError, match=message):
+        load_tower(spec, **options)
+
+
+@pytest.mark.parametrize(
+    "spec, parts",
+    [
+        ("openai", ["ViT-B-16/openai", "hf download timm/vit_base_patch16_clip_224.openai"]),
+        ("ViT-B-32/openai", ["ViT-B-32/openai", "open_clip_pytorch_model.bin", "--weights"]),
+        ("hf-hub:org/name", ["hf-hub:org/name", "open_clip_config.json of org/name"]),
+        ("ViT-B-16/metaclip_400m", ["ViT-B-16/metaclip_400m", "b16_400m.pt"]),
+    ],
+)
+def test_missing_downloads(spec, parts, monkeypatch, tmp_path):
+    """Offline, with empty caches: what is missing, where it was looked for, what to type."""
+    monkeypatch.setattr(weights, "try_to_load_from_cache", lambda repo, file: None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError) as caught:
+        load_tower(spec)
+    message = str(caught.value)
+    assert all(part in message for part in (*parts, "not on this machine", "was looked for in", "tiny"))
+    assert "\n" not in message
+
+
+def test_wrong_files(tmp_path, state):
+    (path := tmp_path / "half.pt").write_bytes(save_openai(tmp_path / "whole.pt", state).read_bytes()[:100_000])
+    with pytest.raises(ValueError, match="half.pt.*incomplete"):
+        load_tower(path)
+    save_file(state, tmp_path / "whole.safetensors")
+    (path := tmp_path / "half.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:100_000])
+    with pytest.raises(ValueError, match="half.safetensors.*damaged"):
+        load_tower(path)
+    for name, content in {
+        "head.pt": {"fc.weight": torch.zeros(2, 2)},
+        "part.pt": {"visual.proj": torch.zeros(2, 2)},
+    }.items():
+        torch.save(content, tmp_path / name)
+        with pytest.raises(ValueError, match="not those of a CLIP"):
+            load_tower(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_tower(tmp_path / "absent.pt")
+    with pytest.raises(ValueError, match="do not fit the architecture.*missing"):
+        load_tower(tmp_path / "whole.pt", arch="ViT-S-32")
+    torch.save({k: v for k, v in state.items() if k != "ln_final.bias"}, tmp_path / "lacking.pt")
+    with pytest.raises(ValueError, match="1 tensors missing .ln_final.bias"):
+        load_tower(tmp_path / "lacking.pt", quick_gelu=True)

@@ -1,0 +1,155 @@
+"""What the embedded tiny CLIP can do, beside chance, majority and the patch-grid oracle.
+
+    python tools/benchmarks/tiny_clip.py --scenes 300 --out docs/tables
+
+Retrieval between held-out scenes and captions, top-1 of single objects, and mIoU of every extractor on held-out scenes in
+seen and unseen art styles, protocols v20 (the present names and random others up to 20) and full (all names).  The same
+mIoU comes from tools/test.py with the *_tiny configs.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+
+from ovseg.apis import list_methods, load
+from ovseg.compat.checkpoint import atomic_write
+from ovseg.datasets.scenes import SceneComposer, candidates, caption, object_names, stuff_names
+from ovseg.text.encoder import TextEncoder
+from ovseg.towers import load_tower
+
+OBJECTS, TOTAL = len(object_names()), len(object_names()) + len(stuff_names())
+FIRST_SEED = 1_000_000
+
+
+class Confusion:
+    """Pixel counts by class; ``means`` are the mIoU over all, object and stuff classes that occur, in percent."""
+
+    def __init__(self):
+        self.both, self.label, self.predicted = (np.zeros(TOTAL) for _ in range(3))
+
+    def add(self, label: np.ndarray, predicted: np.ndarray):
+        self.both += np.bincount(label[label == predicted], minlength=TOTAL)
+        self.label += np.bincount(label.ravel(), minlength=TOTAL)
+        self.predicted += np.bincount(predicted.ravel(), minlength=TOTAL)
+
+    def means(self) -> dict[str, float]:
+        union = self.label + self.predicted - self.both
+        iou = np.where(union > 0, 100 * self.both / np.maximum(union, 1), np.nan)
+        parts = {"mIoU": iou, "objects": iou[:OBJECTS], "stuff": iou[OBJECTS:]}
+        scores = {name: float(np.nanmean(values)) for name, values in parts.items()}
+        return scores | {"aAcc": float(100 * self.both.sum() / self.label.sum())}
+
+
+def patch_majority(labels: np.ndarray, patch: int) -> np.ndarray:
+    """The oracle of the patch grid: every patch gets the label most of its pixels have."""
+    out = np.empty_like(labels)
+    for y in range(0, labels.shape[0], patch):
+        for x in range(0, labels.shape[1], patch):
+            cell = labels[y : y + patch, x : x + patch]
+            out[y : y + patch, x : x + patch] = np.bincount(cell.ravel()).argmax()
+    return out
+
+
+def baselines(scenes, allowed, patch: int) -> dict[str, Confusion]:
+    """Chance (a random candidate per patch), majority (the commonest class everywhere), oracle of the patch grid."""
+    rows = {name: Confusion() for name in ("chance per patch", "majority class", "patch-grid oracle")}
+    commonest = np.bincount(np.concatenate([s.labels.ravel() for s in scenes]), minlength=TOTAL).argmax()
+    rng = np.random.default_rng(0)
+    for scene, names in zip(scenes, allowed, strict=True):
+        grid = tuple(side // patch for side in scene.labels.shape)
+        rows["chance per patch"].add(scene.labels, rng.choice(names, grid).repeat(patch, 0).repeat(patch, 1))
+        rows["majority class"].add(scene.labels, np.full_like(scene.labels, commonest))
+        rows["patch-grid oracle"].add(scene.labels, patch_majority(scene.labels, patch))
+    return rows
+
+
+def segmentation(tower, styles: str, count: int) -> dict[str, dict[str, dict]]:
+    """protocol → row → scores."""
+    composer = SceneComposer(styles=styles)
+    seeds = range(FIRST_SEED, FIRST_SEED + count)
+    scenes = [composer(seed) for seed in seeds]
+    result = {}
+    models = {name: load(name, tower=tower, cache=False) for name in list_methods()}
+    text = {name: model.encoder([*object_names(), *stuff_names()]) for name, model in models.items()}
+    counts = {p: {name: Confusion() for name in models} for p in ("v20", "full")}
+    allowed = {p: [candidates(s.labels, p, seed) for s, seed in zip(scenes, seeds, strict=True)] for p in counts}
+    for name, model in models.items():
+        for i, scene in enumerate(track(scenes, f"{name}, {styles} styles")):
+            encoded = model.pipeline.encode(scene.image)
+            for protocol, rows in counts.items():
+                names = allowed[protocol][i]
+                labels, _, _ = model.pipeline.decode(encoded, text[name][names], names)
+                rows[name].add(scene.labels, labels.numpy())
+    for protocol, rows in counts.items():
+        rows = baselines(scenes, allowed[protocol], tower.stride) | rows
+        result[protocol] = {name: confusion.means() for name, confusion in rows.items()}
+    return result
+
+
+@torch.inference_mode()
+def recognition(tower, encoder, styles: str, count: int) -> dict[str, float]:
+    """Retrieval R@1 between scenes of 2 or 3 objects and their captions, top-1 of single objects; in percent."""
+    composer = SceneComposer(tower.image_size, (2, 3), (18, 40), styles, inside=0.8)
+    scenes = [composer([5, i]) for i in range(count)]
+    texts = [caption(np.random.default_rng([5, i]), s.visible(), synonym=0.0) for i, s in enumerate(scenes)]
+    tokens = encoder.tokenizer(texts)
+    captions = F.normalize(tower.clip.encode_text(tokens), dim=-1)
+    scores = embed(tower, scenes) @ captions.T
+    right = torch.arange(count)
+    composer = SceneComposer(tower.image_size, (1, 1), (20, 0.9 * tower.image_size), styles)
+    single = [composer([6, i], [i % OBJECTS]) for i in range(4 * OBJECTS)]
+    words = encoder(object_names())
+    top1 = (embed(tower, single) @ words.T).argmax(1) == torch.arange(4 * OBJECTS) % OBJECTS
+    return {
+        "image to text R@1": float(100 * (scores.argmax(1) == right).float().mean()),
+        "text to image R@1": float(100 * (scores.argmax(0) == right).float().mean()),
+        f"single object top-1 of {OBJECTS}": float(100 * top1.float().mean()),
+    }
+
+
+def embed(tower, scenes) -> torch.Tensor:
+    pixels = torch.from_numpy(np.stack([s.image for s in scenes])).permute(0, 3, 1, 2) / 255
+    return F.normalize(torch.cat([tower(part)[0] for part in tower.normalise(pixels).split(64)]), dim=-1)
+
+
+def markdown(report: dict) -> str:
+    lines = [f"{report['scenes']} scenes, weights {report['weights']}, 80 templates, windows of 64 px, stride 32.", ""]
+    lines += ["| styles | " + " | ".join(next(iter(report["recognition"].values()))) + " |", "|---|---|---|---|"]
+    lines += [
+        f"| {s} | " + " | ".join(f"{v:.1f}" for v in row.values()) + " |" for s, row in report["recognition"].items()
+    ]
+    columns = [(s, p) for s in report["segmentation"] for p in ("v20", "full")]
+    lines += ["", "mIoU (objects / stuff):", "", "| | " + " | ".join(f"{s}, {p}" for s, p in columns) + " |"]
+    lines += ["|---|" + "---|" * len(columns)]
+    for name in report["segmentation"]["seen"]["v20"]:
+        cells = [report["segmentation"][s][p][name] for s, p in columns]
+        shown = " | ".join(f"{c['mIoU']:.1f} ({c['objects']:.1f} / {c['stuff']:.1f})" for c in cells)
+        lines.append(f"| {name} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default="tiny")
+    parser.add_argument("--scenes", type=int, default=300)
+    parser.add_argument("--out", type=Path, default=Path("docs/tables"))
+    args = parser.parse_args()
+    tower = load_tower(args.weights)
+    encoder = TextEncoder(tower)
+    report = {"scenes": args.scenes, "weights": f"{tower.card.name} ({tower.card.hash})"}
+    report["recognition"] = {s: recognition(tower, encoder, s, args.scenes) for s in ("seen", "unseen")}
+    report["segmentation"] = {s: segmentation(tower, s, args.scenes) for s in ("seen", "unseen")}
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, text in (("tiny_clip.json", json.dumps(report, indent=1)), ("tiny_clip.md", markdown(report))):
+        with atomic_write(args.out / name) as path:
+            Path(path).write_text(text, encoding="utf-8")
+    print(markdown(report))
+
+
+if __name__ == "__main__":
+    main()
