@@ -4,7 +4,8 @@
     python tools/test.py configs/sclip/sclip_tiny.py --benchmark camvid_mini coco_mini scenes_seen_v20
     torchrun --nproc_per_node 2 tools/test.py CONFIG --benchmark voc20 --launcher pytorch
 
-Several configs and benchmarks give one table.  The results of CONFIG go to ``<work-dir>/<config>/metrics_<dataset>.json``,
+Several configs and benchmarks give one table.  The results of CONFIG go to
+``<work-dir>/<config>/metrics_<dataset>.json``,
 the table to ``<work-dir>/results.md`` and ``results.json``.
 """
 

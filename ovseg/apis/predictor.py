@@ -32,7 +32,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
             return torch.empty(0, device=device).device
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
-                f"device {str(device)!r} is not available here ({str(error).splitlines()[0]}). Use --device auto or cpu."
+                f"device {str(device)!r} is not available here ({str(error).splitlines()[0]}). Use auto or cpu."
             ) from None
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -61,7 +61,8 @@ def load(
         arch, quick_gelu: for weight files that do not say; see ``ovseg.towers.load_tower``.
         tower: a loaded tower instead of ``weights``.
         cache: keep text embeddings on disk.
-        **settings: changes to the method's published ``Protocol`` (``window=None``, ``short_side=512``, ``refine=[]``, …).
+        **settings: changes to the method's published ``Protocol`` (``window=None``, ``short_side=512``, ``refine=[]``,
+        …).
 
     Raises:
         ValueError: an unknown method, setting, device or weights.

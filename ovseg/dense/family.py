@@ -33,8 +33,8 @@ class LastBlock(nn.Module):
 
     A ResNet's attention pool has neither residual nor feed-forward, so there the two switches have no meaning.
 
-    Class attributes ``relations, residual, ffn, positions, padding`` are a method's published choice; ``protocol`` holds
-    its published prediction settings as keyword arguments of ``ovseg.predict.Protocol``.
+    Class attributes ``relations, residual, ffn, positions, padding`` are a method's published choice; ``protocol``
+    holds its published prediction settings as keyword arguments of ``ovseg.predict.Protocol``.
 
     Raises:
         ValueError: unknown relation, ``last_n`` below one.

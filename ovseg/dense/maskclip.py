@@ -3,7 +3,8 @@
 ViT     A = identity:  x' = x + O(v),  f = proj(ln_post(x' + FFN(x')))
 ResNet  f = W_c (W_v x + b_v) + b_c at every position of the last stage, without position embedding
 
-The value path keeps the output projection, the residual and the feed-forward.  With ``attn_pooling`` a ResNet's position
+The value path keeps the output projection, the residual and the feed-forward.  With ``attn_pooling`` a ResNet's
+position
 queries the whole attention pool instead.  Key smoothing and prompt denoising, which refine the scores, are in
 ``ovseg.score.denoise``.
 """
@@ -20,8 +21,8 @@ class MaskCLIP(LastBlock):
     """The value path of the last block.
 
     Args:
-        keys: hand on the keys of the last block, which key smoothing needs, as ``extras["keys"]`` (B, h·w, C): W_k x of a
-            ResNet, O(k) after the output projection of a ViT.
+        keys: hand on the keys of the last block, which key smoothing needs, as ``extras["keys"]`` (B, h·w, C): W_k x
+            of a ResNet, O(k) after the output projection of a ViT.
         attn_pooling: let every position query the full attention (the reference's switch for ResNets).
         **options: see ``LastBlock``.
 

@@ -10,7 +10,7 @@ from .family import LastBlock
 
 @DENSE.register_module()
 class Vanilla(LastBlock):
-    """Untouched last block (Radford et al., "Learning Transferable Visual Models from Natural Language Supervision")."""
+    """Untouched last block ("Learning Transferable Visual Models from Natural Language Supervision")."""
 
     paper = "CLIP, ICML 2021"
     protocol = dict(short_side=336, window=224, stride=112, logit_scale=40)

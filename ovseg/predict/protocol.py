@@ -66,7 +66,7 @@ class Protocol:
         bad = [f"{name}={getattr(self, name)!r}" for name, right in checks.items() if not right]
         if bad:
             raise ValueError(
-                f"protocol settings out of range: {', '.join(bad)}. Sizes and counts are positive, stride is at most the "
+                f"protocol out of range: {', '.join(bad)}. Sizes and counts are positive, stride is at most the "
                 "window, thresholds lie in [0, 1], normalisation is weights or imagenet, memory is at least 1 MiB."
             )
 

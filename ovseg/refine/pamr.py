@@ -19,7 +19,8 @@ from ovseg.registry import REFINERS
 class PAMR(nn.Module):
     """Let neighbours of like colour agree.
 
-    Every map is refined on its own, so words may come in any portions: ``affinity(image)`` once, then ``apply`` to each.
+    Every map is refined on its own, so words may come in any portions: ``affinity(image)`` once, then ``apply`` to
+    each.
 
     Args:
         steps: iterations.

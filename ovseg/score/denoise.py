@@ -2,9 +2,11 @@
 
     p = softmax_T(100·cos)
     prompt denoising   words whose p stays below t_d everywhere in the picture get the score −100
-    key smoothing      p replaces the scores; where max p < t_k:  p ← W p,  W = k̂ k̂ᵀ over positions (rows not normalised)
+    key smoothing      p replaces the scores; where max p < t_k:  p ← W p,  W = k̂ k̂ᵀ over positions (rows not
+    normalised)
 
-Denoising comes first.  The paper's k̂ is the key of a position at unit length; the reference code divides by the norm over
+Denoising comes first.  The paper's k̂ is the key of a position at unit length; the reference code divides by the norm
+over
 positions, channel by channel (``key_norm="positions"``).
 """
 

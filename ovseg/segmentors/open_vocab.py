@@ -18,8 +18,8 @@ from ovseg.towers import load_tower
 class OpenVocabSegmentor(BaseSegmentor):
     """Tower + dense extractor + words + scorer + refiners, assembled from a config.
 
-    Pictures come as the loader gives them (uint8, BGR, native size): resizing, windows and normalisation are part of the
-    protocol, so the dataset pipeline has none of them.
+    Pictures come as the loader gives them (uint8, BGR, native size): resizing, windows and normalisation are part of
+    the protocol, so the dataset pipeline has none of them.
 
     Args:
         dense: config of the extractor, ``dict(type="NACLIP")``.

@@ -3,9 +3,11 @@
     python -m ovseg.testing.parity FILE.npz [FILE.npz …]
 
 A file holds ``w/<parameter>`` (the visual tower in OpenAI's naming), ``image``, ``text``, the expected arrays, and
-``meta`` (JSON: ``key`` names the method, the rest are its hyper-parameters).  ovseg's modules are built from weights and
+``meta`` (JSON: ``key`` names the method, the rest are its hyper-parameters).  ovseg's modules are built from weights
+and
 meta, run, and only then compared, at rtol 1e-4 and atol 1e-5 (label maps: at most 0.1 % differing pixels).  Where an
-array's values exceed 1, atol is in units of its largest magnitude: the ResNet trunk reaches 3.7e3, and there the authors'
+array's values exceed 1, atol is in units of its largest magnitude: the ResNet trunk reaches 3.7e3, and there the
+authors'
 own float32 output is 2.5e-3 away from the same network in float64.  One line per
 expected array: ``file array max_abs_err max_rel_err ok|FAIL``.  Exit code 1 if any array fails or is not compared.
 """

@@ -53,8 +53,8 @@ class TextEncoder:
             if length > self.context:
                 shown = word if len(word) < 60 else word[:57] + "…"
                 raise ValueError(
-                    f"the prompt for {shown!r} has {length} tokens with the template {longest!r}, this text tower reads at "
-                    f"most {self.context}. Shorten the name, or use shorter templates (templates='name')."
+                    f"the prompt for {shown!r} has {length} tokens with the template {longest!r}; this tower reads "
+                    f"at most {self.context}. Shorten the name, or use shorter templates (templates='name')."
                 )
         known = self.tower.card.words
         if known is not None:

@@ -11,7 +11,7 @@ TAPS = ("in", "ln_1", "q", "k", "v", "attn", "ln_2", "out")
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How the weights want their images: RGB in [0, 1], minus ``mean``, divided by ``std``; resized by ``interpolation``."""
+    """How weights want images: RGB in [0, 1], minus ``mean``, divided by ``std``, resized by ``interpolation``."""
 
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
@@ -76,7 +76,7 @@ class Tower(nn.Module):
         self.eval().requires_grad_(False)
 
     def start(self, images: Tensor, positions: str = "scale") -> TokenState:
-        """Tokens that enter the first block. ``images``: (B, 3, H, W), normalised; H, W any size of at least a patch."""
+        """Tokens that enter the first block. ``images``: (B, 3, H, W), normalised, of any size from one patch up."""
         raise NotImplementedError
 
     def project(self, z: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ class TappedBlock:
         attention = block.attn
         if not isinstance(attention, nn.MultiheadAttention):
             raise ValueError(
-                f"this tower's blocks use {type(attention).__name__}, whose q, k and v cannot be opened; dense features "
+                f"this tower's blocks use {type(attention).__name__}, whose q, k and v cannot be opened; dense "
+                "features "
                 "need plain open_clip ViT blocks or a ModifiedResNet. Choose another tower, e.g. ViT-B-16."
             )
         self.block, self.attention = block, attention

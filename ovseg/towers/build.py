@@ -27,8 +27,8 @@ def make_tower(visual: nn.Module, clip: nn.Module | None, preprocess: Preprocess
     if isinstance(visual, ModifiedResNet):
         return ResNetTower(visual, clip, preprocess, card)
     raise ValueError(
-        f"{card.name}: dense features need open_clip's VisionTransformer or ModifiedResNet, this model's image tower is "
-        f"a {type(visual).__name__}. Choose for example ViT-B-16/openai, ViT-L-14/openai or RN50/openai."
+        f"{card.name}: dense features need open_clip's VisionTransformer or ModifiedResNet, this image tower "
+        f"is a {type(visual).__name__}. Choose for example ViT-B-16/openai, ViT-L-14/openai or RN50/openai."
     )
 
 
@@ -67,7 +67,7 @@ def visual_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def known_config(vision: dict, text: dict, embed_dim: int) -> dict | None:
-    """The plain open_clip architecture with these shapes, if there is one: it knows head widths, which shapes do not tell.
+    """The plain open_clip architecture with these shapes, if any: it knows head widths, which shapes do not tell.
 
     The size of the pictures is that of ``vision``, because one architecture is trained at several.
     """
@@ -107,7 +107,7 @@ def build_clip(state: dict[str, Tensor], quick_gelu: bool, config: dict | None =
     if "text_projection" not in state or not visual_part(state):
         some = ", ".join(list(state)[:4])
         raise ValueError(
-            f"these weights are not those of a CLIP: expected names such as visual.conv1.weight, text_projection; found "
+            f"these weights are not those of a CLIP: expected names such as visual.conv1.weight; found "
             f"{len(state)} tensors ({some}, …). Give an OpenAI or open_clip checkpoint."
         )
     if config is None:

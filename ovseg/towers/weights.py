@@ -205,7 +205,10 @@ def _from_hub(spec: str, quick_gelu: bool | None, offline: bool | None) -> Tower
 
 
 def _fetch(record: dict, name: str, offline: bool | None) -> Path:
-    """The file of one open_clip record, from the cache or the network."""
+    """The file of one open_clip record, from the caches (OpenAI's own and the hub's) or the network."""
+    cached = Path("~/.cache/clip").expanduser() / Path(record.get("url") or "none").name
+    if cached.is_file():
+        return cached
     if record.get("hf_hub"):
         repo, _, file = record["hf_hub"].rpartition("/")
         files = (file,) if file else HUB_FILES
@@ -215,9 +218,6 @@ def _fetch(record: dict, name: str, offline: bool | None) -> Path:
             except FileNotFoundError:
                 continue
         return _hub_file(repo, files[-1], name, offline)
-    cached = Path("~/.cache/clip").expanduser() / Path(record["url"]).name
-    if cached.exists():
-        return cached
     if not _is_offline(offline):
         try:
             return Path(open_clip.download_pretrained(record, prefer_hf_hub=False))
@@ -252,7 +252,7 @@ def _hub_file(repo: str, file: str, name: str, offline: bool | None) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     raise FileNotFoundError(
-        f"the weights {name} are not on this machine: {file} of {repo} was looked for in {HF_HUB_CACHE} and could not be "
-        f"fetched ({reason}). On a connected machine type `hf download {repo} {file}`, copy that file here and pass "
+        f"the weights {name} are not on this machine: {file} of {repo} was looked for in {HF_HUB_CACHE} and could not "
+        f"be fetched ({reason}). On a connected machine type `hf download {repo} {file}`, copy that file here and pass "
         f"--weights path/to/{file}. '--weights tiny' works offline at once."
     )

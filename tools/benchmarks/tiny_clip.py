@@ -2,7 +2,8 @@
 
     python tools/benchmarks/tiny_clip.py --scenes 300 --out docs/tables
 
-Retrieval between held-out scenes and captions, top-1 of single objects, and mIoU of every extractor on held-out scenes in
+Retrieval between held-out scenes and captions, top-1 of single objects, and mIoU of every extractor on held-out scenes
+in
 seen and unseen art styles, protocols v20 (the present names and random others up to 20) and full (all names).  The same
 mIoU comes from tools/test.py with the *_tiny configs.
 """

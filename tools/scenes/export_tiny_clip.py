@@ -2,7 +2,8 @@
 
     python tools/scenes/export_tiny_clip.py work_dirs/tiny_clip/last.pt configs/tiny_clip/tiny_clip_scenes.json
 
-Half precision, only the token rows that were trained (the loader puts them back at their ids), and a card: architecture,
+Half precision, only the token rows that were trained (the loader puts them back at their ids), and a card:
+architecture,
 words it knows, notice, prediction settings that suit it.
 """
 
@@ -17,7 +18,8 @@ from ovseg.datasets.scenes import spellings
 from ovseg.towers.weights import TINY
 
 NOTICE = (
-    "ovseg-tiny-scenes is the embedded demo model: made of drawn scenes, it knows some hundred words and no photographs. "
+    "ovseg-tiny-scenes is the embedded demo model: made of drawn scenes, it knows some hundred words and "
+    "no photographs. "
     "For real pictures name real weights: --weights openai (Python: weights='openai')."
 )
 
@@ -40,9 +42,8 @@ def main():
     own = {"name": "ovseg-tiny-scenes", "config": config["model"], "quick_gelu": False, "card": card}
     own |= {"training": {"steps": trained["step"], "seed": config["seed"]}}
     save_safetensors(args.out, state, {"ovseg": json.dumps(own)})
-    print(
-        f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MB, {sum(v.numel() for v in state.values()) / 1e6:.2f} M numbers"
-    )
+    numbers = sum(value.numel() for value in state.values())
+    print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MB, {numbers / 1e6:.2f} M numbers")
 
 
 if __name__ == "__main__":

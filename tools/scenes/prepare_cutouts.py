@@ -3,7 +3,8 @@
     pip install resvg-py && python tools/scenes/prepare_cutouts.py
 
 Needs npm (``npm pack`` downloads, nothing is installed or executed).  For each art style one PNG sheet is
-written: rows of sixteen 64 px RGBA cells, in the order of ``cutouts.json``, which also keeps the source, the licence and the
+written: rows of sixteen 64 px RGBA cells, in the order of ``cutouts.json``, which also keeps the source, the licence
+and the
 attribution of every style.
 """
 

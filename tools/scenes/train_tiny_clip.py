@@ -182,11 +182,11 @@ def main():
             opts = optimisers(model, config)
             if state is not None:
                 model.load_state_dict(state["model"])
-                for opt, saved in zip(opts, state["optimisers"]):
+                for opt, saved in zip(opts, state["optimisers"], strict=True):
                     opt.load_state_dict(saved)
                 state = None
         factor = rate(step, len(data), config) * min(1.0, (step - data.starts[number] + 1) / 50)
-        for opt, lr in zip(opts, (config["lr_muon"], config["lr"])):
+        for opt, lr in zip(opts, (config["lr_muon"], config["lr"]), strict=True):
             opt.param_groups[0]["lr"] = lr * factor
         with torch.autocast("cpu", torch.bfloat16, enabled=config["precision"] == "bf16"), sdpa_kernel(SDPBackend.MATH):
             image, text, scale = model(normalise(images), tokens)

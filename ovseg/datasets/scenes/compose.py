@@ -40,7 +40,7 @@ class Scene:
         return np.asarray(boxes, np.float32).reshape(-1, 4)
 
     def visible(self, fraction: float = 0.35, area: int = 40, stuff_share: float = 0.08) -> list[int]:
-        """Labels worth naming: objects shown by at least ``fraction`` and ``area`` pixels, stuff over ``stuff_share``."""
+        """Labels worth naming: objects shown by at least ``fraction`` and ``area`` pixels, stuff ``stuff_share``."""
         named = [label for label, mask, shown in self.objects if shown >= fraction and mask.sum() >= area]
         counts = np.bincount(self.labels.ravel(), minlength=len(object_names()) + len(stuff_names()))
         stuff = np.nonzero(counts[len(object_names()) :] >= stuff_share * self.labels.size)[0] + len(object_names())
@@ -177,7 +177,7 @@ class SceneComposer:
     def _visible(classes, masks):
         """Subtract from each mask what later objects cover."""
         objects, covered = [], None
-        for label, mask in zip(reversed(classes), reversed(masks)):
+        for label, mask in zip(reversed(classes), reversed(masks), strict=True):
             seen = mask if covered is None else mask & ~covered
             objects.append((int(label), seen, float(seen.sum() / max(1, mask.sum()))))
             covered = mask if covered is None else covered | mask

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def noise(rng, n: int, cell: float, octaves: int = 1, aspect: float = 1.0) -> np.ndarray:
-    """Smooth noise (n, n), roughly in [-1, 1]: random grids of ``cell`` px, halved per octave, drawn out by ``aspect``."""
+    """Smooth noise (n, n), about [-1, 1]: random grids of ``cell`` px, halved per octave, drawn out by aspect."""
     total, weight = np.zeros((n, n), np.float32), 1.0
     for _ in range(octaves):
         grid = rng.standard_normal((max(2, int(n / cell) + 2), max(2, int(n / (cell * aspect)) + 2)), np.float32)
