@@ -209,7 +209,7 @@ def test_unknown_names(spec, options, message):
         ("openai", ["ViT-B-16/openai", "hf download timm/vit_base_patch16_clip_224.openai"]),
         ("ViT-B-32/openai", ["ViT-B-32/openai", "open_clip_pytorch_model.bin", "--weights"]),
         ("hf-hub:org/name", ["hf-hub:org/name", "open_clip_config.json of org/name"]),
-        ("ViT-B-16/metaclip_400m", ["ViT-B-16/metaclip_400m", "b16_400m.pt"]),
+        ("ViT-B-16/metaclip_400m", ["ViT-B-16/metaclip_400m", "hf download"]),
     ],
 )
 def test_missing_downloads(spec, parts, monkeypatch, tmp_path):
@@ -223,6 +223,19 @@ def test_missing_downloads(spec, parts, monkeypatch, tmp_path):
     assert "\n" not in message
 
 
+def test_caches(monkeypatch, tmp_path):
+    """A file that OpenAI's package has downloaded is found; a record without a place on the hub names its address."""
+    monkeypatch.setattr(weights, "try_to_load_from_cache", lambda repo, file: None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    record = {"url": "https://example.org/ViT-X.pt"}
+    with pytest.raises(FileNotFoundError, match="ViT-X.pt was looked for in .*fetch https://example.org/ViT-X.pt"):
+        weights._fetch(record, "ViT-X/mine", None)
+    (file := tmp_path / ".cache" / "clip" / "ViT-X.pt").parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    for extra in ({}, {"hf_hub": "org/name/"}):
+        assert weights._fetch(record | extra, "ViT-X/mine", None) == file
+
+
 def test_wrong_files(tmp_path, state):
     (path := tmp_path / "half.pt").write_bytes(save_openai(tmp_path / "whole.pt", state).read_bytes()[:100_000])
     with pytest.raises(ValueError, match="half.pt.*incomplete"):
@@ -231,13 +244,10 @@ def test_wrong_files(tmp_path, state):
     (path := tmp_path / "half.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:100_000])
     with pytest.raises(ValueError, match="half.safetensors.*damaged"):
         load_tower(path)
-    for name, content in {
-        "head.pt": {"fc.weight": torch.zeros(2, 2)},
-        "part.pt": {"visual.proj": torch.zeros(2, 2)},
-    }.items():
-        torch.save(content, tmp_path / name)
+    for name in ("fc.weight", "visual.proj", "visual.conv1.weight"):
+        torch.save({name: torch.zeros(2, 2)}, tmp_path / "other.pt")
         with pytest.raises(ValueError, match="not those of a CLIP"):
-            load_tower(tmp_path / name)
+            load_tower(tmp_path / "other.pt", quick_gelu=None if name == "fc.weight" else False)
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_tower(tmp_path / "absent.pt")
     with pytest.raises(ValueError, match="do not fit the architecture.*missing"):

@@ -25,6 +25,7 @@ def predict(
     quick_gelu: Annotated[bool | None, typer.Option(help="Activation, for weight files that do not say.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("out"),
+    resume: Annotated[bool, typer.Option("--resume", help="Skip pictures that already have results in OUT.")] = False,
     recursive: Annotated[bool, typer.Option("--recursive", help="Also look into folders inside a folder.")] = False,
     short_side: Annotated[int | None, typer.Option(help="Resize so that the short side has this many pixels.")] = None,
     window: Annotated[
@@ -32,6 +33,10 @@ def predict(
     ] = None,
     stride: Annotated[int | None, typer.Option(help="Stride of the window in pixels.")] = None,
     refine: Annotated[list[str] | None, typer.Option(help='Refiners, such as pamr; "none" for none.')] = None,
+    templates: Annotated[
+        str | None,
+        typer.Option(help='Prompts: name, photo, openai_7, imagenet_80, maskclip_85, or "a sketch of a {}".'),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON line per picture instead of a summary.")
     ] = False,
@@ -55,8 +60,15 @@ def predict(
     words = Vocabulary.parse(vocabulary if classes is None else _as_comma_string(classes))
     if background is not None:
         words = words.with_background(background)
-    items = [item for source in sources for item in iter_sources(source, recursive)]
-    settings = {"short_side": short_side, "window": window, "stride": stride}
+    items, failed = [], []
+    for source in sources:
+        try:
+            items += iter_sources(source, recursive)
+        except ImageError as error:
+            failed.append(str(error))
+    if not items:
+        raise ValueError(" ".join(failed))
+    settings = {"short_side": short_side, "window": window, "stride": stride, "templates": templates}
     settings = {name: value for name, value in settings.items() if value is not None}
     if settings.get("window") == 0:
         settings["window"] = None
@@ -64,7 +76,7 @@ def predict(
         settings["refine"] = [name for name in refine if name.lower() != "none"]
     model = load(method, weights, device=device, quick_gelu=quick_gelu, **settings)
 
-    console, failed, saved = Console(stderr=True), [], []
+    console, saved, total = Console(stderr=True), [], len(items) + len(failed)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not progress or as_json, transient=True) as bar:
         task = bar.add_task("words", total=len(set(words.queries)))
@@ -72,6 +84,9 @@ def predict(
         bar.remove_task(task)
         task = bar.add_task("pictures", total=len(items))
         for item, stem in zip(items, unique_stems(items), strict=True):
+            bar.advance(task)
+            if resume and (out / f"{stem}.json").exists():  # the JSON is written last
+                continue
             try:
                 result = model.set_image(item).predict()
             except ImageError as error:
@@ -83,7 +98,6 @@ def predict(
                     print(json.dumps(_line(item, result, paths), ensure_ascii=False), flush=True)
                 elif len(items) <= 10:
                     _summary(bar.console, item, result)
-            bar.advance(task)
     if saved and not as_json:
         print(
             f"{len(saved)} picture(s) segmented; results in {out}: "
@@ -91,7 +105,7 @@ def predict(
             + (" …" if len(saved) > 1 else "")
         )
     if failed:
-        print(f"{len(failed)} of {len(items)} picture(s) could not be read:", *failed, sep="\n  ", file=sys.stderr)
+        print(f"{len(failed)} of {total} picture(s) could not be read:", *failed, sep="\n  ", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -1,10 +1,10 @@
 """Class lists of the usual benchmarks, in the label order of the data set.
 
-They work wherever words are expected: ``ovseg predict photo.jpg -c ade150`` or ``Vocabulary.parse("cityscapes")``. To
+They work wherever words are expected: ``ovseg predict photo.jpg -v ade150`` or ``Vocabulary.parse("cityscapes")``. To
 start your own list from one of them::
 
     vocabulary = Vocabulary.parse("coco_panoptic").subset("person, car, road, sky").with_background(0.3)
-    Path("mine.json").write_text(json.dumps(vocabulary.to_dict()))        # edit at will, then -c mine.json
+    Path("mine.json").write_text(json.dumps(vocabulary.to_dict()))        # edit at will, then -v mine.json
 
 The lists are the files ``vocabularies/*.json`` beside this module, in the format any vocabulary file has. Each tells
 where its names were taken from and how they were cleaned; ``hash`` is ``Vocabulary.hash``, to be quoted with scores. A
