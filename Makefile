@@ -3,19 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
-WORDS := dog, cat, tree, grass, sky
+SCENE_WORDS := @SW@
+PHOTO_WORDS := horse, person, sand, sea, sky
 
 .PHONY: help demo test lint clean
 
 help:
-	@echo "make demo   segment demo/scene.png with the embedded model; results in $(OUT)/"
+	@echo "make demo   segment demo/scene.png and demo/photo.jpg with the embedded model; results in $(OUT)/"
 	@echo "make test   ruff and the test suite"
 	@echo "make lint   ruff only"
 	@echo "make clean  remove results, caches and builds (not $(VENV))"
 
 demo: $(VENV)/.installed
-	$(BIN)/ovseg predict demo/scene.png -c "$(WORDS)" --out $(OUT)
-	@echo "The results are in $(CURDIR)/$(OUT)"
+	$(BIN)/ovseg predict demo/scene.png -c "$(SCENE_WORDS)" --out $(OUT)
+	$(BIN)/ovseg predict demo/photo.jpg -c "$(PHOTO_WORDS)" --out $(OUT)
+	@echo "The results are in $(CURDIR)/$(OUT): overlays with legend, label PNGs, JSON with masks."
 
 test: lint
 	$(BIN)/pytest -q

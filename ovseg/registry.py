@@ -266,6 +266,7 @@ LOCATIONS = {
     "TRANSFORMS": ["ovseg.datasets.register"],
     "METRICS": ["ovseg.evaluation.iou"],
     "HOOKS": ["ovseg.engine"],
+    "MODEL_WRAPPERS": ["ovseg.engine.frozen"],
     "OPTIM_WRAPPER_CONSTRUCTORS": ["ovseg.engine"],
 }
 ROOTS = {name: root for name, root in vars(mmengine_registry).items() if isinstance(root, mmengine_registry.Registry)}
@@ -277,6 +278,7 @@ DATASETS = CHILDREN["DATASETS"]
 TRANSFORMS = CHILDREN["TRANSFORMS"]
 METRICS = CHILDREN["METRICS"]
 HOOKS = CHILDREN["HOOKS"]
+MODEL_WRAPPERS = CHILDREN["MODEL_WRAPPERS"]
 OPTIM_WRAPPER_CONSTRUCTORS = CHILDREN["OPTIM_WRAPPER_CONSTRUCTORS"]
 
 ALL = (TOWERS, DENSE, SCORERS, REFINERS, *CHILDREN.values())

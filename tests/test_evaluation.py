@@ -179,7 +179,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path, device, batch):
         )
         for rank in range(2)
     ]
-    errors = [job.communicate(timeout=100)[1] for job in jobs]
+    errors = [job.communicate(timeout=300)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], errors
     expected = run(metric(work_dir=str(tmp_path / "one")), toy_images(), provenance=PROVENANCE)
     for rank in range(2):

@@ -36,11 +36,11 @@ def parse(argv=None):
 
 def run(args, config: str, benchmark: str) -> dict:
     """Scores of one config on one benchmark."""
-    import torch
     from mmengine.runner import Runner
 
     from ovseg.engine.benchmarks import set_benchmark
     from ovseg.engine.config import apply_overrides, load_config
+    from ovseg.engine.launch import start_processes
 
     cfg = load_config(config)
     cfg.work_dir = str(args.work_dir / Path(config).stem)
@@ -51,8 +51,7 @@ def run(args, config: str, benchmark: str) -> dict:
         cfg.test_dataloader.dataset.indices = args.limit
     apply_overrides(cfg, args.cfg_options)
     cfg.launcher = args.launcher
-    if torch.cuda.is_available():
-        cfg.env_cfg.dist_cfg.backend = "nccl"
+    start_processes(cfg)
     cfg.pop("benchmarks", None)
     cfg.experiment_name = f"{Path(config).stem}-{benchmark}-{os.getpid()}"
     return Runner.from_cfg(cfg).test()

@@ -26,8 +26,12 @@ def registered(name: str, registry, what: str) -> str:
 
 def dense_config(method: str | dict) -> dict:
     """``dict(type=…)`` of a method's extractor from its name, or a config given as such."""
-    if isinstance(method, dict):
+    if isinstance(method, dict) and "type" in method:
         return dict(method)
+    if not isinstance(method, str):
+        raise ValueError(
+            f"a method is a name such as 'naclip' or a config such as dict(type='NACLIP'), got {method!r}."
+        )
     return {"type": registered(method, DENSE, "method")}
 
 

@@ -126,4 +126,4 @@ def _summary(console, item, result):
     found = ", ".join(
         f"{name} {share:.0%}" for name, share in sorted(result.areas.items(), key=lambda a: -a[1]) if share > 0
     )
-    console.print(f"[bold]{escape(str(item))}[/bold]: {escape(found)}", highlight=False)
+    console.print(f"[bold]{escape(str(item))}[/bold]: {escape(found)}", highlight=False, soft_wrap=True)

@@ -63,4 +63,5 @@ def set_benchmark(cfg: Config, name: str, work_dir: str) -> Config:
     )
     cfg.test_evaluator = dict(type="ovseg.OpenVocabIoU", work_dir=work_dir)
     cfg.test_cfg = dict(type="mmengine.TestLoop")
+    cfg.model_wrapper_cfg = dict(type="ovseg.FrozenWrapper")
     return cfg

@@ -38,8 +38,8 @@ class PAMR(nn.Module):
             )
         self.steps, self.dilations = steps, tuple(dilations)
 
-    def _shifted(self, maps: Tensor, centre: bool = False) -> Iterator[Tensor]:
-        """The values at p + n, one view (B, C, H, W) per neighbour: 8 per dilation, with ``centre`` 9."""
+    def _neighbours(self, maps: Tensor, centre: bool = False) -> Iterator[Tensor]:
+        """The values (B, C, H, W) at p + n: 8 neighbours per dilation, with ``centre`` 9."""
         height, width = maps.shape[-2:]
         for d in self.dilations:
             padded = F.pad(maps, (d, d, d, d), mode="replicate")
@@ -49,22 +49,17 @@ class PAMR(nn.Module):
                         yield padded[..., dy : dy + height, dx : dx + width]
 
     def affinity(self, image: Tensor) -> Tensor:
-        """Weights (B, 1, 8·dilations, H, W) of a normalised image (B, 3, H, W).
-
-        Neighbours are added up one by one, so that a photograph takes a few times the memory of its weights.
-        """
-        samples = 9 * len(self.dilations)
-        mean = sum(self._shifted(image, centre=True)) / samples
-        variance = sum((x - mean).square() for x in self._shifted(image, centre=True)) / (samples - 1)
-        width = 1e-8 + 0.1 * variance.sqrt()
-        return torch.stack([-((x - image).abs() / width).mean(1) for x in self._shifted(image)], 1)[:, None].softmax(2)
+        """Weights (8·dilations, B, 1, H, W) of a normalised image (B, 3, H, W)."""
+        spread = 1e-8 + 0.1 * torch.stack([*self._neighbours(image, centre=True)]).std(0)
+        distances = [((value - image).abs() / spread).mean(1, keepdim=True) for value in self._neighbours(image)]
+        return torch.stack(distances).neg().softmax(0)
 
     def apply_to(self, maps: Tensor, affinity: Tensor) -> Tensor:
         """Refine maps (B, C, H, W) of the image's size."""
         for _ in range(self.steps):
             total = torch.zeros_like(maps)
-            for n, neighbour in enumerate(self._shifted(maps)):
-                total.addcmul_(neighbour, affinity[:, :, n])
+            for weight, value in zip(affinity, self._neighbours(maps), strict=True):
+                total.addcmul_(weight.expand_as(maps), value)
             maps = total
         return maps
 
