@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.dense import DenseFeatures
@@ -127,8 +128,15 @@ class Pipeline(nn.Module):
             self.dense(tower, torch.stack(crops[i : i + protocol.window_batch]))
             for i in range(0, len(crops), protocol.window_batch)
         ]
-        own = self._normalise(image) if self.refiners else None
-        return Encoded(parts, boxes, (height, width), image.shape[:2], own)
+        return Encoded(parts, boxes, (height, width), image.shape[:2], self._for_refiners(image, pixels))
+
+    def _for_refiners(self, image: np.ndarray, resized: Tensor) -> Tensor | None:
+        """The normalised picture (3, H, W) at its own size, where a refiner wants one."""
+        if not self.refiners:
+            return None
+        if self.protocol.refine_image == "original":
+            return self._normalise(image)
+        return F.interpolate(resized[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
 
     def _normalise(self, image: np.ndarray) -> Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.tower.device).permute(2, 0, 1)[None] / 255

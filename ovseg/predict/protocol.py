@@ -22,6 +22,8 @@ class Protocol:
     area_threshold    foreground classes with less than this share of all foreground pixels are dropped, in [0, 1]
     normalisation     "weights": the statistics that travel with the weights; "imagenet"
     refine            names or configs of refiners, in order
+    refine_image      what refiners see: "resized", the resized picture enlarged to its own size again (as the reference
+                      codes do), or "original", the picture itself
     memory            bytes that the class maps of one picture may take at a time
 
     Raises:
@@ -40,6 +42,7 @@ class Protocol:
     area_threshold: float = 0.0
     normalisation: str = "weights"
     refine: tuple = ()
+    refine_image: str = "resized"
     memory: int = 256 * 2**20
 
     def __post_init__(self):
@@ -61,6 +64,7 @@ class Protocol:
             "threshold": 0 <= self.threshold <= 1,
             "area_threshold": 0 <= self.area_threshold <= 1,
             "normalisation": self.normalisation in ("weights", "imagenet"),
+            "refine_image": self.refine_image in ("resized", "original"),
             "memory": self.memory >= 2**20,
         }
         bad = [f"{name}={getattr(self, name)!r}" for name, right in checks.items() if not right]

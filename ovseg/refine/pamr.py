@@ -48,9 +48,16 @@ class PAMR(nn.Module):
                     if centre or (dy, dx) != (d, d):
                         yield padded[..., dy : dy + height, dx : dx + width]
 
+    def _deviation(self, image: Tensor) -> Tensor:
+        """Unbiased standard deviation of the neighbourhoods, (B, 3, H, W), one neighbour at a time."""
+        count = 9 * len(self.dilations)
+        mean = sum(self._neighbours(image, centre=True)) / count
+        squares = sum((value - mean).square() for value in self._neighbours(image, centre=True))
+        return (squares / (count - 1)).sqrt()
+
     def affinity(self, image: Tensor) -> Tensor:
         """Weights (8·dilations, B, 1, H, W) of a normalised image (B, 3, H, W)."""
-        spread = 1e-8 + 0.1 * torch.stack([*self._neighbours(image, centre=True)]).std(0)
+        spread = 1e-8 + 0.1 * self._deviation(image)
         distances = [((value - image).abs() / spread).mean(1, keepdim=True) for value in self._neighbours(image)]
         return torch.stack(distances).neg().softmax(0)
 

@@ -120,14 +120,14 @@ def _recorded_activation(path: Path, state: dict[str, Tensor], arch: str | None)
             return bool(known[name].get("quick_gelu", False))
     if arch is not None:
         return "quickgelu" in arch
-    if state["visual.conv1.weight"].dtype == torch.float16:  # OpenAI's published precision
-        return True
+    half = state["visual.conv1.weight"].dtype == torch.float16  # the precision OpenAI publishes
     warnings.warn(
-        f"{path.name} does not say which activation it was trained with; GELU is assumed. OpenAI, MetaCLIP and DFN "
-        "weights need QuickGELU: pass quick_gelu=True (command line: --quick-gelu).",
+        f"{path.name} does not say which activation it was trained with; {'QuickGELU' if half else 'GELU'} is assumed. "
+        "OpenAI, MetaCLIP and DFN need QuickGELU, most others GELU: pass quick_gelu=True or False (command line: "
+        "--quick-gelu, --no-quick-gelu).",
         stacklevel=2,
     )
-    return False
+    return half
 
 
 def _from_folder(folder: Path, quick_gelu: bool | None, name: str | None = None) -> Tower:

@@ -37,7 +37,13 @@ def main():
     card = {
         "words": sorted({name.casefold() for names in spellings() for name in names}),
         "notice": NOTICE,
-        "protocol": {"short_side": 128, "window": 64, "stride": 32, "normalisation": "weights"},
+        "protocol": {
+            "short_side": 128,
+            "window": 64,
+            "stride": 32,
+            "normalisation": "weights",
+            "refine_image": "original",
+        },
     }
     own = {"name": "ovseg-tiny-scenes", "config": config["model"], "quick_gelu": False, "card": card}
     own |= {"training": {"steps": trained["step"], "seed": config["seed"]}}
