@@ -41,6 +41,7 @@ def run(args, config: str, benchmark: str) -> dict:
     from ovseg.engine.benchmarks import set_benchmark
     from ovseg.engine.config import apply_overrides, load_config
     from ovseg.engine.launch import start_processes
+    from ovseg.registry import check_components
 
     cfg = load_config(config)
     cfg.work_dir = str(args.work_dir / Path(config).stem)
@@ -50,6 +51,7 @@ def run(args, config: str, benchmark: str) -> dict:
     if args.limit:
         cfg.test_dataloader.dataset.indices = args.limit
     apply_overrides(cfg, args.cfg_options)
+    check_components(cfg, cfg.default_scope)
     cfg.launcher = args.launcher
     start_processes(cfg)
     cfg.pop("benchmarks", None)
