@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
-SCENE_WORDS := @SW@
+SCENE_WORDS := bus, strawberry, owl, tree, grass, sky
 PHOTO_WORDS := horse, person, sand, sea, sky
 
 .PHONY: help demo test lint clean

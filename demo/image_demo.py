@@ -1,7 +1,7 @@
 """Segment one picture, in MMSegmentation's manner.
 
-python demo/image_demo.py demo/scene.png naclip --classes dog cat grass
-python demo/image_demo.py demo/scene.png configs/naclip/naclip_vitb16_openai.py openai --classes dog cat grass
+python demo/image_demo.py demo/scene.png naclip --classes bus owl tree grass sky
+python demo/image_demo.py demo/scene.png configs/naclip/naclip_vitb16_openai.py openai --classes bus owl tree grass sky
 """
 
 import argparse
