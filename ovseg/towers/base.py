@@ -1,5 +1,6 @@
 """The contract of image towers: any H×W in, tokens out, every part of the last blocks within reach."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -55,7 +56,7 @@ class TokenState:
     taps: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Tower(nn.Module):
+class Tower(nn.Module, ABC):
     """An image tower, and the text tower that shares its embedding space.
 
     Attributes:
@@ -75,17 +76,17 @@ class Tower(nn.Module):
         self.preprocess, self.card = preprocess, card
         self.eval().requires_grad_(False)
 
+    @abstractmethod
     def start(self, images: Tensor, positions: str = "scale") -> TokenState:
         """Tokens that enter the first block. ``images``: (B, 3, H, W), normalised, of any size from one patch up."""
-        raise NotImplementedError
 
+    @abstractmethod
     def project(self, z: Tensor) -> Tensor:
         """Last normalisation and projection into the joint space: (B, N, D) → (B, N, E)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def embedding(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """The image embedding (B, E), not normalised, from the tokens (B, 1 + h·w, D) that enter the last block."""
-        raise NotImplementedError
 
     def advance(self, state: TokenState, stop: int, taps: Sequence[str] = ()) -> TokenState:
         """Run blocks up to, not including, block ``stop`` (negative counts from the end; ``depth`` runs all).
