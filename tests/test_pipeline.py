@@ -220,15 +220,18 @@ def test_area_threshold(share, background, vit, picture):
 # --- refiners and other scorers --------------------------------------------------------------------------------------
 
 
-def test_refined_prediction(vit, picture):
+@pytest.mark.parametrize("seen", ["resized", "original"])
+def test_refined_prediction(vit, picture, seen):
     """Stitched cosines at the picture's size → PAMR with the normalised picture → τ → soft-max (NACLIP's order)."""
-    protocol = Protocol(short_side=64, window=None, refine=(dict(type="PAMR", steps=2),))
+    protocol = Protocol(short_side=64, window=None, refine=(dict(type="PAMR", steps=2),), refine_image=seen)
     pipeline = Pipeline(vit, dict(type="NACLIP"), protocol)
     encoded, text = pipeline.encode(picture), words(4)
     cosine = torch.einsum("behw,te->bthw", F.normalize(encoded.parts[0].features, dim=1), text)
     maps = F.interpolate(cosine, encoded.resized, mode="bilinear", align_corners=False)
     maps = F.interpolate(maps, (90, 130), mode="bilinear", align_corners=False)
-    image = vit.normalise(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)
+    shown = picture if seen == "original" else resize(picture, protocol)
+    image = vit.normalise(torch.from_numpy(shown).permute(2, 0, 1)[None] / 255)
+    image = F.interpolate(image, (90, 130), mode="bilinear", align_corners=False)
     p = (40 * PAMR(2)(image, maps)).softmax(1)[0]
     labels, scores, _ = pipeline.decode(encoded, text, range(4))
     assert (labels != p.argmax(0)).float().mean() < 1e-3
