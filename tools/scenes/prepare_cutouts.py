@@ -29,6 +29,7 @@ STYLES = {
     "fluent_3d": ("@lobehub/fluent-emoji-3d@1.1.0", "MIT", "Fluent Emoji 3D, Copyright Microsoft Corporation"),
     "emojione": ("@iconify-json/emojione@1.2.3", "CC-BY-4.0", "EmojiOne 2, Copyright EmojiOne"),
     "fxemoji": ("@iconify-json/fxemoji@1.2.2", "Apache-2.0", "Firefox OS Emoji, Copyright Mozilla Foundation"),
+    "streamline": ("@iconify-json/streamline-emojis@1.2.4", "CC-BY-4.0", "Streamline Emojis, Copyright Streamline"),
     "noto": ("@iconify-json/noto@1.2.9", "Apache-2.0", "Noto Emoji, Copyright Google LLC"),
 }
 UNSEEN = ("noto",)

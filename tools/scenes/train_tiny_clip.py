@@ -50,7 +50,7 @@ class CaptionedBatches(Dataset):
         self.stages, self.context, self.seed = stages, context, seed
         self.row = {token: row for row, token in enumerate(ids)}
         self.composers = [
-            SceneComposer(s["size"], s["objects"], s["extent"], styles, "train", s["augment"], s["inside"])
+            SceneComposer(s["size"], s["objects"], s["extent"], styles, "train", s["augment"], s["inside"], s["restyle"])
             for s in stages
         ]
         self.starts = np.cumsum([0] + [s["steps"] for s in stages])
@@ -58,13 +58,17 @@ class CaptionedBatches(Dataset):
     def __len__(self):
         return int(self.starts[-1])
 
+    def stage(self, step: int) -> int:
+        """The number of the stage that a step belongs to."""
+        return int(np.searchsorted(self.starts, step, side="right") - 1)
+
     def tokens(self, text: str) -> torch.Tensor:
         """Start, the text cut to the context length, end, zeros: (L,) remapped ids."""
         ids = [TOKENIZER.sot_token_id, *TOKENIZER.encode(text)[: self.context - 2], TOKENIZER.eot_token_id]
         return F.pad(torch.tensor([self.row[i] for i in ids]), (0, self.context - len(ids)))
 
     def __getitem__(self, step):
-        number = int(np.searchsorted(self.starts, step, side="right") - 1)
+        number = self.stage(step)
         stage, composer = self.stages[number], self.composers[number]
         rng = np.random.default_rng([self.seed, step])
         kinds = rng.choice(len(composer.stuff), 4, replace=False) if rng.random() < 0.5 else None
@@ -111,9 +115,13 @@ def optimisers(model: CLIP, config: dict):
     ]
 
 
-def rate(step: int, total: int, config: dict) -> float:
-    """Learning-rate factor: linear warm-up, plateau, linear decay to zero over the last ``decay`` steps."""
-    return min(1.0, (step + 1) / config["warmup"], max(0.0, (total - step) / config["decay"]))
+def rate(step: int, data: CaptionedBatches, config: dict) -> float:
+    """Learning-rate factor: linear within each stage from ``rate[0]`` to ``rate[1]``, with a warm-up at its start."""
+    number = data.stage(step)
+    stage, done = data.stages[number], step - data.starts[number]
+    first, last = stage["rate"]
+    warm = min(1.0, (done + 1) / (config["warmup"] if number == 0 else 50))
+    return warm * (first + (last - first) * done / stage["steps"])
 
 
 @torch.no_grad()
@@ -174,7 +182,7 @@ def main():
     log = (args.work_dir / "log.jsonl").open("a")
     clock, since, losses = time.time(), time.time(), []
     for step, (images, tokens) in enumerate(loader, start):
-        number = int(np.searchsorted(data.starts, step, side="right") - 1)
+        number = data.stage(step)
         if number != stage_now:
             stage, stage_now = config["stages"][number], number
             resize_positions(model, stage["size"])
@@ -185,7 +193,7 @@ def main():
                 for opt, saved in zip(opts, state["optimisers"], strict=True):
                     opt.load_state_dict(saved)
                 state = None
-        factor = rate(step, len(data), config) * min(1.0, (step - data.starts[number] + 1) / 50)
+        factor = rate(step, data, config)
         for opt, lr in zip(opts, (config["lr_muon"], config["lr"]), strict=True):
             opt.param_groups[0]["lr"] = lr * factor
         with torch.autocast("cpu", torch.bfloat16, enabled=config["precision"] == "bf16"), sdpa_kernel(SDPBackend.MATH):

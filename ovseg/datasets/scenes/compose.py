@@ -75,6 +75,32 @@ def stuff_bank(split: str) -> list[list[np.ndarray]]:
     return [[picture(kind, seed) for seed in STUFF_PICTURES[split]] for kind in stuff_names()]
 
 
+def restyled(rng, rgba: np.ndarray) -> np.ndarray:
+    """A premultiplied cut-out (64, 64, 4) as another hand might draw it; each change happens half of the time."""
+    alpha = rgba[..., 3:]
+    colour = rgba[..., :3] / np.maximum(alpha, 1e-3)
+    grey = colour.mean(-1)
+    if rng.random() < 0.5:  # hue: a rotation of the colour space about its grey axis, and saturation
+        turn = cv2.Rodrigues(np.full(3, rng.normal(0, 0.5) / 3**0.5))[0].astype(np.float32)
+        colour = grey[..., None] + (colour @ turn.T - grey[..., None]) * np.float32(rng.uniform(0.4, 1.5))
+    if rng.random() < 0.5:  # flat areas
+        levels = rng.integers(3, 7)
+        colour = np.round(cv2.bilateralFilter(np.float32(colour), 7, 0.3, 4) * levels) / levels
+    if rng.random() < 0.5:  # ink along the outline and the inner edges
+        edge = np.abs(cv2.Laplacian(cv2.GaussianBlur(grey * alpha[..., 0], (0, 0), 1.2), cv2.CV_32F))
+        ink = np.clip(edge * rng.uniform(8, 20), 0, 1)
+        border = alpha[..., 0] - cv2.erode(alpha[..., 0], np.ones((3, 3), np.uint8), iterations=int(rng.integers(1, 3)))
+        ink = np.maximum(ink, border)[..., None] * np.float32(rng.uniform(0.5, 1))
+        colour = colour * (1 - ink) + ink * rng.uniform(0, 0.3, 3).astype(np.float32)
+    if rng.random() < 0.5:  # gloss: light from one side, a soft highlight
+        y, x = np.mgrid[:CELL, :CELL].astype(np.float32) / CELL - 0.5
+        angle, spot = rng.uniform(0, 2 * np.pi), rng.uniform(-0.3, 0.3, 2)
+        light = 0.6 * (x * np.cos(angle) + y * np.sin(angle))
+        light += rng.uniform(0, 0.4) * np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / 0.02)
+        colour = colour + np.float32(light * rng.uniform(0.3, 1))[..., None]
+    return np.concatenate([np.clip(colour, 0, 1) * alpha, alpha], -1).astype(np.float32)
+
+
 class SceneComposer:
     """Draws scenes.
 
@@ -86,12 +112,22 @@ class SceneComposer:
         split: ``train`` or ``held_out`` pictures of stuff.
         augment: how strongly colour, shape and outline of cut-outs vary, in [0, 1].
         inside: smallest share of an object's extent that lies inside the picture.
+        restyle: share of cut-outs drawn anew (hue, flat areas, ink lines, gloss), in [0, 1].
     """
 
     def __init__(
-        self, size=128, objects=(2, 5), extent=(26, 60), styles="seen", split="held_out", augment=0.5, inside=0.8
+        self,
+        size=128,
+        objects=(2, 5),
+        extent=(26, 60),
+        styles="seen",
+        split="held_out",
+        augment=0.5,
+        inside=0.8,
+        restyle=0.0,
     ):
-        self.size, self.objects, self.extent, self.augment, self.inside = size, objects, extent, augment, inside
+        self.size, self.objects, self.extent = size, objects, extent
+        self.augment, self.inside, self.restyle = augment, inside, restyle
         self.cutouts = cutouts(styles_of(styles))
         self.stuff = stuff_bank(split)
 
@@ -143,6 +179,8 @@ class SceneComposer:
     def _place(self, rng, rgba):
         """A cut-out, varied and warped onto the whole canvas; premultiplied (size, size, 4)."""
         a, extent = self.augment, np.exp(rng.uniform(*np.log(self.extent)))
+        if self.restyle and rng.random() < self.restyle:
+            rgba = restyled(rng, rgba)
         rgba = self._recolour(rng, rgba)
         stretch = extent / CELL * np.exp(rng.uniform(-0.15, 0.15, 2) * a)
         while min(stretch) < 0.5 and rgba.shape[0] > 8:
