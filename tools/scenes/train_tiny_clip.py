@@ -25,6 +25,7 @@ from ovseg.datasets.scenes import SceneComposer, caption, object_names, spelling
 from ovseg.datasets.scenes.captions import SHORT
 from ovseg.text.templates import IMAGENET_80
 
+DRAWN = ("size", "objects", "extent", "augment", "inside", "restyle")  # the settings of a stage that the composer takes
 TOKENIZER = SimpleTokenizer()
 MEAN, STD = (
     torch.tensor(v).view(3, 1, 1) for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -49,10 +50,7 @@ class CaptionedBatches(Dataset):
     def __init__(self, stages, ids, context, seed, styles="seen"):
         self.stages, self.context, self.seed = stages, context, seed
         self.row = {token: row for row, token in enumerate(ids)}
-        self.composers = [
-            SceneComposer(s["size"], s["objects"], s["extent"], styles, "train", s["augment"], s["inside"], s["restyle"])
-            for s in stages
-        ]
+        self.composers = [SceneComposer(styles=styles, split="train", **{k: s[k] for k in DRAWN}) for s in stages]
         self.starts = np.cumsum([0] + [s["steps"] for s in stages])
 
     def __len__(self):
