@@ -24,9 +24,9 @@ from torch import Tensor
 
 from ovseg.towers.build import build_visual
 
-from .parity_cases import CASES
+from .cases import CASES
 
-INPUTS = ("image", "text", "mask", "meta")
+INPUTS = ("image", "text", "meta")
 
 
 class Golden:
@@ -36,22 +36,28 @@ class Golden:
         self.path = path
         self._file = np.load(path, allow_pickle=False)
         self.meta = json.loads(str(self._file["meta"]))
-        self.names = [n for n in self._file.files if not n.startswith("w/") and n not in INPUTS]
+        self.case: Callable | None = CASES.get(self.meta["key"])
+        self._inputs = (*INPUTS, "w/", *getattr(self.case, "inputs", ()))
+        self.names = [n for n in self._file.files if not self._is_input(n)]
 
-    def weights(self) -> dict[str, Tensor]:
-        return {n[2:]: torch.from_numpy(self._file[n]) for n in self._file.files if n.startswith("w/")}
+    def _is_input(self, name: str) -> bool:
+        return any(name.startswith(known) if known.endswith("/") else name == known for known in self._inputs)
 
     def input(self, name: str) -> Tensor:
-        if name not in INPUTS:
+        if not self._is_input(name):
             raise KeyError(f"{name} is an expected array, not an input")
         return torch.from_numpy(self._file[name])
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """The inputs whose names begin with ``prefix``, which is cut off."""
+        return {n[len(prefix) :]: self.input(n) for n in self._file.files if n.startswith(prefix)}
 
     def expected(self, name: str) -> np.ndarray:
         return self._file[name]
 
     def tower(self, **changes):
         """The visual tower of the file; ``changes`` go to ``build_visual``."""
-        weights = self.weights()
+        weights = self.under("w/")
         resnet = "class_embedding" not in weights
         heads = self.meta["attn_heads"] if resnet else self.meta.get("heads", weights["conv1.weight"].shape[0] // 64)
         options = {"quick_gelu": self.meta.get("act", "QuickGELU") == "QuickGELU", "eps": self.meta.get("ln_eps", 1e-5)}
@@ -76,11 +82,10 @@ def errors(ours: np.ndarray, expected: np.ndarray) -> tuple[float, float, bool]:
 def compare(path: Path) -> Iterator[tuple[str, str, bool]]:
     """(array, the rest of its line, ok) for every expected array of one file."""
     golden = Golden(path)
-    case: Callable | None = CASES.get(golden.meta["key"])
     ours = {}
-    if case is not None:
+    if golden.case is not None:
         with torch.inference_mode():
-            ours = {name: value.numpy() for name, value in case(golden).items()}
+            ours = {name: value.numpy() for name, value in golden.case(golden).items()}
     for name in golden.names:
         if name not in ours:
             yield name, "nan nan FAIL (not compared)", False

@@ -1,27 +1,21 @@
-"""How each kind of golden file is run with ovseg's own modules: ``CASES[key](golden)`` → arrays by name."""
+"""Methods that change the attention of the last block."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.dense import NACLIP, SCLIP, ClearCLIP, MaskCLIP, Vanilla
 from ovseg.refine import PAMR
 from ovseg.score import CosineScore, DenoisedScore
 
-
-def _text(golden) -> Tensor:
-    return F.normalize(golden.input("text").float(), dim=-1)
+from .common import case, features_and_logits, words
 
 
-def _features_and_logits(golden, dense, tower=None) -> dict[str, Tensor]:
-    out = dense(tower or golden.tower(), golden.input("image"))
-    return {"features": out.features, "logits": CosineScore()(out, _text(golden)), "cls": out.embedding}
-
-
+@case
 def vanilla(golden):
-    return _features_and_logits(golden, Vanilla(positions="scale_count"))
+    return features_and_logits(golden, Vanilla(positions="scale_count"))
 
 
+@case
 def sclip(golden):
     tower, image = golden.tower(), golden.input("image")
     block = tower.blocks[-1]
@@ -32,14 +26,15 @@ def sclip(golden):
     cls = tower.project(dense.read_out(block, state.x, state.grid))[
         :, 0
     ]  # the class token through SCLIP's own attention
-    return _features_and_logits(golden, dense, tower) | {"attn": weights[0], "cls": cls}
+    return features_and_logits(golden, dense, tower) | {"attn": weights[0], "cls": cls}
 
 
+@case
 def clearclip(golden):
     tower, image = golden.tower(), golden.input("image")
     options = {"positions": "scale_count", "padding": "floor"}
     types = {"vanilla": ("qk",), "MaskCLIP": ("identity",), "SCLIP": ("qq", "kk"), "ClearCLIP": ("qq",)}
-    arrays = _features_and_logits(golden, ClearCLIP(**options), tower)
+    arrays = features_and_logits(golden, ClearCLIP(**options), tower)
     for name, relations in types.items():
         for suffix, keep in (("res", True), ("nores", False)):
             dense = ClearCLIP(relations=relations, residual=keep, ffn=keep, **options)
@@ -50,6 +45,7 @@ def clearclip(golden):
     return arrays
 
 
+@case
 def naclip(golden):
     tower, image = golden.tower(), golden.input("image")
     sigma = golden.meta.get("gaussian_std", 5.0)
@@ -66,7 +62,7 @@ def naclip(golden):
         return NACLIP(sigma=sigma, positions="scale_count", residual=keep, ffn=keep, **strategies[strategy])
 
     main = variant(golden.meta.get("arch", "reduced"), golden.meta.get("attn_strategy", "naclip"))
-    arrays = _features_and_logits(golden, main, tower)
+    arrays = features_and_logits(golden, main, tower)
     grid = tower.start(image, "scale_count").grid
     arrays["gaussian"] = main.neighbourhood(grid, torch.device("cpu"))
     for arch in ("reduced", "vanilla"):
@@ -79,11 +75,12 @@ def _denoised(golden, out) -> dict[str, Tensor]:
     """Key smoothing and prompt denoising as the reference code has them: keys normalised over positions."""
     ks, pd = golden.meta.get("ks_thresh"), golden.meta.get("pd_thresh")
     settings = {"logits_ks": (ks, None), "logits_pd": (None, pd), "logits_kspd": (ks, pd)}
-    return {name: DenoisedScore(*pair, key_norm="positions")(out, _text(golden)) for name, pair in settings.items()}
+    return {name: DenoisedScore(*pair, key_norm="positions")(out, words(golden)) for name, pair in settings.items()}
 
 
+@case
 def maskclip(golden):
-    image, text = golden.input("image"), _text(golden)
+    image, text = golden.input("image"), words(golden)
     out = MaskCLIP(keys=True)(golden.tower(), image)
     arrays = {"features": out.features, "logits": CosineScore()(out, text), "k_tokens": out.extras["keys"]}
     literal = MaskCLIP()(golden.tower(quick_gelu=False, eps=1e-6), image)
@@ -92,8 +89,9 @@ def maskclip(golden):
     return arrays | {"cls": out.embedding} | _denoised(golden, out)
 
 
+@case
 def maskclip_rn(golden):
-    tower, image, text = golden.tower(), golden.input("image"), _text(golden)
+    tower, image, text = golden.tower(), golden.input("image"), words(golden)
     out = MaskCLIP(keys=True)(tower, image)
     pooled = MaskCLIP(attn_pooling=True)(tower, image)
     arrays = {"trunk": tower.trunk(image), "features": out.features, "clip_embedding": out.embedding}
@@ -101,9 +99,7 @@ def maskclip_rn(golden):
     return arrays | _denoised(golden, out)
 
 
+@case(inputs=("mask",))
 def pamr(golden):
     refiner = PAMR(golden.meta["num_iter"], golden.meta["dilations"])
     return {"refined": refiner(golden.input("image"), golden.input("mask"))}
-
-
-CASES = {f.__name__: f for f in (vanilla, maskclip, maskclip_rn, sclip, clearclip, naclip, pamr)}
