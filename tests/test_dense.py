@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg.dense import NACLIP, SCLIP, ClearCLIP, LastBlock, MaskCLIP, Vanilla
+from ovseg.dense import GEM, NACLIP, SCLIP, ClearCLIP, CLIPtrase, LastBlock, MaskCLIP, ProxyCLIP, Vanilla
+from ovseg.dense.clip_dinoiser import CLIPDINOiser, Correlations, pool
 from ovseg.dense.features import pad_to_patches
 from ovseg.registry import DENSE, names
 
 METHODS = names(DENSE)
+
+
+def build(name):
+    """A method with toy weights where it needs any."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        needed = {"CLIPDINOiser": dict(correlations=Correlations(128, 16))}.get(name, {})
+    return DENSE.build(dict(type=name, **needed))
 
 
 def images(size, batch=1, seed=0):
@@ -21,39 +30,46 @@ class TestContract:
 
     @pytest.mark.parametrize("size", [(64, 64), (48, 96), (70, 95)])
     def test_shapes(self, name, size, vit):
-        out = DENSE.build(dict(type=name))(vit, images(size, 2))
+        out = build(name)(vit, images(size, 2))
         left, top, right, bottom = out.padding
         assert out.features.shape[:2] == (2, vit.embed_dim) and out.embedding.shape == (2, vit.embed_dim)
         assert out.features.shape[2:] == ((size[0] + top + bottom) // 16, (size[1] + left + right) // 16)
         assert out.features.isfinite().all() and out.features.dtype == torch.float32
 
     def test_batch_equals_loop(self, name, vit):
-        dense, x = DENSE.build(dict(type=name)), images((48, 80), 3)
+        dense, x = build(name), images((48, 80), 3)
         loop = torch.cat([dense(vit, x[i : i + 1]).features for i in range(3)])
         torch.testing.assert_close(dense(vit, x).features, loop, atol=1e-5, rtol=1e-5)
 
     def test_deterministic(self, name, vit):
         x = images((64, 64))
-        first, second = (DENSE.build(dict(type=name))(vit, x).features for _ in range(2))
+        first, second = (build(name)(vit, x).features for _ in range(2))
         assert torch.equal(first, second)
 
     def test_embedding_is_that_of_the_tower(self, name, vit):
         x = images((64, 64))
-        torch.testing.assert_close(
-            DENSE.build(dict(type=name))(vit, x).embedding, vit.clip.encode_image(x), atol=1e-5, rtol=1e-5
-        )
+        torch.testing.assert_close(build(name)(vit, x).embedding, vit.clip.encode_image(x), atol=1e-5, rtol=1e-5)
 
-    def test_runs_on_a_resnet(self, name, resnet):
-        out = DENSE.build(dict(type=name))(resnet, images((96, 128)))
+    def test_runs_on_a_resnet_or_says_no(self, name, resnet):
+        dense = build(name)
+        if "resnet" not in dense.towers:
+            with pytest.raises(ValueError, match="resnet"):
+                dense(resnet, images((96, 128)))
+            return
+        out = dense(resnet, images((96, 128)))
         assert out.features.shape == (1, resnet.embed_dim, 3, 4) and out.features.isfinite().all()
+
+    @pytest.mark.parametrize("size", [(16, 16), (16, 80), (64, 64)])
+    def test_one_patch_and_even_pictures(self, name, size, vit):
+        assert build(name)(vit, torch.zeros(1, 3, *size)).features.isfinite().all()
 
     def test_says_where_it_comes_from(self, name):
         component = DENSE.get(name)
         assert component.paper and component.__doc__ and component.protocol
 
     def test_unknown_option(self, name):
-        with pytest.raises(ValueError, match="residual"):
-            DENSE.build(dict(type=name, residul=True))
+        with pytest.raises(ValueError, match="padding"):
+            DENSE.build(dict(type=name, paddin="corner"))
 
 
 def softmax(x):
@@ -160,6 +176,105 @@ def test_padding(mode, size, padding, after):
 def test_bad_options(make, word):
     with pytest.raises(ValueError, match=word):
         make()
+
+
+def numpy_gem(block, x, grid_stream, beta=None):
+    """One block of GEM's stream in numpy: x (N, D) tokens, stream (N, D)."""
+    y = layer_norm(x, block.ln_1)
+    qkv = y @ block.attn.in_proj_weight.numpy().T + block.attn.in_proj_bias.numpy()
+    q, k, v = (part.reshape(len(x), 2, 64).transpose(1, 0, 2) for part in np.split(qkv, 3, -1))
+    beta = np.linalg.norm(y, axis=-1).mean() / 8 if beta is None else beta
+    total = 0
+    for t in (v, k, q):
+        unit = t / np.linalg.norm(t, axis=-1, keepdims=True)
+        t = softmax(beta * unit @ unit.transpose(0, 2, 1)) @ unit
+        unit = t / np.linalg.norm(t, axis=-1, keepdims=True)
+        total = total + softmax(beta * unit @ unit.transpose(0, 2, 1)) @ v
+    mixed = (total / 3).transpose(1, 0, 2).reshape(len(x), -1)
+    return grid_stream + mixed @ block.attn.out_proj.weight.numpy().T + block.attn.out_proj.bias.numpy()
+
+
+def test_gem_equation(vit):
+    x, dense = images((48, 80)), GEM(depth=3)
+    with torch.no_grad():
+        inputs = [vit.advance(vit.start(x, dense.positions), i).x[0].numpy() for i in (1, 2)]
+        stream = inputs[0]
+        for i, tokens in zip((1, 2), inputs, strict=True):
+            stream = numpy_gem(vit.visual.transformer.resblocks[i], tokens, stream)
+        z = layer_norm(stream, vit.visual.ln_post) @ vit.visual.proj.numpy()
+    np.testing.assert_allclose(dense(vit, x).features[0].numpy(), z[1:].T.reshape(-1, 3, 5), atol=1e-4, rtol=1e-3)
+
+
+def test_cliptrase_correlation_is_the_mean_of_cosines(vit):
+    x = images((48, 80))
+    taps = vit.advance(vit.start(x), 2, [f"block.1.{part}" for part in "qkv"]).taps
+    cosines = []
+    for part in "qkv":
+        t = taps[f"block.1.{part}"][0].numpy()
+        unit = t / np.linalg.norm(t, axis=-1, keepdims=True)
+        cosines.append((unit @ unit.transpose(0, 2, 1)).mean(0))
+    r = np.mean(cosines, 0)
+    expected = np.maximum(r[1:, 1:] - r[:1, 1:], 0)
+    np.testing.assert_allclose(CLIPtrase()(vit, x).extras["correlation"][0].numpy(), expected, atol=1e-5)
+
+
+def test_cliptrase_on_a_tower_of_one_block():
+    from ovseg.testing.toys import toy_tower
+
+    tower = toy_tower("vit")
+    tower.blocks = tower.blocks[:1]
+    with pytest.raises(ValueError, match="block"):
+        CLIPtrase()(tower, images((64, 64)))
+
+
+def test_proxy_weights():
+    external = images((3, 4), 2)
+    a = ProxyCLIP().weights(external)
+    unit = external.flatten(2).numpy()
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    for i in range(2):
+        c = unit[i].T @ unit[i]
+        m = 3.0 * (c - 1.2 * c.mean())
+        m[(m < 0) & ~np.eye(12, dtype=bool)] = -np.inf
+        np.testing.assert_allclose(a[i].numpy(), softmax(m), atol=1e-5)
+    assert torch.equal(ProxyCLIP().weights(torch.ones(1, 5, 2, 3))[0], torch.eye(6))
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (7, 3), (9, 12)])
+def test_proxy_of_any_grid(grid, vit):
+    dense, x = ProxyCLIP(), images((48, 80))
+    assert dense(vit, x, torch.rand(1, 5, *grid)).features.shape == (1, 48, *grid)
+    with pytest.raises(ValueError, match="external"):
+        dense(vit, x, torch.rand(5, *grid))
+
+
+def test_unknown_proxy_model():
+    with pytest.raises(ValueError, match="timm"):
+        DENSE.build(dict(type="ProxyCLIP", proxy=dict(type="TimmProxy", model="vit_no_such_model")))
+
+
+def test_timm_proxy_from_a_file(tmp_path, vit):
+    import timm
+    from safetensors.torch import save_file
+
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    save_file(model.state_dict(), tmp_path / "proxy.safetensors")
+    proxy = dict(type="TimmProxy", model="vit_tiny_patch16_224", checkpoint=tmp_path / "proxy.safetensors")
+    out = DENSE.build(dict(type="ProxyCLIP", proxy=proxy))(vit, images((48, 80)))
+    assert out.features.shape == (1, 48, 3, 5) and out.features.isfinite().all()
+
+
+def test_dinoiser_pools_by_correlation(vit):
+    f, c = torch.rand(1, 6, 2, 3), torch.rand(1, 6, 6)
+    kept = torch.where(c < 0.4, 0, c)
+    expected = torch.einsum("bef,bpf->bep", f.flatten(2), kept) / (kept.sum(-1)[:, None] + 1e-6)
+    torch.testing.assert_close(pool(f, c, 0.4).flatten(2), expected)
+    with pytest.raises(ValueError, match="two trained convolutions"):
+        CLIPDINOiser()
+    with pytest.raises(ValueError, match="width 64"):
+        CLIPDINOiser(correlations=Correlations(64, 8))(vit, images((64, 64)))
+    with pytest.raises(ValueError, match="lacks"):
+        Correlations.from_state({"obj_proj.weight": torch.zeros(1)})
 
 
 def test_more_blocks_than_the_tower_has(vit):

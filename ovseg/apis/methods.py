@@ -5,9 +5,9 @@ from difflib import get_close_matches
 from ovseg.registry import DENSE, REFINERS, names
 
 
-def list_methods() -> list[str]:
-    """Names that ``load`` takes, sorted."""
-    return sorted(name.lower() for name in names(DENSE))
+def list_methods(ready: bool = False) -> list[str]:
+    """Names that ``load`` takes, sorted; ``ready``: only those that need no file besides the weights."""
+    return sorted(name.lower() for name in names(DENSE) if not (ready and DENSE.get(name).needs))
 
 
 def registered(name: str, registry, what: str) -> str:

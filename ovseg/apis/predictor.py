@@ -12,7 +12,7 @@ from ovseg.predict.images import LoadedImage, iter_sources, load_image
 from ovseg.predict.pipeline import Encoded, Pipeline, make_protocol
 from ovseg.predict.pixels import ImageError
 from ovseg.predict.result import Result
-from ovseg.registry import DENSE, SCORERS
+from ovseg.registry import DENSE
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
@@ -61,7 +61,8 @@ def load(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         arch, quick_gelu: for weight files that do not say; see ``ovseg.towers.load_tower``.
         tower: a loaded tower instead of ``weights``.
-        scorer: config of the scorer, ``dict(type="DenoisedScore", key_smoothing=1.0)`` for example.
+        scorer: config of the scorer, ``dict(type="DenoisedScore", key_smoothing=1.0)`` for example; the method's own
+            unless given.
         cache: keep text embeddings on disk.
         **settings: changes to the method's published ``Protocol`` (``window=None``, ``short_side=512``, ``refine=[]``,
         …).
@@ -77,9 +78,7 @@ def load(
     if "refine" in settings:
         settings["refine"] = refiner_configs(settings["refine"])
     protocol = make_protocol(published, tower.card.protocol, settings)
-    predictor = Predictor(
-        Pipeline(tower, config, protocol, SCORERS.build(dict(scorer)) if scorer else None), config, cache
-    )
+    predictor = Predictor(Pipeline(tower, config, protocol, scorer), config, cache)
     if classes is not None:
         predictor.set_classes(classes)
     return predictor

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ovseg.towers import Tower
+from ovseg.towers import TokenState, Tower
 
-from .features import DenseFeatures, pad_to_patches
+from .base import DenseExtractor, to_grid
+from .features import DenseFeatures
 
 RELATIONS = ("qk", "qq", "kk", "vv", "identity")
 
 
-class LastBlock(nn.Module):
+class LastBlock(DenseExtractor):
     """Dense features by another attention in the last block(s).
 
     Args:
@@ -33,8 +34,10 @@ class LastBlock(nn.Module):
 
     A ResNet's attention pool has neither residual nor feed-forward, so there the two switches have no meaning.
 
-    Class attributes ``relations, residual, ffn, positions, padding`` are a method's published choice; ``protocol``
-    holds its published prediction settings as keyword arguments of ``ovseg.predict.Protocol``.
+    ``extras["class_token"]`` (B, E) is the class token's row of the read-out, projected.
+
+    Class attributes ``relations, residual, ffn`` are a method's published choice, ``taps`` what it wants to see of the
+    blocks before (``Tower.advance``).
 
     Raises:
         ValueError: unknown relation, ``last_n`` below one.
@@ -43,10 +46,7 @@ class LastBlock(nn.Module):
     relations: tuple[str, ...] = ("qk",)
     residual: bool = True
     ffn: bool = True
-    positions: str = "scale"
-    padding: str = "floor"
-    paper: str = ""
-    protocol: dict = {}
+    taps: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -57,12 +57,10 @@ class LastBlock(nn.Module):
         positions: str | None = None,
         padding: str | None = None,
     ):
-        super().__init__()
+        super().__init__(positions, padding)
         self.relations = type(self).relations if relations is None else tuple(relations)
         self.residual = type(self).residual if residual is None else residual
         self.ffn = type(self).ffn if ffn is None else ffn
-        self.positions = type(self).positions if positions is None else positions
-        self.padding = type(self).padding if padding is None else padding
         self.last_n = last_n
         unknown = [r for r in self.relations if r not in RELATIONS]
         if unknown or not self.relations or last_n < 1:
@@ -89,8 +87,8 @@ class LastBlock(nn.Module):
             total = out if total is None else total + out
         return total
 
-    def extras(self, block, x: Tensor) -> dict[str, Tensor]:
-        """What else the last block has to give to a method's later stages, by name."""
+    def extras(self, block, state: TokenState) -> dict[str, Tensor]:
+        """What else there is to give to a method's later stages, by name; ``state`` enters the last block."""
         return {}
 
     def read_out(self, block, x: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -111,16 +109,15 @@ class LastBlock(nn.Module):
         depth = len(tower.blocks)
         if self.last_n > depth:
             raise ValueError(f"last_n={self.last_n}, but this tower has only {depth} block(s) to read.")
-        images, padding = pad_to_patches(images, tower.stride, self.padding)
-        state = tower.advance(tower.start(images, self.positions), depth - self.last_n)
+        state, padding = self.start(tower, images)
+        state = tower.advance(state, depth - self.last_n, self.taps)
         total = self.read_out(tower.blocks[state.index], state.x, state.grid)
         for index in range(state.index + 1, depth):
             state = tower.advance(state, index)
             total = total + self.read_out(tower.blocks[index], state.x, state.grid)
-        features = tower.project(total[:, 1:]).transpose(1, 2).unflatten(2, state.grid)
-        return DenseFeatures(
-            features, tower.embedding(state.x, state.grid), padding, self.extras(tower.blocks[-1], state.x)
-        )
+        projected, embedding = tower.project(total), tower.embedding(state.x, state.grid)
+        extras = {"class_token": projected[:, 0]} | self.extras(tower.blocks[-1], state)
+        return DenseFeatures(to_grid(projected[:, 1:], state.grid), embedding, padding, extras)
 
 
 def patch_distance(grid: tuple[int, int], device: torch.device) -> Tensor:

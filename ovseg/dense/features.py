@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass, field
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ovseg.towers import Preprocess
 
 
 @dataclass
@@ -22,12 +25,15 @@ class DenseFeatures:
     extras: dict[str, Tensor] = field(default_factory=dict)
 
 
-def pad_to_patches(images: Tensor, patch: int, mode: str) -> tuple[Tensor, tuple[int, int, int, int]]:
-    """Zero-pad (B, 3, H, W) to whole patches.
+def pad_to_patches(
+    images: Tensor, patch: int, mode: str, preprocess: Preprocess | None = None
+) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """Pad normalised images (B, 3, H, W) to whole patches, with zeros unless said otherwise.
 
     ``floor`` adds nothing (the tower drops the incomplete border patches and the map is stretched over the picture),
     ``symmetric`` adds on both sides, the odd pixel right and below (ClearCLIP), ``corner`` adds right and below
-    (MaskCLIP).  A picture smaller than one patch is padded at the corner in every mode.
+    (MaskCLIP), ``corner_black`` the same with black pixels instead of the mean colour
+    (CLIP-DINOiser).  A picture smaller than one patch is padded at the corner in every mode.
 
     Returns:
         the images and the padding (left, top, right, bottom).
@@ -35,12 +41,16 @@ def pad_to_patches(images: Tensor, patch: int, mode: str) -> tuple[Tensor, tuple
     Raises:
         ValueError: unknown mode.
     """
-    if mode not in ("floor", "symmetric", "corner"):
-        raise ValueError(f"unknown padding {mode!r}: choose floor, symmetric or corner.")
+    if mode not in ("floor", "symmetric", "corner", "corner_black"):
+        raise ValueError(f"unknown padding {mode!r}: choose floor, symmetric, corner or corner_black.")
     height, width = images.shape[-2:]
     down, right = (-size % patch if mode != "floor" or size < patch else 0 for size in (height, width))
     left, top = (right // 2, down // 2) if mode == "symmetric" else (0, 0)
     padding = (left, top, right - left, down - top)
     if any(padding):
-        images = F.pad(images, (padding[0], padding[2], padding[1], padding[3]))
+        fill = torch.zeros(3, 1, 1)
+        if mode == "corner_black" and preprocess is not None:
+            fill = -torch.tensor(preprocess.mean).view(3, 1, 1) / torch.tensor(preprocess.std).view(3, 1, 1)
+        fill = fill.to(images)
+        images = F.pad(images - fill, (padding[0], padding[2], padding[1], padding[3])) + fill
     return images, padding

@@ -12,6 +12,7 @@ queries the whole attention pool instead.  Key smoothing and prompt denoising, w
 from torch import Tensor
 
 from ovseg.registry import DENSE
+from ovseg.towers import TokenState
 
 from .family import LastBlock
 
@@ -42,9 +43,9 @@ class MaskCLIP(LastBlock):
         if attn_pooling:
             self.relations = ("qk",)
 
-    def extras(self, block, x: Tensor) -> dict[str, Tensor]:
+    def extras(self, block, state: TokenState) -> dict[str, Tensor]:
         if not self.keys:
             return {}
-        _, k, _ = block.qkv(block.ln_1(x))
+        _, k, _ = block.qkv(block.ln_1(state.x))
         keys = block.out(k) if block.has_residual else k.transpose(1, 2).flatten(2)
         return {"keys": keys[:, 1:]}

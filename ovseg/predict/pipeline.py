@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.dense import DenseFeatures
-from ovseg.registry import DENSE, REFINERS
+from ovseg.refine import LabelRefiner, MapRefiner, Picture
+from ovseg.registry import DENSE, REFINERS, SCORERS
 from ovseg.score import CosineScore, RunningArgmax, class_chunks, resize_rows, source_rows
 from ovseg.towers import IMAGENET, Tower
 
@@ -103,15 +104,16 @@ class Pipeline(nn.Module):
         tower: image tower.
         dense: an extractor, or its config ``dict(type="NACLIP", …)``.
         protocol: prediction settings.
-        scorer: scores on the patch grid; the cosine unless given.
+        scorer: scores on the patch grid, or its config; the extractor's own unless given, the cosine if it has none.
     """
 
-    def __init__(self, tower: Tower, dense, protocol: Protocol | None = None, scorer: CosineScore | None = None):
+    def __init__(self, tower: Tower, dense, protocol: Protocol | None = None, scorer=None):
         super().__init__()
         self.tower = tower
         self.dense = DENSE.build(dense) if isinstance(dense, dict) else dense
         self.protocol = protocol or Protocol()
-        self.scorer = scorer or CosineScore()
+        scorer = scorer or self.dense.scorer or CosineScore()
+        self.scorer = SCORERS.build(dict(scorer)) if isinstance(scorer, dict) else scorer
         self.refiners = nn.ModuleList(
             REFINERS.build(dict(type=r) if isinstance(r, str) else dict(r)) for r in self.protocol.refine
         )
@@ -132,7 +134,7 @@ class Pipeline(nn.Module):
 
     def _for_refiners(self, image: np.ndarray, resized: Tensor) -> Tensor | None:
         """The normalised picture (3, H, W) at its own size, where a refiner wants one."""
-        if not self.refiners:
+        if not any(isinstance(r, MapRefiner) or r.sees_image for r in self.refiners):
             return None
         if self.protocol.refine_image == "original":
             return self._normalise(image)
@@ -158,14 +160,42 @@ class Pipeline(nn.Module):
             labels (H, W) int64; probability of the winner and its lead over the second, (H, W) float32 in [0, 1].
         """
         maps = ClassMaps(encoded, text, self.scorer)
-        affinities = [refiner.affinity(encoded.image[None]) for refiner in self.refiners]
+        affinities = [
+            (refiner, refiner.affinity(encoded.image[None]))
+            for refiner in self.refiners
+            if isinstance(refiner, MapRefiner)
+        ]
         query_class = list(query_class)
         found = self._argmax(encoded, maps, affinities, query_class)
         if self.protocol.area_threshold > 0:
             small = self._small_classes(found[0], query_class[-1] + 1, background)
             if small:
                 found = self._argmax(encoded, maps, affinities, query_class, small)
-        return found
+        return self._relabelled(found[0], encoded, maps, affinities, query_class), *found[1:]
+
+    def _relabelled(self, labels, encoded, maps, affinities, query_class) -> Tensor:
+        """The label map after the refiners that look at it as a whole."""
+
+        def logits(classes):
+            rows = (0, encoded.size[0])
+            words = {c: [i for i, of in enumerate(query_class) if of == c] for c in classes}
+            parts = (self._logits(maps, slice(w[0], w[-1] + 1), rows, affinities) for w in words.values())
+            return torch.stack([part.amax(0) for part in parts])
+
+        picture = Picture(encoded.parts, encoded.boxes, encoded.resized, encoded.image, logits)
+        for refiner in self.refiners:
+            if isinstance(refiner, LabelRefiner):
+                labels = refiner.relabel(labels, picture)
+        return labels
+
+    def _logits(self, maps, words: slice, rows: tuple[int, int], affinities) -> Tensor:
+        """Refined maps (C, rows, W) of a range of words, scaled for the soft-max; log-probabilities of such scorers."""
+        chunk = maps.maps(words, rows)
+        for refiner, affinity in affinities:
+            chunk = refiner.apply_to(chunk[None], affinity)[0]
+        if self.scorer.probabilities:
+            return chunk.clamp(min=1e-12).log()
+        return chunk * self.protocol.logit_scale
 
     def _argmax(self, encoded, maps, affinities, query_class, exclude=frozenset()):
         """Bands of rows, and in each the words in portions, sized so that the maps stay within the memory budget."""
@@ -179,14 +209,7 @@ class Pipeline(nn.Module):
             band = (first, min(first + rows, height))
             running = RunningArgmax((band[1] - first, width), self.tower.device, exclude)
             for part in class_chunks(query_class, words):
-                chunk = maps.maps(part, band)
-                for refiner, affinity in zip(self.refiners, affinities, strict=True):
-                    chunk = refiner.apply_to(chunk[None], affinity)[0]
-                if self.scorer.probabilities:
-                    chunk = chunk.clamp(min=1e-12).log()
-                else:
-                    chunk = chunk * self.protocol.logit_scale
-                running.update(chunk, query_class[part])
+                running.update(self._logits(maps, part, band, affinities), query_class[part])
             bands.append(running.result())
         return tuple(torch.cat(column) for column in zip(*bands, strict=True))
 

@@ -1,5 +1,9 @@
 """Maps → better maps."""
 
+from .base import LabelRefiner, MapRefiner, Picture
+from .cluster import ClusterVote
+from .crf import MeanFieldCRF
+from .guided import GuidedUpsampling
 from .pamr import PAMR
 
-__all__ = ["PAMR"]
+__all__ = ["PAMR", "ClusterVote", "GuidedUpsampling", "LabelRefiner", "MapRefiner", "MeanFieldCRF", "Picture"]

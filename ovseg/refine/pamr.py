@@ -10,13 +10,15 @@ from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ovseg.registry import REFINERS
 
+from .base import MapRefiner
+
 
 @REFINERS.register_module()
-class PAMR(nn.Module):
+class PAMR(MapRefiner):
     """Let neighbours of like colour agree.
 
     Every map is refined on its own, so words may come in any portions: ``affinity(image)`` once, then ``apply`` to

@@ -7,7 +7,7 @@ from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 
 from ovseg.predict.pipeline import Pipeline, make_protocol
-from ovseg.registry import DENSE, MODELS, SCORERS
+from ovseg.registry import DENSE, MODELS
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
@@ -27,7 +27,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         vocabulary: the words, anything ``Vocabulary.parse`` takes; class ids are label ids.
         published: settings of one benchmark as published, changes to the extractor's own ``protocol``.
         protocol: settings that override all others.
-        scorer: config of the scorer, the cosine unless given.
+        scorer: config of the scorer, the method's own unless given.
         arch, quick_gelu: for weight files that do not say.
 
     Raises:
@@ -49,7 +49,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         tower = load_tower(weights, arch=arch, quick_gelu=quick_gelu)
         own = DENSE.get(dense["type"]).protocol
         settings = make_protocol(own, published or {}, tower.card.protocol, protocol or {})
-        self.pipeline = Pipeline(tower, dict(dense), settings, SCORERS.build(dict(scorer)) if scorer else None)
+        self.pipeline = Pipeline(tower, dict(dense), settings, scorer)
         self.vocabulary = Vocabulary.parse(vocabulary)
         self._text = None
 

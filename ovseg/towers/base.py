@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 TAPS = ("in", "ln_1", "q", "k", "v", "attn", "ln_2", "out")
@@ -158,14 +159,19 @@ class Tower(nn.Module, ABC):
         return wanted
 
     def _tapped(self, block, state: TokenState, parts) -> Tensor:
-        """One block with its parts written out, so that they can be kept."""
-        x = state.x
+        """One block with its parts written out, so that they can be kept; N×N weights only where ``attn`` is wanted."""
+        x, wanted = state.x, {part for _, part in parts}
         normed = block.ln_1(x)
         q, k, v = block.qkv(normed)
-        attn = (block.scale * q @ k.transpose(-2, -1)).softmax(-1)
-        y = block.out(attn @ v)
+        values = {"in": x, "ln_1": normed, "q": q, "k": k, "v": v}
+        if "attn" in wanted:
+            values["attn"] = (block.scale * q @ k.transpose(-2, -1)).softmax(-1)
+            y = block.out(values["attn"] @ v)
+        else:
+            y = block.out(F.scaled_dot_product_attention(q, k, v, scale=block.scale))
         y = x + y if block.has_residual else y
-        values = {"in": x, "ln_1": normed, "q": q, "k": k, "v": v, "attn": attn, "ln_2": block.ln_2(y)}
+        if "ln_2" in wanted:
+            values["ln_2"] = block.ln_2(y)
         values["out"] = y + block.ffn(y) if block.has_residual else y
         state.taps.update({tap: values[part] for tap, part in parts})
         return values["out"]

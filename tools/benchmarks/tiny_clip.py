@@ -75,7 +75,7 @@ def segmentation(tower, styles: str, count: int) -> dict[str, dict[str, dict]]:
     seeds = range(FIRST_SEED, FIRST_SEED + count)
     scenes = [composer(seed) for seed in seeds]
     result = {}
-    models = {name: load(name, tower=tower, cache=False) for name in list_methods()}
+    models = {name: load(name, tower=tower, cache=False) for name in list_methods(ready=True)}
     text = {name: model.encoder([*object_names(), *stuff_names()]) for name, model in models.items()}
     counts = {p: {name: Confusion() for name in models} for p in ("v20", "full")}
     allowed = {p: [candidates(s.labels, p, seed) for s, seed in zip(scenes, seeds, strict=True)] for p in counts}

@@ -1,0 +1,59 @@
+"""What every dense extractor is: published settings as class attributes, a way in, ``DenseFeatures`` out."""
+
+from torch import Tensor, nn
+
+from ovseg.towers import TokenState, Tower
+
+from .features import DenseFeatures, pad_to_patches
+
+
+class DenseExtractor(nn.Module):
+    """Base of the dense extractors.
+
+    Class attributes are a method's published choice:
+
+    paper      where it comes from
+    protocol   prediction settings, keyword arguments of ``ovseg.predict.Protocol``
+    scorer     config of the scorer it needs, None for the cosine
+    positions  how the position table is resized (``towers.positions``)
+    padding    how a picture is fitted to whole patches (``features.pad_to_patches``)
+    towers     kinds of towers it can read: ``vit``, ``resnet``
+    needs      options without which it cannot run (a checkpoint, for example)
+    """
+
+    paper: str = ""
+    protocol: dict = {}
+    scorer: dict | None = None
+    positions: str = "scale"
+    padding: str = "floor"
+    towers: tuple[str, ...] = ("vit", "resnet")
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, positions: str | None = None, padding: str | None = None):
+        super().__init__()
+        self.positions = type(self).positions if positions is None else positions
+        self.padding = type(self).padding if padding is None else padding
+
+    def start(self, tower: Tower, images: Tensor) -> tuple[TokenState, tuple[int, int, int, int]]:
+        """Tokens that enter the first block, and the padding, of normalised images (B, 3, H, W).
+
+        Raises:
+            ValueError: a kind of tower that the method cannot read.
+        """
+        kind = "vit" if tower.blocks[-1].has_residual else "resnet"
+        if kind not in self.towers:
+            raise ValueError(
+                f"{type(self).__name__} reads {' and '.join(self.towers)} towers and was given a {kind}. Choose other "
+                "weights, such as ViT-B-16/openai, or another method, such as maskclip."
+            )
+        images, padding = pad_to_patches(images, tower.stride, self.padding, tower.preprocess)
+        return tower.start(images, self.positions), padding
+
+    def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
+        """Dense features of normalised images (B, 3, H, W) of any size."""
+        raise NotImplementedError
+
+
+def to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Patch tokens (B, h·w, C) as maps (B, C, h, w)."""
+    return tokens.transpose(1, 2).unflatten(2, grid)

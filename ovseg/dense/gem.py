@@ -1,0 +1,81 @@
+"""Grounding Everything: Emerging Localization Properties in Vision-Language Transformers (Bousselham et al., CVPR
+2024): GEM.
+
+A second stream G runs beside the untouched tokens x through the last blocks, starting as G = x:
+
+    [q, k, v] of LN₁(x),   β = s · mean_t ‖LN₁(x)_t‖        (one inverse temperature per picture, class token included)
+    for t in {v, k, q}:    n times  t ← softmax(β t̂ t̂ᵀ) t̂,     o_t = softmax(β t̂ t̂ᵀ) v       (t̂: rows at unit length)
+    G ← G + O((o_v + o_k + o_q) / 3),                         f = proj(ln_post(G))
+
+G has no feed-forward, but keeps its own residual.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ovseg.registry import DENSE
+from ovseg.towers import Tower
+
+from .base import DenseExtractor, to_grid
+from .features import DenseFeatures
+
+
+@DENSE.register_module()
+class GEM(DenseExtractor):
+    """The parallel self-self stream.
+
+    Args:
+        depth: the reference's count, one more than the blocks that G runs through (7: the last 6); a tower with fewer
+            blocks uses them all.
+        iterations: n, 0 for one plain self-self attention.
+        inverse_temperature: β, None for the picture's own.
+        **options: see ``DenseExtractor``.
+
+    The published protocol squashes the picture to 448×448 and uses one prompt.  The reference shows each word's map
+    min-max normalised over the picture: ``ovseg.score.min_max``.
+
+    Raises:
+        ValueError: ``depth`` below 2 or a negative number of iterations.
+    """
+
+    positions = "antialias"
+    towers = ("vit",)
+    paper = "GEM, CVPR 2024"
+    protocol = dict(size=(448, 448), window=None, templates=("a photo of a {}.",), logit_scale=100)
+
+    def __init__(self, depth: int = 7, iterations: int = 1, inverse_temperature: float | None = None, **options):
+        super().__init__(**options)
+        if depth < 2 or iterations < 0:
+            raise ValueError(f"GEM: depth is at least 2 and iterations at least 0, got {depth} and {iterations}.")
+        self.depth, self.iterations, self.inverse_temperature = depth, iterations, inverse_temperature
+
+    def attend(self, block, normed: Tensor) -> Tensor:
+        """(o_v + o_k + o_q) / 3 of LN₁(x) (B, N, D): (B, heads, N, d)."""
+        q, k, v = block.qkv(normed)
+        if self.inverse_temperature is None:
+            beta = (block.scale * normed.norm(dim=-1).mean(-1)).view(-1, 1, 1, 1)
+        else:
+            beta = self.inverse_temperature
+        total = 0
+        for t in (v, k, q):
+            for _ in range(self.iterations):
+                unit = F.normalize(t, dim=-1)
+                t = F.scaled_dot_product_attention(beta * unit, unit, unit, scale=1.0)
+            unit = F.normalize(t, dim=-1)
+            total = total + F.scaled_dot_product_attention(beta * unit, unit, v, scale=1.0)
+        return total / 3
+
+    def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
+        """Dense features of normalised images (B, 3, H, W) of any size."""
+        state, padding = self.start(tower, images)
+        depth = len(tower.blocks)
+        first = max(0, depth - (self.depth - 1))
+        state = tower.advance(state, first)
+        stream = state.x
+        for index in range(first, depth):
+            if index > first:
+                state = tower.advance(state, index)
+            block = tower.blocks[index]
+            stream = stream + block.out(self.attend(block, block.ln_1(state.x)))
+        features = to_grid(tower.project(stream[:, 1:]), state.grid)
+        return DenseFeatures(features, tower.embedding(state.x, state.grid), padding)

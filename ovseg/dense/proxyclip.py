@@ -1,0 +1,80 @@
+"""ProxyCLIP: Proxy Attention Improves CLIP for Open-Vocabulary Segmentation (Lan et al., ECCV 2024).
+
+    C = Êᵀ Ê,   M = γ (C − β·mean(C)),   A = softmax(M, entries below 0 left out),   f = proj(ln_post(O(A v)))
+
+E (C', h', w') are features of another network, Ê its columns at unit length; A is the same for all heads; v, without
+the class token, is resized to h'×w' (bilinear), where the output lives too.  No residual, no feed-forward.
+
+The mean is taken per picture (the authors' over the batch), and the diagonal is always kept: on a very even picture
+(mean(C) > 1/β) it is all that is left, where the authors' code divides zero by zero.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ovseg.registry import DENSE, PROXIES
+from ovseg.towers import Tower
+
+from .base import DenseExtractor, to_grid
+from .features import DenseFeatures
+
+
+@DENSE.register_module()
+class ProxyCLIP(DenseExtractor):
+    """Attention of the last block from another network's features.
+
+    Args:
+        proxy: where E comes from: a config such as ``dict(type="TimmProxy", model="vit_base_patch8_224.dino")``, or an
+            object like those in ``ovseg.dense.proxies``.  The default needs no download.
+        beta, gamma: β and γ.
+        **options: see ``DenseExtractor``.
+
+    Raises:
+        ValueError: ``gamma`` not positive.
+    """
+
+    towers = ("vit",)
+    paper = "ProxyCLIP, ECCV 2024"
+    protocol = dict(short_side=336, window=336, stride=112, logit_scale=40)
+
+    def __init__(self, proxy=None, beta: float = 1.2, gamma: float = 3.0, **options):
+        super().__init__(**options)
+        if gamma <= 0:
+            raise ValueError(f"ProxyCLIP: gamma is positive, got {gamma}.")
+        proxy = dict(type="TowerProxy") if proxy is None else proxy
+        self.proxy = PROXIES.build(dict(proxy)) if isinstance(proxy, dict) else proxy
+        self.beta, self.gamma = beta, gamma
+
+    def weights(self, external: Tensor) -> Tensor:
+        """A (B, h'·w', h'·w') of external features (B, C', h', w')."""
+        unit = F.normalize(external.float().flatten(2), dim=1)
+        cosine = unit.transpose(1, 2) @ unit
+        logits = self.gamma * (cosine - self.beta * cosine.mean((1, 2), keepdim=True))
+        own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+        return logits.masked_fill((logits < 0) & ~own, -torch.inf).softmax(-1)
+
+    def forward(self, tower: Tower, images: Tensor, external: Tensor | None = None) -> DenseFeatures:
+        """Dense features of normalised images (B, 3, H, W) on the grid of the proxy.
+
+        ``external``: (B, C', h', w') features to use instead of the proxy's; their grid covers the whole picture.
+
+        Raises:
+            ValueError: external features of another shape.
+        """
+        state, padding = self.start(tower, images)
+        state = tower.advance(state, -1, self.proxy.taps)
+        external = self.proxy(tower, images, state) if external is None else external
+        if external.ndim != 4 or len(external) != len(images):
+            raise ValueError(
+                f"external features are (B, C', h', w') with B = {len(images)} pictures, got {tuple(external.shape)}."
+            )
+        block, grid = tower.blocks[-1], tuple(external.shape[2:])
+        _, _, v = block.qkv(block.ln_1(state.x))
+        batch, heads, _, d = v.shape
+        v = v[:, :, 1:].transpose(2, 3).reshape(batch, heads * d, *state.grid)
+        v = F.interpolate(v, grid, mode="bilinear", align_corners=False)
+        mixed = self.weights(external).to(v.dtype) @ v.flatten(2).transpose(1, 2)
+        mixed = mixed.unflatten(2, (heads, d)).transpose(1, 2)
+        features = to_grid(tower.project(block.out(mixed)), grid)
+        return DenseFeatures(features, tower.embedding(state.x, state.grid), padding)

@@ -1,0 +1,33 @@
+"""CLIPtrase's scores on VOC20 (Shao et al., ECCV 2024): each word's map times the word's score for the whole picture.
+
+s = ⟨f/‖f‖, t⟩ · ⟨e/‖e‖, t⟩ · 100
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ovseg.dense import DenseFeatures
+from ovseg.registry import SCORERS
+
+from .cosine import CosineScore
+
+
+@SCORERS.register_module()
+class WholeImageScore(CosineScore):
+    """Cosines weighted by those of the class token c.
+
+    Args:
+        scale: the model's logit scale, 100 in the paper.
+    """
+
+    def __init__(self, scale: float = 100.0):
+        super().__init__()
+        self.scale = scale
+
+    def prepare(self, dense: DenseFeatures) -> tuple[Tensor, Tensor]:
+        token = dense.extras.get("class_token", dense.embedding)
+        return super().prepare(dense), F.normalize(token.float(), dim=1)
+
+    def score(self, prepared: tuple[Tensor, Tensor], text: Tensor) -> Tensor:
+        features, token = prepared
+        return super().score(features, text) * (self.scale * token @ text.T)[:, :, None, None]
