@@ -265,7 +265,7 @@ LOCATIONS = {
     "MODELS": ["ovseg.segmentors", "ovseg.detectors"],
     "DATASETS": ["ovseg.datasets.register"],
     "TRANSFORMS": ["ovseg.datasets.register"],
-    "METRICS": ["ovseg.evaluation.iou"],
+    "METRICS": ["ovseg.evaluation.iou", "ovseg.evaluation.localisation"],
     "HOOKS": ["ovseg.engine"],
     "MODEL_WRAPPERS": ["ovseg.engine.frozen"],
     "OPTIM_WRAPPER_CONSTRUCTORS": ["ovseg.engine"],

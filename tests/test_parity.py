@@ -5,7 +5,9 @@ import pytest
 
 from ovseg.testing.parity import compare, errors, main
 
-FILES = ["vanilla", "maskclip", "maskclip_rn", "sclip", "clearclip", "naclip", "pamr"]
+FILES = (
+    "vanilla maskclip maskclip_rn sclip clearclip naclip pamr gem cliptrase proxyclip clip_dinoiser clip_prs".split()
+)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,11 +1,38 @@
 """Tokens → dense features in the joint space: one paper, one short file."""
 
+from .base import DenseExtractor
 from .clearclip import ClearCLIP
+from .clip_dinoiser import CLIPDINOiser
+from .cliptrase import CLIPtrase
+from .decomposition import ClipPRS, Decomposition, decompose
 from .family import LastBlock
 from .features import DenseFeatures
+from .gem import GEM
 from .maskclip import MaskCLIP
 from .naclip import NACLIP
+from .proxies import TimmProxy, TowerProxy
+from .proxyclip import ProxyCLIP
+from .resclip import ResCLIP
 from .sclip import SCLIP
 from .vanilla import Vanilla
 
-__all__ = ["SCLIP", "NACLIP", "ClearCLIP", "DenseFeatures", "LastBlock", "MaskCLIP", "Vanilla"]
+__all__ = [
+    "GEM",
+    "CLIPDINOiser",
+    "CLIPtrase",
+    "ClipPRS",
+    "Decomposition",
+    "DenseExtractor",
+    "ProxyCLIP",
+    "ResCLIP",
+    "TimmProxy",
+    "TowerProxy",
+    "SCLIP",
+    "NACLIP",
+    "ClearCLIP",
+    "DenseFeatures",
+    "LastBlock",
+    "MaskCLIP",
+    "Vanilla",
+    "decompose",
+]

@@ -1,5 +1,6 @@
 """What dense extractors return, and the two ways of fitting a picture to whole patches."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,12 +18,14 @@ class DenseFeatures:
     embedding  (B, E) of the whole picture, not normalised
     padding    pixels (left, top, right, bottom) that were added around the picture; the h×w grid covers the padded one
     extras     what a method hands on to its own later stage (MaskCLIP's keys, for example), by name
+    reread     Sem (B, h·w, h·w) → features (B, E, h, w) of the last block read again with that feedback (ResCLIP)
     """
 
     features: Tensor
     embedding: Tensor
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     extras: dict[str, Tensor] = field(default_factory=dict)
+    reread: Callable[[Tensor], Tensor] | None = None
 
 
 def pad_to_patches(

@@ -1,7 +1,24 @@
 """Dense features × word embeddings → scores."""
 
+from .centred import CentredScore
 from .cosine import CosineScore
 from .denoise import DenoisedScore
+from .feedback import FeedbackScore
+from .found import FoundScore
+from .minmax import min_max
 from .streaming import RunningArgmax, class_chunks, resize_rows, source_rows
+from .whole_image import WholeImageScore
 
-__all__ = ["CosineScore", "DenoisedScore", "RunningArgmax", "class_chunks", "resize_rows", "source_rows"]
+__all__ = [
+    "CentredScore",
+    "CosineScore",
+    "FeedbackScore",
+    "FoundScore",
+    "WholeImageScore",
+    "min_max",
+    "DenoisedScore",
+    "RunningArgmax",
+    "class_chunks",
+    "resize_rows",
+    "source_rows",
+]

@@ -39,6 +39,7 @@ def main():
         "notice": NOTICE,
         "protocol": {
             "short_side": 128,
+            "size": None,
             "window": 64,
             "stride": 32,
             "normalisation": "weights",

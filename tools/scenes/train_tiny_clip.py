@@ -119,7 +119,7 @@ def rate(step: int, data: CaptionedBatches, config: dict) -> float:
     stage, done = data.stages[number], step - data.starts[number]
     first, last = stage["rate"]
     warm = min(1.0, (done + 1) / (config["warmup"] if number == 0 else 50))
-    return warm * (first + (last - first) * done / stage["steps"])
+    return float(warm * (first + (last - first) * done / stage["steps"]))
 
 
 @torch.no_grad()

@@ -1,0 +1,79 @@
+"""``ovseg locate PATH… -p "a red umbrella"``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def locate(
+    sources: Annotated[list[str], typer.Argument(metavar="PATH…", help="Pictures, folders, globs or URLs.")],
+    phrases: Annotated[
+        list[str], typer.Option("-p", "--phrase", help='What to find: "a red umbrella". May be given more than once.')
+    ],
+    weights: Annotated[
+        str | None, typer.Option("-w", "--weights", help="tiny (embedded), openai, ViT-L-14/openai, FILE …")
+    ] = None,
+    quick_gelu: Annotated[bool | None, typer.Option(help="Activation, for weight files that do not say.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    alpha: Annotated[float, typer.Option(help="Price of area: larger gives tighter boxes.")] = 0.8,
+    temperature: Annotated[float, typer.Option(help="Smaller stresses the best regions.")] = 0.01,
+    size: Annotated[
+        int | None, typer.Option(help="Side in pixels the picture is squashed to; by default that of the weights.")
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("out"),
+    recursive: Annotated[bool, typer.Option("--recursive", help="Also look into folders inside a folder.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON line per picture instead of a summary.")
+    ] = False,
+):
+    """Find things by phrases of your own: one box per phrase, also for what is not there (see its score).
+
+    For every picture OUT gets a PNG with the boxes, over the heat map if there is one phrase, and a JSON.  Pictures
+    that cannot be read are listed at the end (exit code 1); the others are done.
+    """
+    if any(not phrase.strip() for phrase in phrases):
+        raise ValueError('a phrase is blank: say what to look for, such as -p "a red umbrella".')
+    from ovseg.apis.locate import Locator, save_locations
+    from ovseg.predict.images import iter_sources, unique_stems
+    from ovseg.predict.pixels import ImageError
+
+    items, failed = [], []
+    for source in sources:
+        try:
+            items += iter_sources(source, recursive)
+        except ImageError as error:
+            failed.append(str(error))
+    if not items:
+        raise ValueError(" ".join(failed))
+    total, phrases = len(items) + len(failed), list(dict.fromkeys(phrases))
+    options = dict(device=device, quick_gelu=quick_gelu, alpha=alpha, temperature=temperature, size=size)
+    model, saved = Locator(weights, **options), []
+    model.encoder(phrases)  # a phrase that is too long is refused before any picture is looked at
+    for item, stem in zip(items, unique_stems(items), strict=True):
+        try:
+            model.set_image(item)
+        except ImageError as error:
+            failed.append(str(error))
+            continue
+        found = model.locate(phrases)
+        paths = save_locations(found, out, stem, found[0].plot() if len(found) == 1 else None)
+        saved.append(paths)
+        if as_json:
+            locations = [each.to_dict() for each in found]
+            files = {kind: str(path) for kind, path in paths.items()}
+            record = {"image": str(item), "locations": locations, "files": files}
+            print(json.dumps(record, ensure_ascii=False), flush=True)
+        elif len(items) <= 10:
+            for each in found:
+                box = ", ".join(f"{value:.0f}" for value in each.box)
+                print(f"{item}: {each.phrase}: box {box} (x1, y1, x2, y2), score {each.score:.3f}", file=sys.stderr)
+    if saved and not as_json:
+        more = " …" if len(saved) > 1 else ""
+        names = ", ".join(path.name for path in saved[0].values())
+        print(f"{len(saved)} picture(s) searched; results in {out}: {names}{more}")
+    if failed:
+        print(f"{len(failed)} of {total} picture(s) could not be read:", *failed, sep="\n  ", file=sys.stderr)
+        raise typer.Exit(1)

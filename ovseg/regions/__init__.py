@@ -1,0 +1,17 @@
+"""Regions of a picture: their embeddings, a heat map of a phrase over them, and the box that holds the heat."""
+
+from .box_search import FoundBox, box_objective, search_box
+from .heatmap import heat_map
+from .masked_tokens import MaskedTokens
+from .superpixels import SEGMENT_COUNTS, as_masks, superpixels
+
+__all__ = [
+    "SEGMENT_COUNTS",
+    "FoundBox",
+    "MaskedTokens",
+    "as_masks",
+    "box_objective",
+    "heat_map",
+    "search_box",
+    "superpixels",
+]

@@ -1,0 +1,55 @@
+"""The heat map of Adapting CLIP (arXiv 2204.03647): scores of regions painted on their pixels.
+
+    h(p) = mean over the regions r that cover p of exp(score_r / T),   then scaled to [0, 1] by its least and largest
+"""
+
+import numpy as np
+
+
+def heat_map(scores: np.ndarray, regions: np.ndarray, temperature: float = 0.01) -> np.ndarray:
+    """Heat maps of P phrases.
+
+    Args:
+        scores: (P, R) cosine of every phrase with every region, or (R,).
+        regions: (S, H, W) region ids of S segmentations as from ``superpixels``, −1 for no region; or masks
+            (R, H, W) bool.
+        temperature: T; the smaller, the more the best regions stand out.
+
+    Returns:
+        (P, H, W), or (H, W), float32 in [0, 1].  A constant map is all zeros; a pixel that no region covers is zero.
+
+    Raises:
+        ValueError: scores that are not finite or do not belong to the regions, a temperature not above zero.
+    """
+    scores, regions = np.asarray(scores, np.float64), np.asarray(regions)
+    if not temperature > 0:
+        raise ValueError(f"a temperature is a number above zero, such as 0.01, got {temperature}.")
+    if regions.ndim != 3 or not regions.size or regions.dtype.kind not in "iub":
+        raise ValueError(
+            f"regions are ids (S, H, W) or masks (R, H, W) of type bool, got {regions.dtype} {regions.shape}."
+        )
+    if regions.dtype == bool:
+        count = len(regions)
+        regions = np.where(regions, np.arange(count)[:, None, None], -1)
+    else:
+        count = int(regions.max()) + 1
+    if scores.ndim not in (1, 2) or scores.shape[-1] != count or not count or not np.isfinite(scores).all():
+        raise ValueError(
+            f"scores are finite numbers (P, R), one per phrase and region: expected R = {count}, got {scores.shape}."
+        )
+    flat = scores.reshape(-1, count)
+    # The scaling to [0, 1] takes any common factor out again; this one keeps exp from overflowing.
+    values = np.exp((flat - flat.max(1, keepdims=True)) / temperature)
+    covered = regions >= 0
+    covers = covered.sum(0)
+    total = np.zeros((len(flat), *regions.shape[1:]))
+    for ids, inside in zip(regions, covered, strict=True):
+        total[:, inside] += values[:, ids[inside]]
+    anywhere = covers > 0
+    heat = np.zeros_like(total)
+    inside = total[:, anywhere] / covers[anywhere]
+    low = inside.min(1, keepdims=True)
+    span = inside.max(1, keepdims=True) - low
+    flat_map = span <= 1e-9  # equal scores, up to rounding: the largest value before scaling is near one
+    heat[:, anywhere] = np.where(flat_map, 0, (inside - low) / np.where(flat_map, 1, span))
+    return heat.reshape(*scores.shape[:-1], *regions.shape[1:]).astype(np.float32)

@@ -1,0 +1,53 @@
+"""ResCLIP's second pass (Yang et al., CVPR 2025): the classes of a first pass steer the attention of the last block.
+
+    first pass   class of a pixel: arg-max of the enlarged cosines, word 0 where softmax(τ·cos) < θ;
+                 class of a patch: the commonest of its pixels
+    second pass  cosines of the features read again with Sem (``ovseg.dense.resclip.semantic_feedback``)
+
+How the authors' code scales the soft-max before θ is inferred, not read; θ = 0 does not depend on it.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ovseg.dense import DenseFeatures
+from ovseg.dense.resclip import semantic_feedback
+from ovseg.registry import SCORERS
+
+from .cosine import CosineScore
+
+
+@SCORERS.register_module()
+class FeedbackScore(CosineScore):
+    """Cosines after semantic feedback; looks at all words of a window at once.
+
+    Args:
+        threshold: θ in [0, 1].
+        logit_scale: τ of the soft-max before θ.
+        pixels: pixels per patch side at which the first pass votes.
+
+    Raises:
+        ValueError: the extractor cannot read its last block again.
+    """
+
+    def __init__(self, threshold: float = 0.0, logit_scale: float = 40.0, pixels: int = 4):
+        super().__init__()
+        self.threshold, self.logit_scale, self.pixels = threshold, logit_scale, pixels
+
+    def patch_classes(self, scores: Tensor) -> Tensor:
+        """The first pass' class of each patch, (h, w), of cosines (T, h, w)."""
+        large = F.interpolate(scores[None], scale_factor=self.pixels, mode="bilinear", align_corners=False)[0]
+        labels = large.argmax(0)
+        if self.threshold > 0:
+            labels = labels.masked_fill((self.logit_scale * large).softmax(0).amax(0) < self.threshold, 0)
+        h, w = scores.shape[1:]
+        cells = labels.view(h, self.pixels, w, self.pixels).transpose(1, 2).flatten(2)
+        return cells.mode(-1).values
+
+    def forward(self, dense: DenseFeatures, text: Tensor) -> Tensor:
+        if dense.reread is None:
+            raise ValueError("FeedbackScore reads the last block twice: use it with the method resclip.")
+        first = super().forward(dense, text)
+        semantic = torch.stack([semantic_feedback(self.patch_classes(scores)) for scores in first])
+        return self.score(F.normalize(dense.reread(semantic).float(), dim=1), text)
