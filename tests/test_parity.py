@@ -6,7 +6,8 @@ import pytest
 from ovseg.testing.parity import compare, errors, main
 
 FILES = (
-    "vanilla maskclip maskclip_rn sclip clearclip naclip pamr gem cliptrase proxyclip clip_dinoiser clip_prs".split()
+    "vanilla maskclip maskclip_rn sclip clearclip naclip pamr gem cliptrase proxyclip clip_dinoiser clip_prs "
+    "adapting_clip_vit det_box_search".split()
 )
 
 

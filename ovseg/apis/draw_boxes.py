@@ -45,7 +45,7 @@ def draw_boxes(
     picture = Image.fromarray(np.ascontiguousarray(image[::step, ::step])).resize(size, Image.Resampling.BICUBIC)
     if heat is not None:
         picture = _dimmed(picture, heat)
-    pen, line = ImageDraw.Draw(picture), max(2, round(max(size) / 250))
+    pen, line = ImageDraw.Draw(picture), max(3, round(max(size) / 200))
     font, taken = int(np.clip(round(max(size) / 36), 13, 40)), []
     colors = palette(len(boxes))
     for box, color in zip(boxes, colors, strict=True):

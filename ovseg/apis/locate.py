@@ -99,7 +99,8 @@ class Locator:
         alpha: price of area; larger gives tighter boxes.  The paper: 0.75 and 0.8 (ViT-L/14, Flickr30k and Visual
             Genome), 0.8 and 0.85 (ViT-B/16), 0.9 (ViT-B/32).
         temperature: of the heat map; smaller stresses the best regions.  The paper: 0.01 (ViT-B/16), 0.02 (ViT-L/14).
-        upsample, start_block: see ``MaskedTokens``.
+        upsample, start_block: see ``MaskedTokens``; ``upsample`` None is 2, or 1 where ``size`` already gives more
+            tokens than the training did.
         counts: superpixels per segmentation.
         size: side in pixels of the square the picture is squashed to; None takes what suits the weights: the short side
             their card names, else that of their training.
@@ -118,7 +119,7 @@ class Locator:
         *,
         alpha: float = 0.8,
         temperature: float = 0.01,
-        upsample: int = 2,
+        upsample: int | None = None,
         start_block: int = 0,
         counts: Sequence[int] = SEGMENT_COUNTS,
         size: int | None = None,
@@ -130,9 +131,12 @@ class Locator:
     ):
         if tower is None:
             tower = load_tower(weights, pick_device(device), arch=arch, quick_gelu=quick_gelu)
-        self.tower, self.regions = tower, MaskedTokens(upsample, start_block)
+        self.tower = tower
         self.alpha, self.temperature, self.counts = alpha, temperature, tuple(counts)
         self.size = tower.card.protocol.get("short_side", tower.image_size) if size is None else size
+        if upsample is None:
+            upsample = 2 if self.size <= tower.image_size else 1
+        self.regions = MaskedTokens(upsample, start_block)
         if not (temperature > 0 and 0 <= alpha < 1 and self.size >= tower.stride and self.counts):
             raise ValueError(
                 f"a locator needs temperature > 0, 0 <= alpha < 1, a size of at least one patch ({tower.stride} "

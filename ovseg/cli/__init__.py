@@ -5,7 +5,7 @@ import warnings
 
 import typer
 
-from . import doctor, explain, locate, methods, predict, words
+from . import compare, doctor, explain, locate, methods, predict, words
 
 app = typer.Typer(
     name="ovseg",
@@ -15,6 +15,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("predict")(predict.predict)
+app.command("compare")(compare.compare)
 app.command("explain")(explain.explain)
 app.command("locate")(locate.locate)
 app.command("methods")(methods.methods)

@@ -5,6 +5,7 @@ from .clearclip import ClearCLIP
 from .clip_dinoiser import CLIPDINOiser
 from .cliptrase import CLIPtrase
 from .decomposition import ClipPRS, Decomposition, decompose
+from .ensemble import Ensemble
 from .family import LastBlock
 from .features import DenseFeatures
 from .gem import GEM
@@ -23,6 +24,7 @@ __all__ = [
     "ClipPRS",
     "Decomposition",
     "DenseExtractor",
+    "Ensemble",
     "ProxyCLIP",
     "ResCLIP",
     "TimmProxy",

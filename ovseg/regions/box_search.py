@@ -97,7 +97,7 @@ def _best(heat: np.ndarray, alpha: float, ranges: list[Range]) -> FoundBox:
     sums = _summed(heat)
     total, price = sums[-1, -1], alpha / heat.size
     strips = sums[y2 + 1][None] - sums[y1][:, None]  # heat of rows y1 … y2, summed along x: (y1, y2, W + 1)
-    strips = np.ascontiguousarray(strips.transpose(0, 2, 1)) / total  # (y1, W + 1, y2)
+    strips = np.ascontiguousarray(strips.transpose(0, 2, 1))  # (y1, W + 1, y2)
     rows = (y2[None] - y1[:, None] + 1)[:, None]  # (y1, 1, y2)
     upside_down = rows < 2
     best = None
@@ -105,7 +105,8 @@ def _best(heat: np.ndarray, alpha: float, ranges: list[Range]) -> FoundBox:
         right = x2[x2 > x1]
         if not len(right):
             break
-        value = strips[:, right + 1] - strips[:, x1, None] - price * rows * (right - x1 + 1)[None, :, None]
+        area = rows * (right - x1 + 1)[None, :, None]  # divided last, so that equal boxes have equal objectives
+        value = (strips[:, right + 1] - strips[:, x1, None]) / total - price * area
         value = np.where(upside_down, -np.inf, value)
         place = int(value.argmax())
         if value.flat[place] > (best.objective if best else -np.inf):

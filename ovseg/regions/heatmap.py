@@ -1,6 +1,6 @@
 """The heat map of Adapting CLIP (arXiv 2204.03647): scores of regions painted on their pixels.
 
-    h(p) = mean over the regions r that cover p of exp(score_r / T),   then scaled to [0, 1] by its least and largest
+h(p) = mean over the regions r that cover p of exp(score_r / T),   then scaled to [0, 1] by its least and largest
 """
 
 import numpy as np

@@ -25,6 +25,7 @@ from ovseg.towers import load_tower
 
 OBJECTS, TOTAL = len(object_names()), len(object_names()) + len(stuff_names())
 FIRST_SEED = 1_000_000
+FINE = dict(type="PAMR", dilations=(1, 2, 4))  # pictures this small: neighbours must be near
 
 
 class Confusion:
@@ -76,6 +77,7 @@ def segmentation(tower, styles: str, count: int) -> dict[str, dict[str, dict]]:
     scenes = [composer(seed) for seed in seeds]
     result = {}
     models = {name: load(name, tower=tower, cache=False) for name in list_methods(ready=True)}
+    models["ensemble + PAMR (1, 2, 4)"] = load("ensemble", tower=tower, cache=False, refine=FINE)
     text = {name: model.encoder([*object_names(), *stuff_names()]) for name, model in models.items()}
     counts = {p: {name: Confusion() for name in models} for p in ("v20", "full")}
     allowed = {p: [candidates(s.labels, p, seed) for s, seed in zip(scenes, seeds, strict=True)] for p in counts}
@@ -119,7 +121,7 @@ def embed(tower, scenes) -> torch.Tensor:
 
 
 def markdown(report: dict) -> str:
-    lines = [f"{report['scenes']} scenes, weights {report['weights']}, 80 templates, windows of 64 px, stride 32.", ""]
+    lines = [f"{report['scenes']} scenes, weights {report['weights']}, 80 templates, short side 160, windows of 64 px, stride 32.", ""]
     lines += ["| styles | " + " | ".join(next(iter(report["recognition"].values()))) + " |", "|---|---|---|---|"]
     lines += [
         f"| {s} | " + " | ".join(f"{v:.1f}" for v in row.values()) + " |" for s, row in report["recognition"].items()

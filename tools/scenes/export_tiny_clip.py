@@ -38,7 +38,7 @@ def main():
         "words": sorted({name.casefold() for names in spellings() for name in names}),
         "notice": NOTICE,
         "protocol": {
-            "short_side": 128,
+            "short_side": 160,
             "size": None,
             "window": 64,
             "stride": 32,

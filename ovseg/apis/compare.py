@@ -1,0 +1,324 @@
+"""One picture, all methods side by side: what they see, how far they agree, what they cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ovseg.predict.images import LoadedImage, load_image
+from ovseg.predict.pipeline import Pipeline, make_protocol
+from ovseg.predict.protocol import Protocol
+from ovseg.predict.result import Result
+from ovseg.registry import DENSE
+from ovseg.text.vocabulary import Vocabulary
+from ovseg.towers import Tower, load_tower
+from ovseg.towers.shared import SharedTower, now
+
+from .measure import PeakMemory
+from .methods import dense_config, list_methods, refiner_configs
+from .predictor import Predictor, pick_device
+
+PIXELS = ("short_side", "max_long_side", "size", "window", "stride", "window_batch", "normalisation")
+"""Settings of a protocol that say which pixels the tower sees; in a comparison they are the same for all methods."""
+
+MENDABLE = (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryError)
+"""Why a method cannot take part: a tower it cannot read, a file or package it needs, memory."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one method gave.
+
+    method   its name
+    result   its segmentation
+    own      seconds from pixels to labels beyond what it shares with other methods
+    shared   seconds of the work that other methods read as well; ``own + shared`` is what the method takes alone
+    memory   how far memory rose, in bytes (``Comparison.memory_is``); None where unknown
+    """
+
+    method: str
+    result: Result
+    own: float
+    shared: float
+    memory: int | None
+
+    @property
+    def alone(self) -> float:
+        return self.own + self.shared
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """M methods on one picture of H×W pixels.
+
+    image      (H, W, 3) uint8 RGB
+    entries    what each method gave, in the order asked for
+    failed     why a method gave nothing, by its name
+    shared     seconds of the work that more than one method read, counted once
+    agreement  (H, W) float32 in [1/M, 1]: the share of methods that give a pixel the label most of them give it
+    majority   (H, W) that label; of equally frequent ones the one with the smallest id
+    pairwise   (M, M) float64 in [0, 1]: the share of pixels on which two methods agree
+    protocol   the settings common to all, None where each method keeps its own
+    weights    name and hash of the weights;  device  where they ran
+    memory_is  what the memory figures measure
+    """
+
+    image: np.ndarray
+    vocabulary: Vocabulary
+    entries: tuple[Entry, ...]
+    failed: dict[str, str]
+    shared: float
+    agreement: np.ndarray
+    majority: np.ndarray
+    pairwise: np.ndarray
+    protocol: dict[str, Any] | None
+    weights: str
+    device: str
+    memory_is: str
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(entry.method for entry in self.entries)
+
+    @property
+    def with_majority(self) -> np.ndarray:
+        """(M,) share of pixels on which a method gives the majority's label."""
+        return np.array([np.mean(entry.result.labels == self.majority) for entry in self.entries])
+
+    def plot(self) -> Image.Image:
+        """All overlays and the agreement map in one picture, under one legend."""
+        from .draw_compare import sheet
+
+        return sheet(self)
+
+    def to_html(self, title: str = "picture") -> str:
+        """One page that needs no other file: overlays, agreement, times and memory."""
+        from .draw_compare import page
+
+        return page(self, title)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers but the maps, as JSON can hold them."""
+        height, width = self.image.shape[:2]
+        rows = [
+            {
+                "method": entry.method,
+                "seconds_own": entry.own,
+                "seconds_shared": entry.shared,
+                "seconds_alone": entry.alone,
+                "memory_bytes": entry.memory,
+                "agrees_with_majority": float(share),
+                "areas": entry.result.areas,
+                "protocol": dict(entry.result.protocol),
+            }
+            for entry, share in zip(self.entries, self.with_majority, strict=True)
+        ]
+        return {
+            "format": "ovseg-comparison",
+            "format_version": 1,
+            "size": {"width": width, "height": height},
+            "weights": self.weights,
+            "device": self.device,
+            "classes": list(self.vocabulary.names),
+            "common_protocol": self.protocol,
+            "methods": rows,
+            "failed": [{"method": name, "reason": reason} for name, reason in self.failed.items()],
+            "seconds_shared_blocks": self.shared,
+            "seconds_together": self.shared + sum(entry.own for entry in self.entries),
+            "memory_is": self.memory_is,
+            "agreement": {
+                "mean": float(self.agreement.mean()),
+                "unanimous": float((self.agreement == 1).mean()),
+                "methods": list(self.methods),
+                "pairwise": self.pairwise.tolist(),
+            },
+        }
+
+
+class Comparer:
+    """Methods on one set of weights, ready for any number of pictures.
+
+    Args:
+        classes: the words, anything ``Vocabulary.parse`` takes.
+        methods: ``"all"`` for those that need no file besides the weights, or names and configs.
+        weights, device, quick_gelu, tower: as for ``ovseg.load``.
+        own_protocol: keep each method's published settings, also sizes and windows that the weights would have
+            otherwise.  By default all methods see the same pixels (``PIXELS``): those that suit the weights, or the
+            defaults of ``Protocol``; temperature, prompts and refiners stay each method's own.
+        **settings: changes to everybody's ``Protocol``: ``short_side=448``, ``refine=[]``, ….
+
+    Raises:
+        ValueError: an unknown method, setting, device or weights; no words.
+        FileNotFoundError: weights that are not here and cannot be fetched.
+    """
+
+    def __init__(
+        self,
+        classes: Any,
+        methods: str | Sequence[str | dict] = "all",
+        weights: str | None = None,
+        *,
+        device: str = "auto",
+        quick_gelu: bool | None = None,
+        tower: Tower | None = None,
+        own_protocol: bool = False,
+        **settings: Any,
+    ):
+        self.configs = _configs(methods)
+        self.vocabulary = Vocabulary.parse(classes)
+        if "refine" in settings:
+            settings["refine"] = refiner_configs(settings["refine"])
+        if own_protocol:
+            Protocol.from_dict(settings)  # a setting that no method can take is one mistake, not one per method
+        tower = tower or load_tower(weights, pick_device(device), quick_gelu=quick_gelu)
+        self.tower = SharedTower(tower)
+        self.settings, self.own_protocol = settings, own_protocol
+        self.common = None if own_protocol else make_protocol(_plain_pixels(), tower.card.protocol, settings)
+        self._predictors: dict[str, Predictor] = {}
+        self._refused: dict[str, str] = {}
+
+    def compare(self, image: Any, progress=None) -> Comparison:
+        """All methods on one picture (path, URL, PIL, RGB numpy array, tensor).
+
+        Times are from the pixels to the label map: words are encoded and extractors built before.  ``progress(method)``
+        is called before each method.
+
+        Raises:
+            ImageError: not a readable picture.
+            ValueError: no method could take part.
+        """
+        loaded = image if isinstance(image, LoadedImage) else load_image(image)
+        tower, failed, measured = self.tower.clear(), {}, []
+        how = PeakMemory(tower.device).how
+        self._warm_up()
+        for name, config in self.configs.items():
+            if progress is not None:
+                progress(name)
+            try:
+                predictor = self._predictor(name, config)
+                tower.reader = name
+                with PeakMemory(tower.device) as peak:
+                    begin = now(tower.device)
+                    result = predictor.set_image(loaded).predict()
+                    seconds = now(tower.device) - begin
+            except MENDABLE as error:
+                failed[name] = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+                continue
+            finally:
+                if name in self._predictors:
+                    self._predictors[name]._encoded = None  # kept features of all methods at once would be too much
+            measured.append((name, result, seconds, peak.bytes))
+        works = tower.works
+        tower.clear()
+        if not measured:
+            reasons = {why: ", ".join(name for name in failed if failed[name] == why) for why in failed.values()}
+            raise ValueError(
+                "none of the methods could take part. " + " ".join(f"{who}: {why}" for why, who in reasons.items())
+            )
+        finished = {name for name, *_ in measured}
+        common = [work for work in works if len(work.readers & finished) > 1]
+        entries = []
+        for name, result, seconds, memory in measured:
+            seconds -= sum(work.seconds for work in works if work.reader == name)  # what is left was never shared
+            seconds += sum(work.seconds for work in works if work.readers & finished == {name})
+            shared = sum(work.seconds for work in common if name in work.readers)
+            entries.append(Entry(name, result, max(0.0, seconds), shared, memory))
+        share, majority, pairwise = agreement([entry.result.labels for entry in entries])
+        common_settings = None if self.common is None else {key: getattr(self.common, key) for key in PIXELS}
+        return Comparison(
+            loaded.array,
+            self.vocabulary,
+            tuple(entries),
+            failed,
+            sum(work.seconds for work in common),
+            share,
+            majority,
+            pairwise,
+            common_settings,
+            f"{tower.card.name} ({tower.card.hash})",
+            str(tower.device),
+            how,
+        )
+
+    def _predictor(self, name: str, config: dict) -> Predictor:
+        """The method's predictor with its words encoded, built once.
+
+        Raises:
+            ValueError: why it cannot be built, the same at every call.
+        """
+        if name in self._refused:
+            raise ValueError(self._refused[name])
+        if name not in self._predictors:
+            published = DENSE.get(config["type"]).protocol
+            layers = () if self.own_protocol else (_plain_pixels(), self.tower.card.protocol)
+            try:
+                protocol = make_protocol(published, *layers, self.settings)
+                predictor = Predictor(Pipeline(self.tower, config, protocol), name)
+                self._predictors[name] = predictor.set_classes(self.vocabulary)
+            except MENDABLE as error:
+                self._refused[name] = str(error.args[0] if isinstance(error, KeyError) else error)
+                raise
+        return self._predictors[name]
+
+    @torch.inference_mode()
+    def _warm_up(self):
+        """A picture of one size of the weights, so that the first method is not charged for what happens only once."""
+        tower = self.tower.tower
+        tower(torch.zeros(1, 3, tower.image_size, tower.image_size, device=tower.device, dtype=tower.dtype))
+
+
+def compare(image: Any, classes: Any, methods: str | Sequence[str | dict] = "all", weights=None, **options):
+    """All methods on one picture: a ``Comparison``.  Arguments and errors are those of ``Comparer``.
+
+    For several pictures keep a ``Comparer``: it loads the weights and encodes the words once.
+    """
+    return Comparer(classes, methods, weights, **options).compare(image)
+
+
+def agreement(labels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How far M label maps (H, W) of integers agree.
+
+    Returns:
+        share (H, W) float32 of the maps that hold the commonest label of a pixel, in [1/M, 1]; that label (H, W), of
+        equally common ones the smallest; (M, M) float64 share of the pixels on which two maps are equal.
+
+    Raises:
+        ValueError: no map, or maps of different shapes.
+    """
+    maps = [np.asarray(one) for one in labels]
+    if not maps or any(one.shape != maps[0].shape or one.ndim != 2 or one.size == 0 for one in maps):
+        shapes = ", ".join(str(one.shape) for one in maps) or "none"
+        raise ValueError(f"agreement needs at least one label map (H, W), all of one shape; got {shapes}.")
+    pairwise = np.eye(len(maps))
+    majority, most = maps[0].copy(), np.zeros(maps[0].shape, dtype=np.uint16)
+    for i, one in enumerate(maps):
+        votes = np.zeros(one.shape, dtype=np.uint16)
+        for j, other in enumerate(maps):
+            same = one == other
+            votes += same
+            pairwise[i, j] = same.mean()
+        better = (votes > most) | ((votes == most) & (one < majority))
+        majority[better], most[better] = one[better], votes[better]
+    return most.astype(np.float32) / np.float32(len(maps)), majority, pairwise
+
+
+def _configs(methods: str | Sequence[str | dict]) -> dict[str, dict]:
+    """Extractor configs by the name shown; a config is shown with its options."""
+    if isinstance(methods, str):
+        methods = list_methods(ready=True) if methods.lower() == "all" else methods.split(",")
+    configs = {}
+    for method in methods:
+        config = dense_config(method.strip() if isinstance(method, str) else method)
+        options = "".join(f" {key}={value}" for key, value in config.items() if key != "type")
+        configs.setdefault(f"{str(config['type']).lower()}{options}", config)
+    if not configs:
+        raise ValueError(f"no method to compare: say all, or some of {', '.join(list_methods())}.")
+    return configs
+
+
+def _plain_pixels() -> dict[str, Any]:
+    plain = Protocol()
+    return {name: getattr(plain, name) for name in PIXELS}

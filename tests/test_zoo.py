@@ -1,0 +1,192 @@
+"""The zoo: configs build, metafiles say what is true of them, pages are up to date."""
+
+import copy
+import importlib.util
+import json
+
+import pytest
+import torch
+import yaml
+
+from ovseg.engine.benchmarks import benchmarks, changed, set_benchmark, split_row
+from ovseg.engine.config import load_config
+from ovseg.predict.pipeline import make_protocol
+from ovseg.registry import DENSE, REFINERS, SCORERS, check_components, names
+from tests.conftest import ROOT
+
+CONFIGS = sorted(p for p in (ROOT / "configs").glob("*/*_*.py") if p.parent.name not in ("_base_", "tiny_clip"))
+METAFILES = sorted((ROOT / "configs").glob("*/metafile.yml"))
+
+
+def read(path):
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def models():
+    return [(path, model) for path in METAFILES for model in read(path)["Models"]]
+
+
+def buildable(dense: dict) -> dict:
+    """The config of an extractor with stand-ins for what would have to be downloaded."""
+    dense = dict(dense)
+    if dense["type"] == "CLIPDINOiser":
+        from ovseg.dense.clip_dinoiser import Correlations
+
+        dense.pop("checkpoint")
+        dense["correlations"] = Correlations(768)
+    if dense.get("proxy", {}).get("type") == "TimmProxy":
+        dense["proxy"] = dict(type="TowerProxy")
+    return dense
+
+
+@pytest.fixture(scope="module")
+def pages():
+    spec = importlib.util.spec_from_file_location("methods_pages", ROOT / "tools/docs/methods.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_and_every_row_builds(path):
+    assert path.name.startswith(path.parent.name)
+    read_once = load_config(path)
+    assert set(read_once.benchmarks) <= set(benchmarks())
+    for name in (*read_once.benchmarks, "scenes_seen_v20"):
+        cfg = set_benchmark(copy.deepcopy(read_once), name, "out")
+        check_components(cfg, cfg.default_scope)
+        dense = DENSE.build(buildable(cfg.model.dense))
+        scorer = cfg.model.get("scorer") or dense.scorer
+        if scorer:
+            SCORERS.build(dict(scorer))
+        protocol = make_protocol(dense.protocol, dict(cfg.model.published), dict(cfg.model.protocol))
+        for refiner in protocol.refine:
+            REFINERS.build(dict(type=refiner) if isinstance(refiner, str) else dict(refiner))
+
+
+def test_a_row_may_change_the_extractor_and_the_scorer():
+    folder = ROOT / "configs"
+    cfg = set_benchmark(load_config(folder / "resclip/resclip_vitb16_openai.py"), "voc21", "out")
+    assert cfg.model.published == dict(threshold=0.1, window=None)
+    assert cfg.model.dense == dict(type="ResCLIP", residual=(2.0, 0.3), feedback=(2.2, 0.7))
+    assert cfg.model.scorer == dict(type="FeedbackScore", threshold=0.5)
+    other = set_benchmark(load_config(folder / "resclip/resclip_vitb16_openai.py"), "camvid_mini", "out")
+    assert other.model.dense == dict(type="ResCLIP") and "scorer" not in other.model
+    large = set_benchmark(load_config(folder / "cliptrase/cliptrase_vitb16_openai_336.py"), "voc20", "out")
+    assert large.model.scorer.type == "WholeImageScore" and large.model.protocol.short_side == 336
+    for name, background in (("voc21", True), ("coco_object", True), ("context60", False)):
+        cfg = set_benchmark(load_config(folder / "clip_dinoiser/clip_dinoiser_vitb16_laion.py"), name, "out")
+        assert cfg.model.get("scorer", {}).get("background", False) == background
+
+
+def test_changes_are_merged_unless_the_type_is_another():
+    assert split_row(dict(threshold=0.1, dense=dict(a=1))) == (dict(threshold=0.1), dict(dense=dict(a=1)))
+    assert changed(dict(type="A", x=1, y=2), dict(y=3)) == dict(type="A", x=1, y=3)
+    assert changed(dict(type="A", x=1), dict(type="B", y=3)) == dict(type="B", y=3)
+    assert changed(None, dict(type="B")) == dict(type="B")
+
+
+def test_a_change_needs_to_know_of_what(tmp_path):
+    path = tmp_path / "child.py"
+    path.write_text(
+        f"_base_ = '{ROOT / 'configs/sclip/sclip_tiny.py'}'\nbenchmarks = dict(voc20=dict(scorer=dict(scale=3)))\n"
+    )
+    with pytest.raises(ValueError, match=r"benchmarks\.voc20\.scorer.*names no scorer"):
+        set_benchmark(load_config(path), "voc20", "out")
+
+
+def test_a_changed_row_reaches_the_pipeline():
+    from ovseg.registry import MODELS
+
+    cfg = load_config(ROOT / "configs/resclip/resclip_tiny.py")
+    cfg.model.vocabulary = None
+    set_benchmark(cfg, "ade150", "out")
+    cfg.model.vocabulary = ["cat", "sky"]
+    pipeline = MODELS.build(cfg.model).pipeline
+    assert pipeline.dense.residual == (2.0, 0.3) and pipeline.scorer.threshold == 0.25
+    assert pipeline.protocol.short_side == 128  # the weights' own settings come last
+
+
+def test_the_index_lists_every_metafile_and_these_every_config():
+    imported = read(ROOT / "model-index.yml")["Import"]
+    assert imported == [str(path.relative_to(ROOT)) for path in METAFILES]
+    listed = [model["Config"] for _, model in models()]
+    assert sorted(listed) == [str(path.relative_to(ROOT)) for path in CONFIGS]
+    assert {path.parent for path in METAFILES} == {path.parent for path in CONFIGS}
+
+
+def test_every_method_is_in_the_zoo():
+    named = [read(path)["Collections"][0]["Metadata"]["Method"] for path in METAFILES]
+    published = [name.lower() for name in names(DENSE) if DENSE.get(name).paper != "ours"]
+    assert sorted(named) == sorted(published)
+
+
+@pytest.mark.parametrize("path", METAFILES, ids=lambda p: p.parent.name)
+def test_metafiles_tell_paper_protocol_source_and_licence(path):
+    meta, protocols = read(path), read(ROOT / "docs/methods/protocols.yml")
+    collection = meta["Collections"][0]
+    assert collection["Paper"]["Title"] and collection["Paper"]["URL"].startswith("https://")
+    assert (ROOT / collection["README"]).is_file() and (ROOT / collection["Code"]["File"]).is_file()
+    for model in meta["Models"]:
+        assert model["In Collection"] == collection["Name"]
+        cfg = load_config(ROOT / model["Config"])
+        assert model["Name"] == (ROOT / model["Config"]).stem
+        dense = DENSE.get(cfg.model.dense.type)
+        assert dense.__module__.replace(".", "/") + ".py" == collection["Code"]["File"]
+        tower = "ovseg-tiny-scenes" if cfg.model.weights == "tiny" else cfg.model.weights
+        assert model["Weights"][0]["Name"] == tower
+        assert all(weights["Licence"] and weights["Source"] for weights in model["Weights"])
+        seen = set()
+        for entry in model["Results"]:
+            assert entry["Protocol"] in protocols and entry["Table"] and entry["Dataset"]
+            assert all(0 <= value <= 100 for value in entry["Metrics"].values()) and "mIoU" in entry["Metrics"]
+            assert entry["Source"] in ("paper", "measured")
+            if entry["Source"] == "measured":
+                assert entry["Command"].startswith("python tools/") and (ROOT / entry["Table"]).is_file()
+            key = entry["Dataset"], entry["Table"], entry["Protocol"]
+            assert key not in seen
+            seen.add(key)
+
+
+def test_pages_are_up_to_date(pages):
+    found = pages.stale(pages.texts())
+    assert not found, f"{', '.join(found)}: run python tools/docs/methods.py --text"
+    assert set(read(ROOT / "docs/methods/differences.yml")) == {path.parent.name for path in METAFILES}
+
+
+def test_pictures_are_there_and_small(pages):
+    for path in METAFILES:
+        if read(path)["Collections"][0]["Metadata"]["Picture"]:
+            picture = ROOT / "docs/images/methods" / f"{path.parent.name}.png"
+            assert 0 < picture.stat().st_size < pages.PICTURE_BYTES
+
+
+def test_only_tables_of_the_present_weights_are_read(pages, tmp_path):
+    seen = {"v20": {"sclip": {"mIoU": 12.346}, "chance per patch": {"mIoU": 1}}}
+    scenes = {"scenes": 7, "weights": "w (abc)", "segmentation": {"seen": seen, "unseen": {}}}
+    (tmp_path / "tiny_clip.json").write_text(json.dumps(scenes))
+    (tmp_path / "test_tiny.json").write_text('{"rows": [{"config": "gem_tiny", "benchmark": "coco_mini", "mIoU": 1}]}')
+    found = pages.measured(tmp_path, "abc")
+    assert found["sclip_tiny"][0]["Metrics"] == {"mIoU": 12.35}
+    assert "--scenes 7" in found["sclip_tiny"][0]["Command"]
+    assert found["gem_tiny"][0]["Command"] == ("python tools/test.py configs/gem/gem_tiny.py --benchmark coco_mini")
+    assert "sclip_tiny" not in pages.measured(tmp_path, "other")
+    meta = {"Models": [{"Name": "gem_tiny", "Results": [{"Source": "paper"}, {"Source": "measured"}]}]}
+    kept = pages.with_measured(meta, {})["Models"][0]["Results"]
+    assert kept == [{"Source": "paper"}]
+    assert len(pages.with_measured(meta, found)["Models"][0]["Results"]) == 2
+
+
+def test_speed_benchmark_measures_ratios():
+    spec = importlib.util.spec_from_file_location("methods_speed", ROOT / "tools/benchmarks/methods.py")
+    speed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(speed)
+    from ovseg.testing.toys import toy_tower
+
+    tower = toy_tower("vit")
+    work = speed.workloads(tower, 64, only=["sclip", "cliptrase", "clip_dinoiser"])
+    assert list(work) == ["tower", "sclip", "cliptrase", "cliptrase with ClusterVote", "clip_dinoiser"]
+    rows = speed.measure(work, runs=2, warmup=1)
+    assert rows["tower"]["time ratio"] == 1.0
+    assert all(row["time ms"] > 0 and row["time ratio"] > 0 for row in rows.values())
+    assert torch.get_num_threads() == 1

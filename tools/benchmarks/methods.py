@@ -1,0 +1,184 @@
+"""What each method costs over the bare tower: time and memory as ratios, measured in the same run.
+
+    python tools/benchmarks/methods.py --out docs/tables             # ViT-B/16 with random weights, 224 and 336 px
+    python tools/benchmarks/methods.py --sizes 224 --runs 2 --methods sclip gem      # a short look
+
+The bare tower is one pass through all blocks to the image embedding.  Every run of a method comes right after one of
+the tower, the methods take turns, and the ratio is the median of these pairs: a busy machine slows both alike.
+Memory is the highest sum of what torch holds at a time on the CPU above the start of a pass, counted by its profiler;
+what scikit-learn and SciPy take for the clusters is not in it.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from rich.progress import track
+from torch.profiler import ProfilerActivity, profile
+
+from ovseg.compat.checkpoint import atomic_write
+from ovseg.dense.clip_dinoiser import Correlations
+from ovseg.refine import ClusterVote, Picture
+from ovseg.registry import DENSE, names
+from ovseg.score import FeedbackScore
+from ovseg.towers import Preprocess, Tower, TowerCard
+from ovseg.towers.build import make_tower
+
+TARGETS = dict.fromkeys(["vanilla", "maskclip", "sclip", "clearclip", "naclip"], 1.05) | {
+    "cliptrase": 1.15,
+    "cliptrase with ClusterVote": 1.3,
+    "gem": 1.6,
+    "clip_prs": 1.3,
+}
+WORDS = 20
+
+
+def random_tower(seed: int = 0) -> Tower:
+    """The shape of ViT-B/16 with random weights; its text tower is a stub."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        vision = CLIPVisionCfg(layers=12, width=768, patch_size=16, image_size=224)
+        clip = CLIP(512, vision, CLIPTextCfg(context_length=77, width=64, heads=1, layers=1)).eval()
+    return make_tower(clip.visual, clip, Preprocess(), TowerCard("ViT-B-16, random weights"))
+
+
+def workloads(tower: Tower, side: int, only: list[str] | None = None) -> dict[str, Callable]:
+    """Name → one pass over a random picture of ``side`` × ``side`` pixels, the bare tower first.
+
+    Args:
+        tower: image tower.
+        side: pixels.
+        only: methods by their folder in configs/; all unless given.
+
+    Raises:
+        ValueError: an unknown method.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(1, 3, side, side, generator=generator)
+    labels = torch.randint(WORDS, (side, side), generator=generator)
+    state = tower.start(images)
+    width, depth = state.x.shape[2], len(tower.blocks)
+    text = torch.nn.functional.normalize(torch.randn(WORDS, tower(images)[0].shape[1], generator=generator), dim=1)
+    options = {"CLIPDINOiser": {"correlations": Correlations(width).eval()}}
+    by_folder = {"clip_dinoiser" if n == "CLIPDINOiser" else n.lower(): n for n in names(DENSE)}
+    unknown = sorted(set(only or ()) - set(by_folder))
+    if unknown:
+        raise ValueError(f"unknown method(s) {', '.join(unknown)}: expected some of {', '.join(by_folder)}.")
+
+    def bare():
+        return tower.project(tower.advance(tower.start(images), depth).x[:, :1])
+
+    work: dict[str, Callable] = {"tower": bare}
+    for folder in only or by_folder:
+        kind = by_folder[folder]
+        dense = DENSE.build({"type": kind, **options.get(kind, {})}).eval()
+        work[folder] = lambda dense=dense: dense(tower, images)
+        if folder == "cliptrase":
+            refiner = ClusterVote(1.1, 7) if side > 224 else ClusterVote(0.7, 3)
+            work["cliptrase with ClusterVote"] = lambda dense=dense, refiner=refiner: refiner.relabel(
+                labels, Picture([dense(tower, images)], [(0, 0, side, side)], (side, side), None, None)
+            )
+        if folder == "resclip":
+            scorer = FeedbackScore()
+            work["resclip with FeedbackScore"] = lambda dense=dense, scorer=scorer: scorer(dense(tower, images), text)
+    return work
+
+
+def timed(run: Callable) -> float:
+    """Milliseconds."""
+    start = time.perf_counter()
+    run()
+    return 1000 * (time.perf_counter() - start)
+
+
+def peak_memory(run: Callable) -> float:
+    """MiB that torch held on the CPU at most, above the start of ``run``."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        kept = run()
+    del kept
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    changes = [(e["ts"], e["args"]["Bytes"]) for e in events if e.get("name") == "[memory]"]
+    held = peak = 0
+    for _, change in sorted(changes, key=lambda item: item[0]):
+        held += change
+        peak = max(peak, held)
+    return peak / 2**20
+
+
+@torch.inference_mode()
+def measure(work: dict[str, Callable], runs: int, warmup: int = 2) -> dict[str, dict[str, float]]:
+    """Name → median milliseconds, MiB, and both as ratios over ``work["tower"]``."""
+    bare = work["tower"]
+    times = {name: [] for name in work}
+    ratios = {name: [] for name in work}
+    for run in range(-warmup, runs):
+        for name, one in work.items():
+            before = timed(bare)
+            spent = before if name == "tower" else timed(one)
+            if run >= 0:
+                times[name].append(spent)
+                ratios[name].append(spent / before)
+    memory = {name: peak_memory(one) for name, one in work.items()}
+    return {
+        name: {
+            "time ms": statistics.median(times[name]),
+            "time ratio": statistics.median(ratios[name]),
+            "memory MiB": memory[name],
+            "memory ratio": memory[name] / memory["tower"],
+        }
+        for name in work
+    }
+
+
+def markdown(report: dict) -> str:
+    sizes = report["sizes"]
+    first = (
+        f"{report['tower']}, {report['threads']} thread(s), {report['runs']} pairs of runs, torch {report['torch']}."
+    )
+    header = [f"{size} px: time, ×" for size in sizes] + [f"{size} px: memory, ×" for size in sizes]
+    lines = [first, "", "| | " + " | ".join([*header, "target, time"]) + " |", "|---|" + "---|" * (len(header) + 1)]
+    for name in next(iter(sizes.values())):
+        cells = [f"{rows[name]['time ratio']:.2f} ({rows[name]['time ms']:.0f} ms)" for rows in sizes.values()]
+        cells += [f"{rows[name]['memory ratio']:.2f} ({rows[name]['memory MiB']:.0f} MiB)" for rows in sizes.values()]
+        target = TARGETS.get(name)
+        over = target and any(rows[name]["time ratio"] > target for rows in sizes.values())
+        cells.append(f"≤ {target}{', missed' if over else ''}" if target else "")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 336], metavar="PX")
+    parser.add_argument("--runs", type=int, default=15, help="pairs of runs per method")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these, by their folders in configs/")
+    parser.add_argument("--out", type=Path, help="folder for methods_speed.md and .json; only printed unless given")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    tower = random_tower()
+    report = {"tower": tower.card.name, "threads": args.threads, "runs": args.runs, "torch": torch.__version__}
+    report["sizes"] = {}
+    for size in track(args.sizes, "sizes"):
+        with torch.inference_mode():
+            work = workloads(tower, size, args.methods)
+        report["sizes"][str(size)] = measure(work, args.runs)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name, text in (("json", json.dumps(report, indent=1) + "\n"), ("md", markdown(report))):
+            with atomic_write(args.out / f"methods_speed.{name}") as path:
+                Path(path).write_text(text, encoding="utf-8")
+    print(markdown(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""The pages of the methods, docs/methods/*.md, from their files, configs, metafiles and measured tables.
+
+    python tools/docs/methods.py            # write pages, pictures and the measured part of the metafiles
+    python tools/docs/methods.py --text     # the same without pictures
+    python tools/docs/methods.py --check    # write nothing; exit code 1 if a text file is not up to date
+
+By hand are ``configs/<method>/metafile.yml`` (all but entries with ``Source: measured``), and in docs/methods
+``protocols.yml`` and ``differences.yml``.
+"""
+
+import argparse
+import ast
+import json
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = ["bus", "strawberry", "owl", "tree", "grass", "sky"]
+PICTURE_BYTES = 60_000
+QUOTES = "`table` names whose table was read: many are one paper quoting another. [Protocols](README.md#protocols)."
+STYLES = ("seen", "unseen")
+
+
+def read_yaml(path: Path):
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def dump(content) -> str:
+    """YAML as the metafiles are written."""
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+
+
+def metafiles() -> dict[str, dict]:
+    """Method (its folder in configs/) → metafile."""
+    return {path.parent.name: read_yaml(path) for path in sorted((ROOT / "configs").glob("*/metafile.yml"))}
+
+
+def registered_name(meta: dict) -> str:
+    """The name that ``ovseg.load`` takes."""
+    return meta["Collections"][0]["Metadata"]["Method"]
+
+
+def measured(tables: Path, weights: str) -> dict[str, list[dict]]:
+    """``<method>_tiny`` → entries for a metafile, from the tables that were made with the weights of this hash.
+
+    Args:
+        tables: folder with ``tiny_clip.json`` (tools/benchmarks/tiny_clip.py) and ``test_tiny.json`` (the
+            ``results.json`` of tools/test.py); either may be absent.
+        weights: hash of the embedded model; a table that names other weights is not read.
+    """
+    found: dict[str, list[dict]] = {}
+
+    def add(model: str, dataset: str, scores: dict, table: str, command: str):
+        scores = {name: round(float(value), 2) for name, value in scores.items() if name in ("mIoU", "aAcc")}
+        entry = {"Task": "Open-Vocabulary Semantic Segmentation", "Dataset": dataset, "Metrics": scores}
+        entry |= {"Protocol": "embedded", "Source": "measured", "Table": f"docs/tables/{table}", "Command": command}
+        found.setdefault(model, []).append(entry)
+
+    def current(name: str) -> dict | None:
+        path = tables / name
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return content if content and weights in content.get("weights", weights) else None
+
+    scenes = current("tiny_clip.json")
+    for styles in STYLES if scenes else ():
+        for candidates, rows in scenes["segmentation"][styles].items():
+            command = f"python tools/benchmarks/tiny_clip.py --scenes {scenes['scenes']} --out docs/tables"
+            for method, scores in rows.items():
+                add(f"{method}_tiny", f"scenes_{styles}_{candidates}", scores, "tiny_clip.json", command)
+    for row in (current("test_tiny.json") or {"rows": []})["rows"]:
+        config = f"configs/{row['config'].removesuffix('_tiny')}/{row['config']}.py"
+        command = f"python tools/test.py {config} --benchmark {row['benchmark']}"
+        add(row["config"], row["benchmark"], row, "test_tiny.json", command)
+    return found
+
+
+def with_measured(meta: dict, entries: dict[str, list[dict]]) -> dict:
+    """A metafile whose measured entries are those given; the published ones stay."""
+    models = []
+    for model in meta["Models"]:
+        published = [entry for entry in model.get("Results", []) if entry["Source"] != "measured"]
+        models.append({**model, "Results": published + entries.get(model["Name"], [])})
+    return {**meta, "Models": models}
+
+
+def table(header: list[str], rows: list[list]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
+
+
+def results_table(models: list[dict], source: str) -> str:
+    """mIoU of one source, a row per config, table and protocol, a column per dataset; empty if there is none."""
+    rows: dict[tuple, dict] = {}
+    datasets: dict[str, None] = {}
+    for model in models:
+        for entry in model["Results"]:
+            if entry["Source"] == source:
+                key = model["Name"], entry["Table"], entry["Protocol"]
+                rows.setdefault(key, {})[entry["Dataset"]] = entry["Metrics"]["mIoU"]
+                datasets[entry["Dataset"]] = None
+    cells = [[f"`{name}`", whose, how, *(row.get(d, "") for d in datasets)] for (name, whose, how), row in rows.items()]
+    return table(["config", "table", "protocol", *datasets], cells) if cells else ""
+
+
+def settings(config: Path) -> str:
+    """The method's own protocol and the changes per benchmark."""
+    from ovseg.engine.benchmarks import split_row
+    from ovseg.engine.config import load_config
+    from ovseg.registry import DENSE
+
+    def words(values: dict) -> str:
+        return ", ".join(f"`{name}={_plain(value)}`" for name, value in values.items()) or "as above"
+
+    cfg = load_config(config)
+    own = DENSE.get(cfg.model.dense.type).protocol | cfg.model.protocol
+    text = f"Settings: {words(own)}."
+    rows = []
+    for name, row in cfg.benchmarks.items():
+        protocol, changes = split_row(row)
+        rows.append([name, words(protocol | {f"{part}.{k}": v for part, c in changes.items() for k, v in c.items()})])
+    return text + ("\n\n" + table(["benchmark", "published changes"], rows) if rows else "")
+
+
+def _plain(value):
+    """A config value as people write it."""
+    if isinstance(value, dict):
+        return "dict(" + ", ".join(f"{k}={_plain(v)}" for k, v in value.items()) + ")"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(str(_plain(v)) for v in value) + "]"
+    return f'"{value}"' if isinstance(value, str) else value
+
+
+def page(name: str, meta: dict, differences: list[dict]) -> str:
+    """The page of one method, Markdown."""
+    collection, models = meta["Collections"][0], meta["Models"]
+    paper, code, method = collection["Paper"], collection["Code"], registered_name(meta)
+    equation = ast.get_docstring(ast.parse((ROOT / code["File"]).read_text(encoding="utf-8")))
+    links = [f"[paper]({paper['URL']})", f"[`{code['File']}`](../../{code['File']})"]
+    links += [f"[reference code]({code['Reference']})"] if "Reference" in code else []
+    if collection["Metadata"]["Picture"]:
+        shown = (
+            f"![{collection['Name']} on demo/scene.png](../images/methods/{name}.png)\n\nWith the embedded demo model."
+        )
+        usage = f'ovseg predict demo/scene.png -c "{", ".join(WORDS)}" -m {method}\n'
+    else:
+        shown, usage = "No picture: the trained convolutions fit no embedded model.", ""
+    weights = [
+        [f"[`{m['Name']}`](../../{m['Config']})", m["Metadata"]["Backbone"]]
+        + ["<br>".join(f"[{w['Name']}]({_link(w['Source'])}), {w['Licence']}" for w in m["Weights"])]
+        for m in models
+    ]
+    published, ours = results_table(models, "paper"), results_table(models, "measured")
+    commands = dict.fromkeys(e["Command"] for m in models for e in m["Results"] if e["Source"] == "measured")
+    listed = "\n".join(f"* {d['Difference']} {_switch(d)}" for d in differences)
+    parts = [
+        f"# {collection['Name']}",
+        "<!-- Made by tools/docs/methods.py; do not edit. -->",
+        f"{paper['Title']} ({paper['Venue']}). " + " · ".join(links),
+        shown,
+        f"## Equation\n\n```text\n{equation}\n```",
+        f"## Use\n\n```bash\n{usage}python tools/test.py {models[0]['Config']} --benchmark voc20\n```",
+        table(["config", "backbone", "weights, licence"], weights),
+        settings(ROOT / models[0]["Config"]),
+        "## Published mIoU (paper)\n\n" + (published and f"{QUOTES}\n\n{published}" or "None on these benchmarks."),
+        "## Measured by us\n\n"
+        + (f"{ours}\n\n```bash\n" + "\n".join(commands) + "\n```" if ours else "Not yet measured."),
+        f"## Differences from the reference\n\n{listed or 'None known.'}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _switch(difference: dict) -> str:
+    return f"*Switch:* {difference['Switch']}" if "Switch" in difference else "*No switch.*"
+
+
+def _link(source: str) -> str:
+    return source if source.startswith("http") else f"../../{source}"
+
+
+def index(metas: dict[str, dict], protocols: dict[str, str]) -> str:
+    """docs/methods/README.md."""
+    rows = []
+    for name, meta in metas.items():
+        collection = meta["Collections"][0]
+        rows.append(
+            [f"[{collection['Name']}]({name}.md)", collection["Paper"]["Venue"], collection["Metadata"]["Idea"]]
+            + [f"`{registered_name(meta)}`", f"[`{name}/`](../../configs/{name})"]
+        )
+    glossary = table(["protocol", "meaning"], [[f"`{key}`", text] for key, text in protocols.items()])
+    return (
+        "# Methods\n\n<!-- Made by tools/docs/methods.py; do not edit. -->\n\n"
+        + table(["method", "venue", "idea", "`ovseg.load` name", "configs"], rows)
+        + "\n\n## Protocols\n\nA number without its protocol means nothing; every table names one of these.\n\n"
+        + glossary
+        + "\n"
+    )
+
+
+def texts() -> dict[Path, str]:
+    """Every generated text file and what it should hold."""
+    from ovseg.towers import load_tower
+
+    entries = measured(ROOT / "docs/tables", load_tower("tiny").card.hash)
+    metas = {name: with_measured(meta, entries) for name, meta in metafiles().items()}
+    folder = ROOT / "docs/methods"
+    differences = read_yaml(folder / "differences.yml")
+    files = {ROOT / "configs" / name / "metafile.yml": dump(meta) for name, meta in metas.items()}
+    files |= {folder / f"{name}.md": page(name, meta, differences.get(name, [])) for name, meta in metas.items()}
+    return files | {folder / "README.md": index(metas, read_yaml(folder / "protocols.yml"))}
+
+
+def picture(method: str, path: Path):
+    """``ovseg`` on demo/scene.png, saved with a palette small enough for ``PICTURE_BYTES``.
+
+    Raises:
+        ValueError: even 16 colours take more.
+    """
+    import ovseg
+    from ovseg.compat.checkpoint import atomic_write
+
+    shown = ovseg.load(method, classes=WORDS)(ROOT / "demo/scene.png").plot()
+    for colors in (256, 128, 64, 32, 16):
+        with atomic_write(path) as temporary:
+            shown.quantize(colors).save(temporary, "PNG", optimize=True)
+        if path.stat().st_size < PICTURE_BYTES:
+            return
+    raise ValueError(f"{path} takes {path.stat().st_size} bytes even with 16 colours; at most {PICTURE_BYTES}.")
+
+
+def stale(files: dict[Path, str]) -> list[str]:
+    """Those that do not hold what they should."""
+    return [
+        str(path.relative_to(ROOT))
+        for path, text in files.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare only")
+    parser.add_argument("--text", action="store_true", help="no pictures")
+    args = parser.parse_args(argv)
+    files = texts()
+    old = stale(files)
+    if args.check:
+        if old:
+            print(f"not up to date: {', '.join(old)}. Run python tools/docs/methods.py --text", file=sys.stderr)
+        return int(bool(old))
+    for path in (ROOT / name for name in old):
+        path.write_text(files[path], encoding="utf-8")
+    if not args.text:
+        folder = ROOT / "docs/images/methods"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, meta in metafiles().items():
+            if meta["Collections"][0]["Metadata"]["Picture"]:
+                picture(registered_name(meta), folder / f"{name}.png")
+    print(f"{len(old)} of {len(files)} text files written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
