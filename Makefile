@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
 SCENE_WORDS := bus, strawberry, owl, tree, grass, sky
+METHOD := -m ensemble --refine pamr
 PHOTO_WORDS := horse, person, sand, sea, sky
 
 .PHONY: help demo test lint clean
@@ -15,8 +16,8 @@ help:
 	@echo "make clean  remove results, caches and builds (not $(VENV))"
 
 demo: $(VENV)/.installed
-	$(BIN)/ovseg predict demo/scene.png -c "$(SCENE_WORDS)" --out $(OUT)
-	$(BIN)/ovseg predict demo/photo.jpg -c "$(PHOTO_WORDS)" --out $(OUT)
+	$(BIN)/ovseg predict demo/scene.png $(METHOD) -c "$(SCENE_WORDS)" --out $(OUT)
+	$(BIN)/ovseg predict demo/photo.jpg $(METHOD) -c "$(PHOTO_WORDS)" --out $(OUT)
 	@echo "The results are in $(CURDIR)/$(OUT): overlays with legend, label PNGs, JSON with masks."
 
 test: lint
