@@ -258,6 +258,7 @@ def _close(word, options):
 TOWERS = Registry("tower", locations=["ovseg.towers"])
 DENSE = Registry("dense extractor", locations=["ovseg.dense"])
 PROXIES = Registry("proxy", locations=["ovseg.dense"])
+MASKS = Registry("mask source", locations=["ovseg.regions"])
 SCORERS = Registry("scorer", locations=["ovseg.score"])
 REFINERS = Registry("refiner", locations=["ovseg.refine"])
 
@@ -282,4 +283,4 @@ HOOKS = CHILDREN["HOOKS"]
 MODEL_WRAPPERS = CHILDREN["MODEL_WRAPPERS"]
 OPTIM_WRAPPER_CONSTRUCTORS = CHILDREN["OPTIM_WRAPPER_CONSTRUCTORS"]
 
-ALL = (TOWERS, DENSE, PROXIES, SCORERS, REFINERS, *CHILDREN.values())
+ALL = (TOWERS, DENSE, PROXIES, MASKS, SCORERS, REFINERS, *CHILDREN.values())

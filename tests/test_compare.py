@@ -7,7 +7,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from PIL import Image
 
 from ovseg import cli
@@ -19,6 +18,8 @@ from ovseg.apis.methods import dense_config
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
 from ovseg.towers.shared import SharedTower
+
+from .conftest import ROOT
 
 READY = list_methods(ready=True)
 WORDS = ["bus", "strawberry", "owl", "tree", "grass", "sky"]

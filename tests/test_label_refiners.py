@@ -96,7 +96,7 @@ def test_crf_equation():
     rng = np.random.default_rng(0)
     unary, image = rng.normal(0, 1, (3, 7, 9)), rng.normal(0, 0.3, (3, 7, 9))
     crf = MeanFieldCRF(3, 2, 6.0, 2.0, 5.0, 0.4, 2.0)
-    stage = Picture([], [], (7, 9), torch.from_numpy(image), lambda classes: torch.from_numpy(unary)[classes])
+    stage = Picture([], [], (7, 9), torch.from_numpy(image), None, lambda classes: torch.from_numpy(unary)[classes])
     ours = crf.relabel(torch.from_numpy(unary.argmax(0)), stage)
     assert np.array_equal(ours.numpy(), crf_in_numpy(unary, image, 3, 2, 6.0, 2.0, 5.0, 0.4, 2.0))
 
@@ -104,7 +104,7 @@ def test_crf_equation():
 def test_crf_removes_a_speck():
     labels, logits = torch.zeros(9, 9, dtype=torch.long), torch.zeros(2, 9, 9)
     labels[4, 4], logits[0], logits[1, 4, 4] = 1, 1.0, 1.5
-    stage = Picture([], [], (9, 9), torch.zeros(3, 9, 9), lambda classes: logits[classes])
+    stage = Picture([], [], (9, 9), torch.zeros(3, 9, 9), None, lambda classes: logits[classes])
     assert (MeanFieldCRF().relabel(labels, stage) == 0).all()
 
 
@@ -127,3 +127,14 @@ def test_guided_filter_follows_a_step():
 def test_bad_options(make):
     with pytest.raises(ValueError):
         make()
+
+
+def test_mask_vote(vit, picture):
+    halves = np.zeros(picture.shape[:2], int)
+    halves[:, 65:], halves[:10] = 1, -1
+    load = dict(tower=vit, short_side=64, templates="name", classes="cat, dog, sofa")
+    plain = ovseg.load("naclip", refine=[], **load)(picture).labels
+    voted = ovseg.load("naclip", refine=[dict(type="MaskVote", masks=lambda image: halves)], **load)(picture).labels
+    assert np.array_equal(voted[:10], plain[:10]) and all(len(np.unique(voted[halves == i])) == 1 for i in (0, 1))
+    with pytest.raises(ValueError, match="own size"):
+        ovseg.load("naclip", refine=[dict(type="MaskVote", masks=lambda image: halves[1:])], **load)(picture)

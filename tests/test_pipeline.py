@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ovseg.dense.windows import windows
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
-from ovseg.predict.windows import resize, target_size, windows
+from ovseg.predict.resize import resize, target_size
 from ovseg.refine import PAMR
 from ovseg.score import DenoisedScore
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ovseg.dense import decompose
 from ovseg.predict.draw import draw_grid
 from ovseg.predict.images import LoadedImage, iter_sources, load_image
-from ovseg.predict.windows import resize
+from ovseg.predict.resize import resize
 from ovseg.text.vocabulary import Vocabulary
 
 from .predictor import load

@@ -4,6 +4,7 @@ from .base import DenseExtractor
 from .clearclip import ClearCLIP
 from .clip_dinoiser import CLIPDINOiser
 from .cliptrase import CLIPtrase
+from .corrclip import CorrCLIP
 from .decomposition import ClipPRS, Decomposition, decompose
 from .ensemble import Ensemble
 from .family import LastBlock
@@ -15,6 +16,7 @@ from .proxies import TimmProxy, TowerProxy
 from .proxyclip import ProxyCLIP
 from .resclip import ResCLIP
 from .sclip import SCLIP
+from .trident import Trident
 from .vanilla import Vanilla
 
 __all__ = [
@@ -25,7 +27,9 @@ __all__ = [
     "Decomposition",
     "DenseExtractor",
     "Ensemble",
+    "CorrCLIP",
     "ProxyCLIP",
+    "Trident",
     "ResCLIP",
     "TimmProxy",
     "TowerProxy",

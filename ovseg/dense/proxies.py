@@ -7,7 +7,6 @@ the last block; it returns features (B, C', h', w') whose grid covers the pictur
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from ovseg.compat.checkpoint import read_checkpoint
@@ -71,9 +70,7 @@ class TimmProxy(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, tower: Tower, images: Tensor, state: TokenState) -> Tensor:
-        std = torch.tensor(tower.preprocess.std, device=images.device).view(3, 1, 1)
-        mean = torch.tensor(tower.preprocess.mean, device=images.device).view(3, 1, 1)
-        features = self.model.forward_features(tower.normalise(images * std + mean, IMAGENET))
+        features = self.model.forward_features(tower.normalise(tower.denormalise(images), IMAGENET))
         if features.ndim == 4:
             return features
         patch = self.model.patch_embed.patch_size

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.registry import DENSE, PROXIES
-from ovseg.towers import Tower
+from ovseg.towers import TokenState, Tower
 
 from .base import DenseExtractor, to_grid
 from .features import DenseFeatures
@@ -46,11 +46,15 @@ class ProxyCLIP(DenseExtractor):
         self.proxy = PROXIES.build(dict(proxy)) if isinstance(proxy, dict) else proxy
         self.beta, self.gamma = beta, gamma
 
-    def weights(self, external: Tensor) -> Tensor:
-        """A (B, h'·w', h'·w') of external features (B, C', h', w')."""
+    def logits(self, external: Tensor) -> Tensor:
+        """M (B, h'·w', h'·w') of external features (B, C', h', w')."""
         unit = F.normalize(external.float().flatten(2), dim=1)
         cosine = unit.transpose(1, 2) @ unit
-        logits = self.gamma * (cosine - self.beta * cosine.mean((1, 2), keepdim=True))
+        return self.gamma * (cosine - self.beta * cosine.mean((1, 2), keepdim=True))
+
+    def weights(self, external: Tensor) -> Tensor:
+        """A (B, h'·w', h'·w') of external features (B, C', h', w')."""
+        logits = self.logits(external)
         own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
         return logits.masked_fill((logits < 0) & ~own, -torch.inf).softmax(-1)
 
@@ -69,12 +73,19 @@ class ProxyCLIP(DenseExtractor):
             raise ValueError(
                 f"external features are (B, C', h', w') with B = {len(images)} pictures, got {tuple(external.shape)}."
             )
-        block, grid = tower.blocks[-1], tuple(external.shape[2:])
+        z = self.mixed(tower, state, external, tuple(external.shape[2:]))
+        features = to_grid(tower.project(z.flatten(2).transpose(1, 2)), tuple(z.shape[2:]))
+        return DenseFeatures(features, tower.embedding(state.x, state.grid), padding)
+
+    def mixed(self, tower: Tower, state: TokenState, external: Tensor, grid: tuple[int, int]) -> Tensor:
+        """z = O(A v) (B, D, h', w') on a grid (h', w') that external features are brought to."""
+        if tuple(external.shape[2:]) != grid:
+            external = F.interpolate(external, grid, mode="bilinear", align_corners=False)
+        block = tower.blocks[-1]
         _, _, v = block.qkv(block.ln_1(state.x))
         batch, heads, _, d = v.shape
         v = v[:, :, 1:].transpose(2, 3).reshape(batch, heads * d, *state.grid)
         v = F.interpolate(v, grid, mode="bilinear", align_corners=False)
         mixed = self.weights(external).to(v.dtype) @ v.flatten(2).transpose(1, 2)
         mixed = mixed.unflatten(2, (heads, d)).transpose(1, 2)
-        features = to_grid(tower.project(block.out(mixed)), grid)
-        return DenseFeatures(features, tower.embedding(state.x, state.grid), padding)
+        return to_grid(block.out(mixed), grid)

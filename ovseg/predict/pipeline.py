@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.dense import DenseFeatures
+from ovseg.dense.windows import Box, windows
 from ovseg.refine import LabelRefiner, MapRefiner, Picture
 from ovseg.registry import DENSE, REFINERS, SCORERS
 from ovseg.score import CosineScore, RunningArgmax, class_chunks, resize_rows, source_rows
 from ovseg.towers import IMAGENET, Tower
 
 from .protocol import Protocol
-from .windows import Box, resize, windows
+from .resize import resize
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Encoded:
     resized  (H', W') of the resized picture
     size     (H, W) of the picture itself
     image    (3, H, W) normalised, for refiners that look at colours; None where there are none
+    pixels   the picture, for refiners that make masks of it; None where there are none
     """
 
     parts: list[DenseFeatures]
@@ -37,6 +39,7 @@ class Encoded:
     resized: tuple[int, int]
     size: tuple[int, int]
     image: Tensor | None
+    pixels: np.ndarray | None = None
 
 
 class ClassMaps:
@@ -130,7 +133,8 @@ class Pipeline(nn.Module):
             self.dense(tower, torch.stack(crops[i : i + protocol.window_batch]))
             for i in range(0, len(crops), protocol.window_batch)
         ]
-        return Encoded(parts, boxes, (height, width), image.shape[:2], self._for_refiners(image, pixels))
+        kept = image if any(isinstance(r, LabelRefiner) and r.sees_pixels for r in self.refiners) else None
+        return Encoded(parts, boxes, (height, width), image.shape[:2], self._for_refiners(image, pixels), kept)
 
     def _for_refiners(self, image: np.ndarray, resized: Tensor) -> Tensor | None:
         """The normalised picture (3, H, W) at its own size, where a refiner wants one."""
@@ -182,7 +186,7 @@ class Pipeline(nn.Module):
             parts = (self._logits(maps, slice(w[0], w[-1] + 1), rows, affinities) for w in words.values())
             return torch.stack([part.amax(0) for part in parts])
 
-        picture = Picture(encoded.parts, encoded.boxes, encoded.resized, encoded.image, logits)
+        picture = Picture(encoded.parts, encoded.boxes, encoded.resized, encoded.image, encoded.pixels, logits)
         for refiner in self.refiners:
             if isinstance(refiner, LabelRefiner):
                 labels = refiner.relabel(labels, picture)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor, nn
 
 
@@ -25,7 +26,8 @@ class Picture:
     parts    dense features of the windows (``DenseFeatures``), in batches
     boxes    the windows (top, left, bottom, right) in the resized picture
     resized  (H', W') of the resized picture
-    image    (3, H, W) normalised, of the picture's own size
+    image    (3, H, W) normalised, of the picture's own size; None where no refiner wants it
+    pixels   the picture itself, (H, W, 3) uint8 RGB; None where no refiner wants it
     logits   classes → their logits (C, H, W), scaled as for the soft-max (log-probabilities where scores are those)
     """
 
@@ -33,13 +35,18 @@ class Picture:
     boxes: list
     resized: tuple[int, int]
     image: Tensor | None
+    pixels: np.ndarray | None
     logits: Callable[[Sequence[int]], Tensor]
 
 
 class LabelRefiner(nn.Module):
-    """Label map → better label map, after the arg-max. ``sees_image``: wants ``Picture.image``."""
+    """Label map → better label map, after the arg-max.
+
+    ``sees_image`` and ``sees_pixels`` say what it wants of a ``Picture``.
+    """
 
     sees_image = False
+    sees_pixels = False
 
     def relabel(self, labels: Tensor, picture: Picture) -> Tensor:
         """Labels (H, W) int64 → labels (H, W) int64."""

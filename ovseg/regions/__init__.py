@@ -3,12 +3,15 @@
 from .box_search import FoundBox, box_objective, search_box
 from .heatmap import heat_map
 from .masked_tokens import MaskedTokens
+from .sources import SamMasks, Superpixels
 from .superpixels import SEGMENT_COUNTS, as_masks, superpixels
 
 __all__ = [
     "SEGMENT_COUNTS",
     "FoundBox",
     "MaskedTokens",
+    "SamMasks",
+    "Superpixels",
     "as_masks",
     "box_objective",
     "heat_map",

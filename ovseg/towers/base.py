@@ -124,6 +124,14 @@ class Tower(nn.Module, ABC):
         )
         return (images - mean) / std
 
+    def denormalise(self, images: Tensor) -> Tensor:
+        """The inverse of ``normalise`` with the weights' statistics: (B, 3, H, W) RGB, about [0, 1]."""
+        mean, std = (
+            torch.tensor(v, dtype=images.dtype, device=images.device).view(3, 1, 1)
+            for v in (self.preprocess.mean, self.preprocess.std)
+        )
+        return images * std + mean
+
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device

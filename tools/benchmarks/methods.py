@@ -11,6 +11,7 @@ what scikit-learn and SciPy take for the clusters is not in it.
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -165,6 +166,7 @@ def main():
     parser.add_argument("--out", type=Path, help="folder for methods_speed.md and .json; only printed unless given")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own chatter
     tower = random_tower()
     report = {"tower": tower.card.name, "threads": args.threads, "runs": args.runs, "torch": torch.__version__}
     report["sizes"] = {}

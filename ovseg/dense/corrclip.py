@@ -1,0 +1,64 @@
+"""CorrCLIP: attention only among patches of one mask, its values from another network (Zhang et al., ICCV 2025).
+
+    C = Êᵀ Ê,   M = γ (C − β·mean(C)),   A = softmax(M, over patches of the same mask),   f = proj(ln_post(O(A v)))
+
+Inferred from the authors' description (their README; the code was not read): which scale the similarities get is taken
+from ProxyCLIP, and the two auxiliary feature branches are left out.  Each mask's label is decided by
+``ovseg.refine.MaskVote`` with the same masks.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ovseg.registry import DENSE, MASKS
+from ovseg.towers import Tower
+
+from .features import DenseFeatures
+from .proxyclip import ProxyCLIP
+
+
+@DENSE.register_module()
+class CorrCLIP(ProxyCLIP):
+    """ProxyCLIP's attention kept inside masks.
+
+    Args:
+        masks: a mask source (``ovseg.regions.sources``), its config, or any function from a uint8 RGB picture
+            (H, W, 3) to region ids (H, W), −1 for no region.  The default needs no download.
+        **options: see ``ProxyCLIP``.
+    """
+
+    paper = "CorrCLIP, ICCV 2025"
+    protocol = dict(short_side=336, window=336, stride=112, logit_scale=40, refine=(dict(type="MaskVote"),))
+
+    def __init__(self, masks=None, **options):
+        super().__init__(**options)
+        masks = dict(type="Superpixels") if masks is None else masks
+        self.masks = MASKS.build(dict(masks)) if isinstance(masks, dict) else masks
+        self._regions: Tensor | None = None
+
+    def regions(self, tower: Tower, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Region of each patch of a grid (B, h'·w'): that of its centre.
+
+        Raises:
+            ValueError: masks of another size than the picture.
+        """
+        pixels = (tower.denormalise(images).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        maps = np.stack([np.asarray(self.masks(picture)) for picture in pixels])
+        if maps.shape[1:] != tuple(images.shape[2:]):
+            raise ValueError(f"masks of {maps.shape[1:]} for a picture of {tuple(images.shape[2:])}.")
+        small = F.interpolate(torch.from_numpy(maps)[:, None].double(), grid, mode="nearest-exact")
+        return small.flatten(1).long().to(images.device)
+
+    def weights(self, external: Tensor) -> Tensor:
+        """A (B, h'·w', h'·w') inside the regions of the pictures at hand."""
+        logits = self.logits(external)
+        apart = self._regions[:, :, None] != self._regions[:, None]
+        own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+        return logits.masked_fill(apart & ~own, -torch.inf).softmax(-1)
+
+    def forward(self, tower: Tower, images: Tensor, external: Tensor | None = None) -> DenseFeatures:
+        grid = tower.grid_of(*images.shape[2:]) if external is None else tuple(external.shape[2:])
+        self._regions = self.regions(tower, images, grid)
+        return super().forward(tower, images, external)
