@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -181,26 +182,37 @@ class TestAgreement:
             agreement(maps)
 
 
-class TestCompare:
-    @pytest.fixture(scope="class")
-    def found(self):
-        with torch.random.fork_rng():
-            return compare(ROOT / "demo" / "scene.png", WORDS, templates="name")
+@pytest.fixture(scope="module")
+def found(vit, tmp_path_factory):
+    """All methods on a toy, which is quick: nothing here depends on what it sees."""
+    with pytest.MonkeyPatch.context() as patch:  # made before the fixture that sets it for a test
+        patch.setenv("OVSEG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        return compare(ROOT / "demo" / "scene.png", WORDS, tower=vit, short_side=96, window=64, stride=32)
 
+
+class TestCompare:
     def test_all_take_part(self, found):
         assert found.methods == tuple(READY) and not found.failed
         assert found.agreement.shape == (256, 256) and found.pairwise.shape == (len(READY),) * 2
         assert found.agreement.min() >= 1 / len(READY) - 1e-6 and found.agreement.max() <= 1
         assert (found.pairwise == found.pairwise.T).all() and (np.diag(found.pairwise) == 1).all()
         assert found.shared > 0 and all(entry.own >= 0 and entry.memory is not None for entry in found.entries)
-        assert found.protocol["short_side"] == 128 and found.protocol["window"] == 64  # what the weights ask for
+        assert found.protocol["short_side"] == 96 and found.protocol["normalisation"] == "weights"
 
-    def test_is_what_the_methods_give_alone(self, found):
+    def test_the_weights_say_what_suits_them(self, vit):
+        asked = replace(vit.card, protocol=dict(short_side=96, window=64, stride=64))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(vit, "card", asked)
+            comparer = Comparer(["owl"], ["gem", "sclip"], tower=vit, stride=16)
+            own = [comparer._predictor(*item).pipeline.protocol for item in comparer.configs.items()]
+        for common in (comparer.common, *own):
+            assert (common.short_side, common.size, common.window, common.stride) == (96, None, 64, 16)
+
+    def test_is_what_the_methods_give_alone(self, found, vit):
         for entry in found.entries:
-            if entry.method in ("naclip", "resclip", "maskclip"):
-                pixels = {"normalisation": "weights"}
-                alone = load_predictor(entry.method, classes=WORDS, templates="name", **pixels)(found.image)
-                assert (alone.labels == entry.result.labels).all()
+            alone = load_predictor(entry.method, classes=WORDS, tower=vit, **found.protocol)(found.image)
+            assert (alone.labels == entry.result.labels).all() and (alone.scores == entry.result.scores).all()
+            assert alone.protocol == entry.result.protocol
 
     def test_times_add_up(self, found):
         together = found.to_dict()
@@ -229,31 +241,30 @@ class TestCompare:
         assert not opened
 
     @pytest.mark.parametrize("size", [(12, 200), (200, 12), (1, 1)])
-    def test_pictures_of_any_shape_can_be_shown(self, size):
-        found = Comparer(["owl", "sky"], "naclip,sclip", templates="name", refine=[]).compare(
-            np.zeros((*size, 3), np.uint8)
-        )
+    def test_pictures_of_any_shape_can_be_shown(self, size, vit):
+        comparer = Comparer(["owl", "sky"], "naclip,sclip", tower=vit, short_side=32, window=None, refine=[])
+        found = comparer.compare(np.zeros((*size, 3), np.uint8))
         assert found.plot().width > 300 and "naclip" in found.to_html()
 
-    def test_settings_are_common(self):
-        found = Comparer(["owl", "sky"], ["gem", "maskclip"], short_side=64, window=None, templates="name", refine=[])
-        found = found.compare(ROOT / "demo" / "scene.png")
+    def test_settings_are_common(self, vit, picture):
+        options = dict(tower=vit, short_side=64, window=None, templates="name", refine=[])
+        found = compare(picture, ["owl", "sky"], ["gem", "maskclip"], **options)
         protocols = [entry.result.protocol for entry in found.entries]
         assert all(p["short_side"] == 64 and p["size"] is None and p["window"] is None for p in protocols)
         assert all(p["normalisation"] == "weights" and p["refine"] == () for p in protocols)
         assert [p["logit_scale"] for p in protocols] == [100, 100]
 
-    def test_own_protocols(self, picture):
-        comparer = Comparer(["owl", "sky"], ["vanilla", "maskclip"], own_protocol=True, templates="name")
+    def test_own_protocols(self, vit, picture):
+        comparer = Comparer(["owl", "sky"], ["vanilla", "maskclip"], own_protocol=True, templates="name", tower=vit)
         found = comparer.compare(picture)
         assert found.protocol is None and "own published" in found.to_html()
         first, second = (entry.result.protocol for entry in found.entries)
         assert (first["short_side"], first["window"]) == (336, 224)
         assert (second["short_side"], second["window"], second["normalisation"]) == (512, None, "imagenet")
 
-    def test_configs_and_pictures_one_after_the_other(self, picture):
+    def test_configs_and_pictures_one_after_the_other(self, vit, picture):
         methods = ["naclip", dict(type="NACLIP", sigma=1.0)]
-        comparer = Comparer(["owl", "sky"], methods, templates="name", refine=[])
+        comparer = Comparer(["owl", "sky"], methods, tower=vit, short_side=64, refine=[])
         first = comparer.compare(picture)
         comparer.compare(picture[::-1].copy())
         again = comparer.compare(picture)
@@ -312,8 +323,8 @@ def ovseg(capsys, monkeypatch, tmp_path):
 class TestCommand:
     def test_writes_three_files(self, ovseg, tmp_path):
         scene = ROOT / "demo" / "scene.png"
-        options = ("--methods", "naclip, Gem,sclip", "--no-refine", "--templates", "name", "--no-progress")
-        code, out, err = ovseg(scene, "-c", ", ".join(WORDS), *options)
+        options = ("--methods", "naclip, Gem,sclip", "--no-refine", "--templates", "name", "--short-side", 64)
+        code, out, err = ovseg(scene, "-c", ", ".join(WORDS), "--no-progress", *options)
         assert code == 0 and "1 picture(s) compared" in out and "shared blocks" in err
         names = sorted(path.name for path in (tmp_path / "out").iterdir())
         assert names == ["scene_compare.html", "scene_compare.json", "scene_compare.png"]
@@ -340,7 +351,7 @@ class TestCommand:
     def test_what_failed_is_said(self, ovseg, tmp_path, picture):
         Image.fromarray(picture).save(tmp_path / "photo.png")
         (tmp_path / "broken.png").write_text("no picture")
-        options = ("--templates", "name", "--no-progress", "-c", "owl, sky")
+        options = ("--templates", "name", "--no-progress", "-c", "owl, sky", "--short-side", 64)
         code, out, err = ovseg("photo.png", *options, "-m", "sclip,clipdinoiser")
         assert code == 1 and "1 picture(s)" in out and "clipdinoiser could not take part: " in err
         code, out, err = ovseg("photo.png", "broken.png", *options, "-m", "sclip")

@@ -51,9 +51,8 @@ def panels(comparison: Comparison, side: int) -> dict[str, Image.Image]:
     names, colors = comparison.vocabulary.names, comparison.vocabulary.colors
 
     def overlay(labels: np.ndarray) -> Image.Image:
-        return draw_overlay(
-            photo, labels[rows][:, columns], names, colors, legend=False, untinted=_untinted(comparison)
-        )
+        untinted = _untinted(comparison)
+        return draw_overlay(photo, labels[rows][:, columns], names, colors, ALPHA, legend=False, untinted=untinted)
 
     found = {"picture": photo} | {entry.method: overlay(entry.result.labels) for entry in comparison.entries}
     shades = Image.fromarray(agreement_image(comparison)[rows][:, columns])
@@ -294,7 +293,7 @@ def _pairs(comparison: Comparison) -> str:
 
 def _png(picture: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

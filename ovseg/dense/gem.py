@@ -25,8 +25,8 @@ class GEM(DenseExtractor):
     """The parallel self-self stream.
 
     Args:
-        depth: the reference's count, one more than the blocks that G runs through (7: the last 6); a tower with fewer
-            blocks uses them all.
+        depth: the reference's count, one more than the blocks that G runs through. None: the published 7 (the last 6
+            blocks), but not more than half of a tower's blocks.
         iterations: n, 0 for one plain self-self attention.
         inverse_temperature: β, None for the picture's own.
         **options: see ``DenseExtractor``.
@@ -43,9 +43,11 @@ class GEM(DenseExtractor):
     paper = "GEM, CVPR 2024"
     protocol = dict(size=(448, 448), window=None, templates=("a photo of a {}.",), logit_scale=100)
 
-    def __init__(self, depth: int = 7, iterations: int = 1, inverse_temperature: float | None = None, **options):
+    def __init__(
+        self, depth: int | None = None, iterations: int = 1, inverse_temperature: float | None = None, **options
+    ):
         super().__init__(**options)
-        if depth < 2 or iterations < 0:
+        if (depth is not None and depth < 2) or iterations < 0:
             raise ValueError(f"GEM: depth is at least 2 and iterations at least 0, got {depth} and {iterations}.")
         self.depth, self.iterations, self.inverse_temperature = depth, iterations, inverse_temperature
 
@@ -69,7 +71,8 @@ class GEM(DenseExtractor):
         """Dense features of normalised images (B, 3, H, W) of any size."""
         state, padding = self.start(tower, images)
         depth = len(tower.blocks)
-        first = max(0, depth - (self.depth - 1))
+        count = min(6, max(1, depth // 2)) if self.depth is None else self.depth - 1
+        first = max(0, depth - count)
         state = tower.advance(state, first)
         stream = state.x
         for index in range(first, depth):

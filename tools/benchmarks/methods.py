@@ -83,7 +83,7 @@ def workloads(tower: Tower, side: int, only: list[str] | None = None) -> dict[st
         if folder == "cliptrase":
             refiner = ClusterVote(1.1, 7) if side > 224 else ClusterVote(0.7, 3)
             work["cliptrase with ClusterVote"] = lambda dense=dense, refiner=refiner: refiner.relabel(
-                labels, Picture([dense(tower, images)], [(0, 0, side, side)], (side, side), None, None)
+                labels, Picture([dense(tower, images)], [(0, 0, side, side)], (side, side), None, None, None)
             )
         if folder == "resclip":
             scorer = FeedbackScore()

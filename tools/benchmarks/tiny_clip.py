@@ -70,7 +70,7 @@ def baselines(scenes, allowed, patch: int) -> dict[str, Confusion]:
     return rows
 
 
-def segmentation(tower, styles: str, count: int) -> dict[str, dict[str, dict]]:
+def segmentation(tower, styles: str, count: int, methods: list[str] | None = None) -> dict[str, dict[str, dict]]:
     """protocol → row → scores."""
     composer = SceneComposer(styles=styles)
     seeds = range(FIRST_SEED, FIRST_SEED + count)
@@ -78,6 +78,7 @@ def segmentation(tower, styles: str, count: int) -> dict[str, dict[str, dict]]:
     result = {}
     models = {name: load(name, tower=tower, cache=False) for name in list_methods(ready=True)}
     models["ensemble + PAMR (1, 2, 4)"] = load("ensemble", tower=tower, cache=False, refine=FINE)
+    models = {name: model for name, model in models.items() if methods is None or name in methods}
     text = {name: model.encoder([*object_names(), *stuff_names()]) for name, model in models.items()}
     counts = {p: {name: Confusion() for name in models} for p in ("v20", "full")}
     allowed = {p: [candidates(s.labels, p, seed) for s, seed in zip(scenes, seeds, strict=True)] for p in counts}
@@ -121,7 +122,8 @@ def embed(tower, scenes) -> torch.Tensor:
 
 
 def markdown(report: dict) -> str:
-    lines = [f"{report['scenes']} scenes, weights {report['weights']}, 80 templates, short side 160, windows of 64 px, stride 32.", ""]
+    settings = "80 templates (GEM: one), short side 160, windows of 64 px, stride 32"
+    lines = [f"{report['scenes']} scenes, weights {report['weights']}, {settings}.", ""]
     lines += ["| styles | " + " | ".join(next(iter(report["recognition"].values()))) + " |", "|---|---|---|---|"]
     lines += [
         f"| {s} | " + " | ".join(f"{v:.1f}" for v in row.values()) + " |" for s, row in report["recognition"].items()
@@ -136,17 +138,34 @@ def markdown(report: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def measure(tower, encoder, count: int) -> dict:
+    return {
+        "recognition": {s: recognition(tower, encoder, s, count) for s in ("seen", "unseen")},
+        "segmentation": {s: segmentation(tower, s, count) for s in ("seen", "unseen")},
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="tiny")
     parser.add_argument("--scenes", type=int, default=300)
+    parser.add_argument("--methods", nargs="+", help="measure only these again and keep the rest of the report")
     parser.add_argument("--out", type=Path, default=Path("docs/tables"))
     args = parser.parse_args()
     tower = load_tower(args.weights)
     encoder = TextEncoder(tower)
     report = {"scenes": args.scenes, "weights": f"{tower.card.name} ({tower.card.hash})"}
-    report["recognition"] = {s: recognition(tower, encoder, s, args.scenes) for s in ("seen", "unseen")}
-    report["segmentation"] = {s: segmentation(tower, s, args.scenes) for s in ("seen", "unseen")}
+    old = args.out / "tiny_clip.json"
+    if args.methods:
+        kept = json.loads(old.read_text()) if old.exists() else {}
+        if any(kept.get(key) != report[key] for key in report):
+            parser.error(f"--methods adds to a report of the same weights and scenes, and {old} is none.")
+        report = kept
+        for styles, parts in report["segmentation"].items():
+            for protocol, rows in segmentation(tower, styles, args.scenes, args.methods).items():
+                parts[protocol] |= rows
+    else:
+        report |= measure(tower, encoder, args.scenes)
     args.out.mkdir(parents=True, exist_ok=True)
     for name, text in (("tiny_clip.json", json.dumps(report, indent=1)), ("tiny_clip.md", markdown(report))):
         with atomic_write(args.out / name) as path:

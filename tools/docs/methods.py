@@ -135,9 +135,10 @@ def _plain(value):
 def page(name: str, meta: dict, differences: list[dict]) -> str:
     """The page of one method, Markdown."""
     collection, models = meta["Collections"][0], meta["Models"]
-    paper, code, method = collection["Paper"], collection["Code"], registered_name(meta)
+    paper, code, method = collection.get("Paper"), collection["Code"], registered_name(meta)
     equation = ast.get_docstring(ast.parse((ROOT / code["File"]).read_text(encoding="utf-8")))
-    links = [f"[paper]({paper['URL']})", f"[`{code['File']}`](../../{code['File']})"]
+    links = [f"[paper]({paper['URL']})"] if paper else []
+    links += [f"[`{code['File']}`](../../{code['File']})"]
     links += [f"[reference code]({code['Reference']})"] if "Reference" in code else []
     if collection["Metadata"]["Picture"]:
         shown = (
@@ -157,7 +158,7 @@ def page(name: str, meta: dict, differences: list[dict]) -> str:
     parts = [
         f"# {collection['Name']}",
         "<!-- Made by tools/docs/methods.py; do not edit. -->",
-        f"{paper['Title']} ({paper['Venue']}). " + " · ".join(links),
+        (f"{paper['Title']} ({paper['Venue']}). " if paper else "Ours, of no paper. ") + " · ".join(links),
         shown,
         f"## Equation\n\n```text\n{equation}\n```",
         f"## Use\n\n```bash\n{usage}python tools/test.py {models[0]['Config']} --benchmark voc20\n```",
@@ -185,7 +186,8 @@ def index(metas: dict[str, dict], protocols: dict[str, str]) -> str:
     for name, meta in metas.items():
         collection = meta["Collections"][0]
         rows.append(
-            [f"[{collection['Name']}]({name}.md)", collection["Paper"]["Venue"], collection["Metadata"]["Idea"]]
+            [f"[{collection['Name']}]({name}.md)", collection.get("Paper", {}).get("Venue", "ours")]
+            + [collection["Metadata"]["Idea"]]
             + [f"`{registered_name(meta)}`", f"[`{name}/`](../../configs/{name})"]
         )
     glossary = table(["protocol", "meaning"], [[f"`{key}`", text] for key, text in protocols.items()])

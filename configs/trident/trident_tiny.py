@@ -1,0 +1,8 @@
+"""Trident (Shi et al., ICCV 2025) on the embedded demo model; see trident_vitb16_openai.py.
+
+python tools/test.py configs/trident/trident_tiny.py --benchmark scenes_seen_v20
+"""
+
+_base_ = "trident_vitb16_openai.py"
+
+model = dict(weights="tiny")
