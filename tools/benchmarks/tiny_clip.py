@@ -31,29 +31,32 @@ FINE = dict(type="PAMR", dilations=(1, 2, 4))  # pictures this small: neighbours
 class Confusion:
     """Pixel counts by class; ``means`` are the mIoU over all, object and stuff classes that occur, in percent."""
 
-    def __init__(self):
-        self.both, self.label, self.predicted = (np.zeros(TOTAL) for _ in range(3))
+    def __init__(self, total: int = TOTAL, objects: int = OBJECTS):
+        self.objects = objects
+        self.both, self.label, self.predicted = (np.zeros(total) for _ in range(3))
 
     def add(self, label: np.ndarray, predicted: np.ndarray):
-        self.both += np.bincount(label[label == predicted], minlength=TOTAL)
-        self.label += np.bincount(label.ravel(), minlength=TOTAL)
-        self.predicted += np.bincount(predicted.ravel(), minlength=TOTAL)
+        known = label < len(self.label)  # 255: no label
+        label, predicted = label[known], predicted[known]
+        self.both += np.bincount(label[label == predicted], minlength=len(self.label))
+        self.label += np.bincount(label, minlength=len(self.label))
+        self.predicted += np.bincount(predicted, minlength=len(self.label))
 
     def means(self) -> dict[str, float]:
         union = self.label + self.predicted - self.both
         iou = np.where(union > 0, 100 * self.both / np.maximum(union, 1), np.nan)
-        parts = {"mIoU": iou, "objects": iou[:OBJECTS], "stuff": iou[OBJECTS:]}
+        parts = {"mIoU": iou, "objects": iou[: self.objects], "stuff": iou[self.objects :]}
         scores = {name: float(np.nanmean(values)) for name, values in parts.items()}
         return scores | {"aAcc": float(100 * self.both.sum() / self.label.sum())}
 
 
-def patch_majority(labels: np.ndarray, patch: int) -> np.ndarray:
-    """The oracle of the patch grid: every patch gets the label most of its pixels have."""
+def patch_majority(labels: np.ndarray, patch: int, total: int = TOTAL) -> np.ndarray:
+    """The oracle of the patch grid: every patch gets the label most of its labelled pixels have."""
     out = np.empty_like(labels)
     for y in range(0, labels.shape[0], patch):
         for x in range(0, labels.shape[1], patch):
             cell = labels[y : y + patch, x : x + patch]
-            out[y : y + patch, x : x + patch] = np.bincount(cell.ravel()).argmax()
+            out[y : y + patch, x : x + patch] = np.bincount(cell[cell < total], minlength=1).argmax()
     return out
 
 
@@ -116,6 +119,46 @@ def recognition(tower, encoder, styles: str, count: int) -> dict[str, float]:
     }
 
 
+@torch.inference_mode()
+def photographs(tower, encoder) -> dict:
+    """coco_mini: chance, majority and oracle of the patch grid, and retrieval between pictures and their names.
+
+    The mIoU of the extractors on it comes from tools/test.py.
+    """
+    from ovseg.engine.benchmarks import benchmarks
+    from ovseg.registry import DATASETS
+
+    config, _ = benchmarks()["coco_mini"]
+    dataset = DATASETS.build(config)
+    names, things = dataset.metainfo["classes"], 80
+    rows = {n: Confusion(len(names), things) for n in ("chance per patch", "majority class", "patch-grid oracle")}
+    pictures = [dataset[i] for i in range(len(dataset))]
+    labels = [p["data_samples"].gt_sem_seg.data[0].numpy() for p in pictures]
+    commonest = np.bincount(np.concatenate([x[x < len(names)] for x in labels])).argmax()
+    rng = np.random.default_rng(0)
+    short, texts, pixels = tower.card.protocol["short_side"], [], []
+    for picture, label in zip(pictures, labels, strict=True):
+        patch = round(tower.stride * min(label.shape) / short)
+        grid = [-(-side // patch) for side in label.shape]
+        chance = rng.integers(len(names), size=grid).repeat(patch, 0).repeat(patch, 1)
+        rows["chance per patch"].add(label, chance[: label.shape[0], : label.shape[1]])
+        rows["majority class"].add(label, np.full_like(label, commonest))
+        rows["patch-grid oracle"].add(label, patch_majority(label, patch, len(names)))
+        share = np.bincount(label[label < len(names)], minlength=len(names)) / label.size
+        texts.append("a photo of " + ", ".join(names[i] for i in np.argsort(-share)[:4] if share[i] > 0))
+        size = (tower.image_size, tower.image_size)
+        pixels.append(F.interpolate(picture["inputs"].flip(0)[None] / 255, size, mode="area"))
+    images = F.normalize(tower(tower.normalise(torch.cat(pixels)))[0], dim=-1)
+    scores = images @ F.normalize(tower.clip.encode_text(encoder.tokenizer(texts)), dim=-1).T
+    right = torch.arange(len(texts))
+    return {
+        "pictures": len(texts),
+        "image to text R@1": float(100 * (scores.argmax(1) == right).float().mean()),
+        "text to image R@1": float(100 * (scores.argmax(0) == right).float().mean()),
+        "rows": {name: confusion.means() for name, confusion in rows.items()},
+    }
+
+
 def embed(tower, scenes) -> torch.Tensor:
     pixels = torch.from_numpy(np.stack([s.image for s in scenes])).permute(0, 3, 1, 2) / 255
     return F.normalize(torch.cat([tower(part)[0] for part in tower.normalise(pixels).split(64)]), dim=-1)
@@ -135,6 +178,15 @@ def markdown(report: dict) -> str:
         cells = [report["segmentation"][s][p][name] for s, p in columns]
         shown = " | ".join(f"{c['mIoU']:.1f} ({c['objects']:.1f} / {c['stuff']:.1f})" for c in cells)
         lines.append(f"| {name} | {shown} |")
+    photos = report["photographs"]
+    lines += [
+        "",
+        f"coco_mini, {photos['pictures']} photographs, 133 names; R@1 between pictures and their commonest names: ",
+    ]
+    lines[-1] += f"{photos['image to text R@1']:.1f} image to text, {photos['text to image R@1']:.1f} text to image."
+    lines += ["", "| | mIoU (things / stuff) |", "|---|---|"]
+    for name, c in photos["rows"].items():
+        lines.append(f"| {name} | {c['mIoU']:.1f} ({c['objects']:.1f} / {c['stuff']:.1f}) |")
     return "\n".join(lines) + "\n"
 
 
@@ -166,6 +218,7 @@ def main():
                 parts[protocol] |= rows
     else:
         report |= measure(tower, encoder, args.scenes)
+    report["photographs"] = photographs(tower, encoder)
     args.out.mkdir(parents=True, exist_ok=True)
     for name, text in (("tiny_clip.json", json.dumps(report, indent=1)), ("tiny_clip.md", markdown(report))):
         with atomic_write(args.out / name) as path:
