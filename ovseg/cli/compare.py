@@ -7,41 +7,50 @@ from typing import Annotated
 
 import typer
 
+from .common import (
+    Background,
+    Classes,
+    Device,
+    Out,
+    QuickGELU,
+    ShortSide,
+    ShowProgress,
+    Sources,
+    Stride,
+    Templates,
+    Weights,
+    Window,
+    Words,
+    gather,
+    given,
+    read_words,
+    say_done,
+    say_failed,
+)
+
 
 def compare(
-    sources: Annotated[list[str], typer.Argument(metavar="PATH…", help="Pictures, folders, globs or URLs.")],
-    classes: Annotated[str | None, typer.Option("-c", "--classes", help='Words: "cat|kitten, sofa, floor".')] = None,
-    vocabulary: Annotated[
-        str | None,
-        typer.Option("-v", "--vocabulary", help="A .txt, .json or .yaml file of words, or a benchmark: ade150."),
-    ] = None,
-    background: Annotated[
-        str | None, typer.Option("--background", help='"none", a threshold such as 0.3, or words "wall, sky".')
-    ] = None,
+    sources: Sources,
+    classes: Classes = None,
+    vocabulary: Words = None,
+    background: Background = None,
     methods: Annotated[
         str, typer.Option("-m", "--methods", help='"all" that need no other file, or names: "naclip, sclip".')
     ] = "all",
-    weights: Annotated[
-        str | None, typer.Option("-w", "--weights", help="tiny (embedded), openai, ViT-L-14/openai, FILE …")
-    ] = None,
-    quick_gelu: Annotated[bool | None, typer.Option(help="Activation, for weight files that do not say.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("out"),
+    weights: Weights = None,
+    quick_gelu: QuickGELU = None,
+    device: Device = "auto",
+    out: Out = Path("out"),
     own_protocol: Annotated[
         bool,
         typer.Option("--own-protocol", help="Keep each method's published sizes and windows instead of common ones."),
     ] = False,
     refine: Annotated[bool, typer.Option(help="Let methods refine their label maps as published.")] = True,
-    short_side: Annotated[int | None, typer.Option(help="Resize so that the short side has this many pixels.")] = None,
-    window: Annotated[
-        int | None, typer.Option(help="Side of the sliding window in pixels; 0: the whole picture at once.")
-    ] = None,
-    stride: Annotated[int | None, typer.Option(help="Stride of the window in pixels.")] = None,
-    templates: Annotated[
-        str | None,
-        typer.Option(help='Prompts: name, photo, openai_7, imagenet_80, maskclip_85, or "a sketch of a {}".'),
-    ] = None,
-    progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
+    short_side: ShortSide = None,
+    window: Window = None,
+    stride: Stride = None,
+    templates: Templates = None,
+    progress: ShowProgress = True,
 ):
     """Segment pictures by several methods side by side: what they see, how far they agree, what they cost.
 
@@ -49,34 +58,18 @@ def compare(
     no other file (…_compare.html) and the numbers (…_compare.json).  Methods that cannot take part are listed with the
     reason; the exit code is 1 if they were named, or if a picture cannot be read.
     """
-    if (classes is None) == (vocabulary is None):
-        raise ValueError('say which words to look for, in one way: -c "cat, sofa, floor", or -v words.txt.')
     from rich.console import Console
 
     from ovseg.apis.compare import Comparer
-    from ovseg.predict.images import iter_sources, unique_stems
+    from ovseg.predict.images import unique_stems
     from ovseg.predict.pixels import ImageError
-    from ovseg.text.vocabulary import Vocabulary
 
-    from .predict import _as_comma_string
-
-    words = Vocabulary.parse(vocabulary if classes is None else _as_comma_string(classes))
-    if background is not None:
-        words = words.with_background(background)
-    items, failed, left_out = [], [], {}
-    for source in sources:
-        try:
-            items += iter_sources(source)
-        except ImageError as error:
-            failed.append(str(error))
-    if not items:
-        raise ValueError(" ".join(failed))
+    words = read_words(classes, vocabulary, background)
+    items, failed = gather(sources)
+    left_out = {}
     if out.exists() and not out.is_dir():
         raise ValueError(f"cannot save into {out}: it is a file. Give a folder; it is made if need be.")
-    settings = {"short_side": short_side, "window": window, "stride": stride, "templates": templates}
-    settings = {name: value for name, value in settings.items() if value is not None}
-    if settings.get("window") == 0:
-        settings["window"] = None
+    settings = given(short_side=short_side, window=window, stride=stride, templates=templates)
     if not refine:
         settings["refine"] = []
     options = dict(device=device, quick_gelu=quick_gelu, own_protocol=own_protocol)
@@ -97,13 +90,11 @@ def compare(
             if len(items) <= 10:
                 _summary(console, item, found)
     if saved:
-        more = " …" if len(saved) > 1 else ""
-        print(f"{len(saved)} picture(s) compared; results in {out}: {', '.join(p.name for p in saved[0])}{more}")
+        say_done(len(saved), "compared", out, saved[0])
     for name, reason in left_out.items():
         print(f"{name} could not take part: {reason}", file=sys.stderr)
-    if failed:
-        print(f"{len(failed)} of {total} picture(s) could not be read:", *failed, sep="\n  ", file=sys.stderr)
-    if failed or (left_out and methods.lower() != "all"):
+    say_failed(failed, total)
+    if left_out and methods.lower() != "all":
         raise typer.Exit(1)
 
 

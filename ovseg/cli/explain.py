@@ -7,30 +7,39 @@ from typing import Annotated
 
 import typer
 
+from .common import (
+    Classes,
+    Device,
+    Out,
+    QuickGELU,
+    ShortSide,
+    ShowProgress,
+    Sources,
+    Templates,
+    Weights,
+    Words,
+    gather,
+    given,
+    read_words,
+    say_failed,
+)
+
 
 def explain(
-    sources: Annotated[list[str], typer.Argument(metavar="PATH…", help="Pictures, folders, globs or URLs.")],
-    classes: Annotated[str | None, typer.Option("-c", "--classes", help='Words: "cat|kitten, sofa, floor".')] = None,
-    vocabulary: Annotated[
-        str | None,
-        typer.Option("-v", "--vocabulary", help="A .txt, .json or .yaml file of words, or a benchmark: ade150."),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option("-w", "--weights", help="tiny (embedded), openai, ViT-L-14/openai, FILE …")
-    ] = None,
-    quick_gelu: Annotated[bool | None, typer.Option(help="Activation, for weight files that do not say.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("out"),
+    sources: Sources,
+    classes: Classes = None,
+    vocabulary: Words = None,
+    weights: Weights = None,
+    quick_gelu: QuickGELU = None,
+    device: Device = "auto",
+    out: Out = Path("out"),
     heads: Annotated[
         bool,
         typer.Option("--heads", help="Also say in words what every head looks for; needs two pictures or more."),
     ] = False,
-    short_side: Annotated[int | None, typer.Option(help="Resize so that the short side has this many pixels.")] = None,
-    templates: Annotated[
-        str | None,
-        typer.Option(help='Prompts: name, photo, openai_7, imagenet_80, maskclip_85, or "a sketch of a {}".'),
-    ] = None,
-    progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
+    short_side: ShortSide = None,
+    templates: Templates = None,
+    progress: ShowProgress = True,
 ):
     """Take apart why pictures match words: which heads of which blocks add to the cosine, and from where.
 
@@ -38,34 +47,21 @@ def explain(
     class (…_explain.json); the parts add up to the cosine.  With --heads, heads.json names every head by the words that
     explain how it varies over the pictures.
     """
-    if (classes is None) == (vocabulary is None):
-        raise ValueError('say which words to explain, in one way: -c "cat, sofa, floor", or -v words.txt.')
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ovseg.apis.explain import Explainer
     from ovseg.compat.checkpoint import atomic_write
-    from ovseg.predict.images import iter_sources, unique_stems
+    from ovseg.predict.images import unique_stems
     from ovseg.predict.pixels import ImageError
-    from ovseg.text.vocabulary import Vocabulary
 
-    from .predict import _as_comma_string
-
-    words = Vocabulary.parse(vocabulary if classes is None else _as_comma_string(classes))
-    items, failed = [], []
-    for source in sources:
-        try:
-            items += iter_sources(source)
-        except ImageError as error:
-            failed.append(str(error))
-    if not items:
-        raise ValueError(" ".join(failed))
+    words = read_words(classes, vocabulary)
+    items, failed = gather(sources)
     if heads and len(items) < 2:
         raise ValueError("--heads names heads by what varies from picture to picture: give two pictures or more.")
     if out.exists() and not out.is_dir():
         raise ValueError(f"cannot save into {out}: it is a file. Give a folder; it is made if need be.")
-    settings = {"short_side": short_side, "templates": templates}
-    settings = {name: value for name, value in settings.items() if value is not None}
+    settings = given(short_side=short_side, templates=templates)
     explainer = Explainer(weights, device=device, quick_gelu=quick_gelu, **settings)
 
     def write(name: str, data: dict):
@@ -99,11 +95,9 @@ def explain(
             write("heads.json", common | {"pictures": len(good), "heads": named})
     if good:
         print(f"{len(good)} picture(s) explained; results in {out}.")
-    if failed:
-        print(f"{len(failed)} of {total} picture(s) could not be read:", *failed, sep="\n  ", file=sys.stderr)
-        if heads and len(good) < 2:
-            print("heads were not named: that needs two readable pictures or more.", file=sys.stderr)
-        raise typer.Exit(1)
+    if heads and len(good) < 2:
+        print("heads were not named: that needs two readable pictures or more.", file=sys.stderr)
+    say_failed(failed, total)
 
 
 def _summary(item, found) -> str:

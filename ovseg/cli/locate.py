@@ -7,27 +7,25 @@ from typing import Annotated
 
 import typer
 
+from .common import AsJson, Device, Out, QuickGELU, Recursive, Sources, Weights, gather, say_done, say_failed
+
 
 def locate(
-    sources: Annotated[list[str], typer.Argument(metavar="PATH…", help="Pictures, folders, globs or URLs.")],
+    sources: Sources,
     phrases: Annotated[
         list[str], typer.Option("-p", "--phrase", help='What to find: "a red umbrella". May be given more than once.')
     ],
-    weights: Annotated[
-        str | None, typer.Option("-w", "--weights", help="tiny (embedded), openai, ViT-L-14/openai, FILE …")
-    ] = None,
-    quick_gelu: Annotated[bool | None, typer.Option(help="Activation, for weight files that do not say.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    weights: Weights = None,
+    quick_gelu: QuickGELU = None,
+    device: Device = "auto",
     alpha: Annotated[float, typer.Option(help="Price of area: larger gives tighter boxes.")] = 0.8,
     temperature: Annotated[float, typer.Option(help="Smaller stresses the best regions.")] = 0.01,
     size: Annotated[
         int | None, typer.Option(help="Side in pixels the picture is squashed to; by default that of the weights.")
     ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path("out"),
-    recursive: Annotated[bool, typer.Option("--recursive", help="Also look into folders inside a folder.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON line per picture instead of a summary.")
-    ] = False,
+    out: Out = Path("out"),
+    recursive: Recursive = False,
+    as_json: AsJson = False,
 ):
     """Find things by phrases of your own: one box per phrase, also for what is not there (see its score).
 
@@ -37,17 +35,10 @@ def locate(
     if any(not phrase.strip() for phrase in phrases):
         raise ValueError('a phrase is blank: say what to look for, such as -p "a red umbrella".')
     from ovseg.apis.locate import Locator, save_locations
-    from ovseg.predict.images import iter_sources, unique_stems
+    from ovseg.predict.images import unique_stems
     from ovseg.predict.pixels import ImageError
 
-    items, failed = [], []
-    for source in sources:
-        try:
-            items += iter_sources(source, recursive)
-        except ImageError as error:
-            failed.append(str(error))
-    if not items:
-        raise ValueError(" ".join(failed))
+    items, failed = gather(sources, recursive)
     total, phrases = len(items) + len(failed), list(dict.fromkeys(phrases))
     options = dict(device=device, quick_gelu=quick_gelu, alpha=alpha, temperature=temperature, size=size)
     model, saved = Locator(weights, **options), []
@@ -71,9 +62,5 @@ def locate(
                 box = ", ".join(f"{value:.0f}" for value in each.box)
                 print(f"{item}: {each.phrase}: box {box} (x1, y1, x2, y2), score {each.score:.3f}", file=sys.stderr)
     if saved and not as_json:
-        more = " …" if len(saved) > 1 else ""
-        names = ", ".join(path.name for path in saved[0].values())
-        print(f"{len(saved)} picture(s) searched; results in {out}: {names}{more}")
-    if failed:
-        print(f"{len(failed)} of {total} picture(s) could not be read:", *failed, sep="\n  ", file=sys.stderr)
-        raise typer.Exit(1)
+        say_done(len(saved), "searched", out, list(saved[0].values()))
+    say_failed(failed, total)

@@ -1,5 +1,7 @@
 """What every dense extractor is: published settings as class attributes, a way in, ``DenseFeatures`` out."""
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from ovseg.towers import TokenState, Tower
@@ -7,7 +9,7 @@ from ovseg.towers import TokenState, Tower
 from .features import DenseFeatures, pad_to_patches
 
 
-class DenseExtractor(nn.Module):
+class DenseExtractor(nn.Module, ABC):
     """Base of the dense extractors.
 
     Class attributes are a method's published choice:
@@ -49,9 +51,9 @@ class DenseExtractor(nn.Module):
         images, padding = pad_to_patches(images, tower.stride, self.padding, tower.preprocess)
         return tower.start(images, self.positions), padding
 
+    @abstractmethod
     def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
         """Dense features of normalised images (B, 3, H, W) of any size."""
-        raise NotImplementedError
 
 
 def to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -1,5 +1,6 @@
 """The two kinds of refiners: of maps, one by one, and of the label map as a whole."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -7,16 +8,16 @@ import numpy as np
 from torch import Tensor, nn
 
 
-class MapRefiner(nn.Module):
+class MapRefiner(nn.Module, ABC):
     """Class maps → better class maps, each on its own, so that classes may come in any portions."""
 
+    @abstractmethod
     def affinity(self, image: Tensor):
         """What a normalised image (B, 3, H, W) has to say; computed once, given to every ``apply_to``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def apply_to(self, maps: Tensor, affinity) -> Tensor:
         """Refine maps (B, C, H, W) of the image's size."""
-        raise NotImplementedError
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Picture:
     logits: Callable[[Sequence[int]], Tensor]
 
 
-class LabelRefiner(nn.Module):
+class LabelRefiner(nn.Module, ABC):
     """Label map → better label map, after the arg-max.
 
     ``sees_image`` and ``sees_pixels`` say what it wants of a ``Picture``.
@@ -48,6 +49,6 @@ class LabelRefiner(nn.Module):
     sees_image = False
     sees_pixels = False
 
+    @abstractmethod
     def relabel(self, labels: Tensor, picture: Picture) -> Tensor:
         """Labels (H, W) int64 → labels (H, W) int64."""
-        raise NotImplementedError
