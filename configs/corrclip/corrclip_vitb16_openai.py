@@ -8,25 +8,7 @@ middle, so that nothing is downloaded: name others by dense=dict(masks=…, prox
 OpenAI's ViT-B/16.  Measured by us: not yet (no pretrained CLIP weights at hand).
 """
 
-_base_ = "../_base_/runtime.py"
+_base_ = "../proxyclip/proxyclip_vitb16_openai.py"
 
-model = dict(
-    type="OpenVocabSegmentor",
-    weights="ViT-B-16/openai",
-    dense=dict(type="CorrCLIP"),
-    vocabulary="voc20",
-    published={},
-    protocol={},
-)
-
-# ProxyCLIP's settings, on which the method builds (inferred).
-benchmarks = dict(
-    voc21=dict(threshold=0.2),
-    context60=dict(threshold=0.15),
-    coco_object=dict(threshold=0.25),
-    voc20=dict(),
-    cityscapes=dict(short_side=448, window=224),
-    context59=dict(),
-    ade150=dict(short_side=448),
-    coco_stuff=dict(),
-)
+# The settings of the benchmarks are ProxyCLIP's, on which the method builds (inferred).
+model = dict(dense=dict(_delete_=True, type="CorrCLIP"))

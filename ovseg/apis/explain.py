@@ -18,6 +18,7 @@ from ovseg.dense import decompose
 from ovseg.predict.draw import draw_grid
 from ovseg.predict.images import LoadedImage, iter_sources, load_image
 from ovseg.predict.resize import resize
+from ovseg.score import min_max
 from ovseg.text.vocabulary import Vocabulary
 
 from .predictor import load
@@ -221,10 +222,8 @@ def heat_map(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Centred scores (h, w) → (H, W) float32 in [0, 1]: enlarged bilinearly, negative ones dropped, stretched from the
     least to the largest.  A constant map is zero."""
     enlarged = F.interpolate(torch.from_numpy(scores)[None, None].float(), size, mode="bilinear", align_corners=False)
-    heat = enlarged[0, 0].clamp(min=0).numpy()
-    low, high = heat.min(), heat.max()
-    constant = high - low <= 1e-5 * np.abs(scores).max()  # what enlarging leaves of a constant map is rounding
-    return np.zeros_like(heat) if constant else (heat - low) / (high - low)
+    rounding = 1e-5 * float(np.abs(scores).max())  # what enlarging leaves of a constant map
+    return min_max(enlarged[0, 0].clamp(min=0), rounding).numpy()
 
 
 def text_span(head_contributions: Tensor, text: Tensor, names: Sequence[str], top: int = 5) -> Named:

@@ -83,12 +83,15 @@ class Trident(ProxyCLIP):
         """Dense features of normalised images (B, 3, H, W) of any size."""
         state, padding = self.start(tower, images)
         images, _ = pad_to_patches(images, tower.stride, self.padding, tower.preprocess)
-        z = self.spliced(tower, images)
+        state = tower.advance(state, -1, self.proxy.taps)
+        if max(images.shape[2:]) <= self.window:  # one window: the tower has run over it already
+            z = self.mixed(tower, state, self.proxy(tower, images, state), state.grid)
+        else:
+            z = self.spliced(tower, images)
         if self.aggregate is not None:
             attention, values, grid = self.aggregate(images)
             z = F.interpolate(z, grid, mode="bilinear", align_corners=False)
             z = (global_weights(attention, values).to(z.dtype) @ z.flatten(2).transpose(1, 2)).transpose(1, 2)
             z = z.unflatten(2, grid)
         features = to_grid(tower.project(z.flatten(2).transpose(1, 2)), tuple(z.shape[2:]))
-        state = tower.advance(state, -1)
         return DenseFeatures(features, tower.embedding(state.x, state.grid), padding)

@@ -4,6 +4,9 @@ h(p) = mean over the regions r that cover p of exp(score_r / T),   then scaled t
 """
 
 import numpy as np
+import torch
+
+from ovseg.score import min_max
 
 
 def heat_map(scores: np.ndarray, regions: np.ndarray, temperature: float = 0.01) -> np.ndarray:
@@ -48,8 +51,6 @@ def heat_map(scores: np.ndarray, regions: np.ndarray, temperature: float = 0.01)
     anywhere = covers > 0
     heat = np.zeros_like(total)
     inside = total[:, anywhere] / covers[anywhere]
-    low = inside.min(1, keepdims=True)
-    span = inside.max(1, keepdims=True) - low
-    flat_map = span <= 1e-9  # equal scores, up to rounding: the largest value before scaling is near one
-    heat[:, anywhere] = np.where(flat_map, 0, (inside - low) / np.where(flat_map, 1, span))
+    rounding = 1e-9  # of equal scores: the largest value before scaling is near one
+    heat[:, anywhere] = min_max(torch.from_numpy(inside)[:, None], rounding)[:, 0].numpy()
     return heat.reshape(*scores.shape[:-1], *regions.shape[1:]).astype(np.float32)

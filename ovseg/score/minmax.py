@@ -3,8 +3,11 @@
 from torch import Tensor
 
 
-def min_max(maps: Tensor) -> Tensor:
-    """(…, H, W) maps, each shifted and scaled to [0, 1] by its own extremes; an even map becomes zeros."""
+def min_max(maps: Tensor, rounding: float = 0.0) -> Tensor:
+    """(…, H, W) maps, each shifted and scaled to [0, 1] by its own extremes.
+
+    An even map, one whose extremes lie within ``rounding``, becomes zeros.
+    """
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     span = high - low
-    return ((maps - low) / span.clamp(min=1e-12)).where(span > 0, maps.new_zeros(()))
+    return ((maps - low) / span.clamp(min=1e-12)).where(span > rounding, maps.new_zeros(()))
