@@ -17,8 +17,10 @@ def test_one_mask_is_proxyclip_without_the_left_out_entries(vit):
     one = CorrCLIP(masks=lambda picture: np.zeros(picture.shape[:2], int))
     assert torch.equal(one.regions(vit, x, (3, 5)), torch.zeros(1, 15, dtype=torch.long))
     one(vit, x, external)
-    expected = one.logits(external).softmax(-1)
-    torch.testing.assert_close(one.weights(external), expected)
+    unit = torch.nn.functional.normalize(external[0].flatten(1), dim=0)
+    cosine = unit.T @ unit
+    expected = (one.gamma * (cosine - one.beta * cosine.mean())).softmax(-1)
+    torch.testing.assert_close(one.weights(external)[0], expected)
 
 
 def test_patches_of_other_masks_have_no_weight(vit):

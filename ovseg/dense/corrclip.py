@@ -51,12 +51,9 @@ class CorrCLIP(ProxyCLIP):
         small = F.interpolate(torch.from_numpy(maps)[:, None].double(), grid, mode="nearest-exact")
         return small.flatten(1).long().to(images.device)
 
-    def weights(self, external: Tensor) -> Tensor:
-        """A (B, h'·w', h'·w') inside the regions of the pictures at hand."""
-        logits = self.logits(external)
-        apart = self._regions[:, :, None] != self._regions[:, None]
-        own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
-        return logits.masked_fill(apart & ~own, -torch.inf).softmax(-1)
+    def kept(self, logits: Tensor, rows: slice) -> Tensor:
+        """Patches of one region of the pictures at hand."""
+        return self._regions[:, rows, None] == self._regions[:, None]
 
     def forward(self, tower: Tower, images: Tensor, external: Tensor | None = None) -> DenseFeatures:
         grid = tower.grid_of(*images.shape[2:]) if external is None else tuple(external.shape[2:])

@@ -19,6 +19,9 @@ from ovseg.towers import TokenState, Tower
 from .base import DenseExtractor, to_grid
 from .features import DenseFeatures
 
+ENTRIES = 2**20
+"""Attention weights that are held at a time; rows are made in portions."""
+
 
 @DENSE.register_module()
 class ProxyCLIP(DenseExtractor):
@@ -46,17 +49,19 @@ class ProxyCLIP(DenseExtractor):
         self.proxy = PROXIES.build(dict(proxy)) if isinstance(proxy, dict) else proxy
         self.beta, self.gamma = beta, gamma
 
-    def logits(self, external: Tensor) -> Tensor:
-        """M (B, h'·w', h'·w') of external features (B, C', h', w')."""
+    def weights(self, external: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Rows of A (B, rows, h'·w') of external features (B, C', h', w')."""
         unit = F.normalize(external.float().flatten(2), dim=1)
-        cosine = unit.transpose(1, 2) @ unit
-        return self.gamma * (cosine - self.beta * cosine.mean((1, 2), keepdim=True))
+        total = unit.sum(2)
+        mean = total.square().sum(1)[:, None, None] / unit.shape[2] ** 2  # of all N² cosines, without making them
+        logits = self.gamma * (unit[:, :, rows].transpose(1, 2) @ unit - self.beta * mean)
+        places = torch.arange(unit.shape[2], device=unit.device)
+        kept = self.kept(logits, rows) | (places[rows, None] == places)
+        return logits.masked_fill(~kept, -torch.inf).softmax(-1)
 
-    def weights(self, external: Tensor) -> Tensor:
-        """A (B, h'·w', h'·w') of external features (B, C', h', w')."""
-        logits = self.logits(external)
-        own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
-        return logits.masked_fill((logits < 0) & ~own, -torch.inf).softmax(-1)
+    def kept(self, logits: Tensor, rows: slice) -> Tensor:
+        """Which entries take part besides the diagonal, for rows of M (B, rows, h'·w')."""
+        return logits >= 0
 
     def forward(self, tower: Tower, images: Tensor, external: Tensor | None = None) -> DenseFeatures:
         """Dense features of normalised images (B, 3, H, W) on the grid of the proxy.
@@ -86,6 +91,8 @@ class ProxyCLIP(DenseExtractor):
         batch, heads, _, d = v.shape
         v = v[:, :, 1:].transpose(2, 3).reshape(batch, heads * d, *state.grid)
         v = F.interpolate(v, grid, mode="bilinear", align_corners=False)
-        mixed = self.weights(external).to(v.dtype) @ v.flatten(2).transpose(1, 2)
-        mixed = mixed.unflatten(2, (heads, d)).transpose(1, 2)
-        return to_grid(block.out(mixed), grid)
+        v = v.flatten(2).transpose(1, 2)
+        step = max(1, ENTRIES // (batch * v.shape[1]))
+        rows = [slice(i, i + step) for i in range(0, v.shape[1], step)]
+        mixed = torch.cat([self.weights(external, some).to(v.dtype) @ v for some in rows], 1)
+        return to_grid(block.out(mixed.unflatten(2, (heads, d)).transpose(1, 2)), grid)

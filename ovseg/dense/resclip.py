@@ -11,6 +11,7 @@ which keeps its residual and feed-forward.  The first pass has no feedback: M = 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention as attend
 
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
@@ -69,35 +70,33 @@ class ResCLIP(DenseExtractor):
         first = min(first, depth - 1)
         return range(first, max(first + 1, min(last, depth - 1)))
 
-    def mixed(self, q: Tensor, k: Tensor, v: Tensor, scale: float, grid, across: Tensor, semantic: Tensor | None):
-        """A v (B, heads, N, d) with A_c = ``across`` (B, heads, N, N) and Sem (B, N, N) or None."""
-        (tau_r, lambda_r), (tau_s, lambda_s) = self.residual, self.feedback
-        bias = self.base.bias(q, k, grid)
-        pairs = {"qq": q, "kk": k, "vv": v}
-        own = 0
-        for relation in self.base.relations:
-            logits = scale * pairs[relation] @ pairs[relation].transpose(-2, -1)
-            if semantic is not None:
-                logits = tau_s * ((1 - lambda_s) * logits + lambda_s * semantic[:, None].to(logits.dtype))
-            own = own + (logits if bias is None else logits + bias).softmax(-1)
-        return (tau_r * ((1 - lambda_r) * own + lambda_r * across)) @ v
+    def own(self, q: Tensor, k: Tensor, v: Tensor, scale: float, grid, semantic: Tensor | None) -> Tensor:
+        """Σ_R softmax(M + G) v (B, heads, N, d) with Sem (B, N, N) or None."""
+        pairs, bias = {"qq": q, "kk": k, "vv": v}, self.base.bias(q, k, grid)
+        if semantic is not None:
+            tau, share = self.feedback
+            steer = tau * share * semantic[:, None].to(q.dtype)
+            scale, bias = tau * (1 - share) * scale, steer if bias is None else steer + bias
+        return sum(attend(pairs[r], pairs[r], v, attn_mask=bias, scale=scale) for r in self.base.relations)
 
     def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
-        """First-pass features; ``reread(semantic)`` of the answer gives those with feedback."""
+        """First-pass features; ``reread(semantic)`` of the answer gives those with feedback.
+
+        A_c v is the mean of the middle blocks' attentions applied to the last block's values one by one, so no weights
+        of N×N tokens per head are ever held; Sem itself is N×N, once for all heads.
+        """
         state, padding = self.start(tower, images)
-        middle = [index for index in self.middle(len(tower.blocks)) if index < len(tower.blocks) - 1]
-        total = 0
-        for index in middle:  # one block's attention at a time
-            tap = f"block.{index}.attn"
-            state = tower.advance(state, index + 1, (tap,))
-            total = total + state.taps.pop(tap)
-        state = tower.advance(state, -1)
+        depth = len(tower.blocks)
+        middle = [index for index in self.middle(depth) if index < depth - 1]
+        state = tower.advance(state, -1, [f"block.{index}.{part}" for index in middle for part in "qk"])
         block, x, grid = tower.blocks[-1], state.x, state.grid
         q, k, v = block.qkv(block.ln_1(x))
-        across = total / len(middle) if middle else (block.scale * q @ k.transpose(-2, -1)).softmax(-1)
+        pairs = [(state.taps[f"block.{index}.q"], state.taps[f"block.{index}.k"]) for index in middle] or [(q, k)]
+        across = sum(attend(*pair, v, scale=block.scale) for pair in pairs) / len(pairs)
+        tau, share = self.residual
 
         def read(semantic: Tensor | None) -> Tensor:
-            z = block.out(self.mixed(q, k, v, block.scale, grid, across, semantic))
+            z = block.out(tau * ((1 - share) * self.own(q, k, v, block.scale, grid, semantic) + share * across))
             z = x + z if self.base.residual else z
             z = z + block.ffn(z) if self.base.ffn else z
             return to_grid(tower.project(z[:, 1:]), grid)
@@ -108,15 +107,24 @@ class ResCLIP(DenseExtractor):
         return DenseFeatures(read(None), tower.embedding(x, grid), padding, reread=reread)
 
 
-def straight_lines(grid: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Patches on the straight line between every two patches (h·w, h·w, steps), and their Chebyshev distances."""
-    h, w = grid
-    points = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij"), -1).reshape(-1, 2).to(device)
-    steps = torch.linspace(0, 1, max(h, w, 2), device=device)
-    a, b = points[:, None, None].float(), points[None, :, None].float()
-    line = torch.floor(a + (b - a) * steps[:, None] + 0.5).long()
-    distance = (points[:, None] - points[None]).abs().amax(-1)
-    return line[..., 0] * w + line[..., 1], distance
+def joined(classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether the straight line between two patches stays in the class of the first, and how far apart they are.
+
+    Args:
+        classes: (h, w) class of each patch.
+
+    Returns:
+        (h·w, h·w) bool, and (h·w, h·w) Chebyshev distances in patches.
+    """
+    (h, w), flat = classes.shape, classes.flatten()
+    points = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij"), -1).reshape(-1, 2)
+    points = points.to(classes.device)
+    a, b = points[:, None].float(), points[None].float()
+    alike = torch.ones(h * w, h * w, dtype=torch.bool, device=classes.device)
+    for t in torch.linspace(0, 1, max(h, w, 2)).tolist():
+        passed = torch.floor(a + (b - a) * t + 0.5).long()
+        alike &= flat[passed[..., 0] * w + passed[..., 1]] == flat[:, None]
+    return alike, (points[:, None] - points[None]).abs().amax(-1)
 
 
 def semantic_feedback(classes: Tensor, sigma: float = 5.0, kernel: int = 31) -> Tensor:
@@ -126,11 +134,9 @@ def semantic_feedback(classes: Tensor, sigma: float = 5.0, kernel: int = 31) -> 
     distance); each row is smoothed as a sequence by a Gaussian, brought to sum 1, and the whole divided by its maximum.
     """
     flat = classes.flatten()
-    lines, distance = straight_lines(tuple(classes.shape), classes.device)
-    same = flat[:, None] == flat[None]
-    joined = (flat[lines] == flat[:, None, None]).all(-1)
+    alike, distance = joined(classes)
     far = torch.exp(-distance / distance.max().clamp(min=1))
-    pairs = torch.where(joined, 1.0, far) * same
+    pairs = torch.where(alike, 1.0, far) * (flat[:, None] == flat[None])
     x = torch.arange(kernel, device=classes.device) - kernel // 2
     weights = torch.exp(-x.float().square() / (2 * sigma**2))
     rows = F.conv1d(pairs[:, None], (weights / weights.sum()).view(1, 1, -1), padding=kernel // 2)[:, 0]
