@@ -268,6 +268,7 @@ LOCATIONS = {
     "TRANSFORMS": ["ovseg.datasets.register"],
     "METRICS": ["ovseg.evaluation.iou", "ovseg.evaluation.localisation"],
     "HOOKS": ["ovseg.engine"],
+    "EVALUATOR": ["ovseg.evaluation.side_by_side"],
     "MODEL_WRAPPERS": ["ovseg.engine.frozen"],
     "OPTIM_WRAPPER_CONSTRUCTORS": ["ovseg.engine"],
 }
@@ -279,6 +280,7 @@ MODELS = SEGMENTORS = CHILDREN["MODELS"]
 DATASETS = CHILDREN["DATASETS"]
 TRANSFORMS = CHILDREN["TRANSFORMS"]
 METRICS = CHILDREN["METRICS"]
+EVALUATORS = CHILDREN["EVALUATOR"]
 HOOKS = CHILDREN["HOOKS"]
 MODEL_WRAPPERS = CHILDREN["MODEL_WRAPPERS"]
 OPTIM_WRAPPER_CONSTRUCTORS = CHILDREN["OPTIM_WRAPPER_CONSTRUCTORS"]

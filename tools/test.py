@@ -1,15 +1,17 @@
-"""Measure a config on benchmarks: mIoU, mAcc, aAcc, a table per class, and the protocol beside every number.
+"""Measure configs on benchmarks: mIoU, mAcc, aAcc, a table per class, and the protocol beside every number.
 
     python tools/test.py configs/naclip/naclip_vitb16_openai.py --benchmark voc20
-    python tools/test.py configs/sclip/sclip_tiny.py --benchmark camvid_mini coco_mini scenes_seen_v20
+    python tools/test.py configs/*/*_tiny.py --benchmark camvid_mini coco_mini scenes_seen_v20
     torchrun --nproc_per_node 2 tools/test.py CONFIG --benchmark voc20 --launcher pytorch
 
-Several configs and benchmarks give one table.  The results of CONFIG go to
-``<work-dir>/<config>/metrics_<dataset>.json``,
-the table to ``<work-dir>/results.md`` and ``results.json``.
+Training-free configs are measured together: every picture is loaded once, and methods that read one tower share its
+blocks.  The scores of each go to ``<work-dir>/<config>/metrics_<dataset>.json``, all of them to
+``<work-dir>/results.json`` and, as a table, ``results.md``; both are rewritten after every benchmark, and ``--resume``
+goes on from there.
 """
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -24,6 +26,7 @@ def parse(argv=None):
     parser.add_argument("--weights", help="other weights than the config's")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/test"))
     parser.add_argument("--limit", type=int, help="only the first images of each benchmark")
+    parser.add_argument("--resume", action="store_true", help="keep what results.json of the work dir already holds")
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="strict overrides of the config"
     )
@@ -34,13 +37,10 @@ def parse(argv=None):
     return args
 
 
-def run(args, config: str, benchmark: str) -> dict:
-    """Scores of one config on one benchmark."""
-    from mmengine.runner import Runner
-
+def prepare(args, config: str, benchmark: str):
+    """The checked config of one measurement."""
     from ovseg.engine.benchmarks import set_benchmark
     from ovseg.engine.config import apply_overrides, load_config
-    from ovseg.engine.launch import start_processes
     from ovseg.registry import check_components
 
     cfg = load_config(config)
@@ -53,45 +53,82 @@ def run(args, config: str, benchmark: str) -> dict:
     apply_overrides(cfg, args.cfg_options)
     check_components(cfg, cfg.default_scope)
     cfg.launcher = args.launcher
-    start_processes(cfg)
     cfg.pop("benchmarks", None)
-    cfg.experiment_name = f"{Path(config).stem}-{benchmark}-{os.getpid()}"
-    return Runner.from_cfg(cfg).test()
+    return cfg
+
+
+def measure(cfgs: dict, benchmark: str) -> list[dict]:
+    """A row per config of one group (``ovseg.engine.together``): scores and what they were measured with."""
+    from mmengine.runner import Runner
+
+    from ovseg.engine.launch import start_processes
+    from ovseg.engine.together import together
+
+    cfg = together(cfgs)
+    start_processes(cfg)
+    cfg.experiment_name = f"{'-'.join(list(cfgs)[:3])}-{benchmark}-{os.getpid()}"
+    runner = Runner.from_cfg(cfg)
+    runner.test()
+    name = runner.test_loop.dataloader.dataset.metainfo["dataset_name"]
+    rows = []
+    for config, own in cfgs.items():
+        report = json.loads((Path(own.work_dir) / f"metrics_{name}.json").read_text(encoding="utf-8"))
+        report.pop("classes", None)
+        rows.append({"config": config, "benchmark": benchmark, **report})
+    return rows
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown, a row per config and benchmark."""
-    keys = list(dict.fromkeys(key for row in rows for key in row if key not in ("config", "benchmark")))
-    lines = [f"| config | benchmark | {' | '.join(keys)} |", f"|---|---|{'---|' * len(keys)}"]
+    """Markdown, a row per config and benchmark, then the protocols."""
+    keys = list(dict.fromkeys(key for row in rows for key in row["scores"]))
+    lines = [
+        f"| config | benchmark | images | {' | '.join(keys)} | protocol |",
+        f"|---|---|---|{'---|' * len(keys)}---|",
+    ]
+    protocols = {}
     for row in rows:
-        values = " | ".join(f"{row[key]:.2f}" if key in row else "" for key in keys)
-        lines.append(f"| {row['config']} | {row['benchmark']} | {values} |")
-    return "\n".join(lines)
+        values = " | ".join(f"{row['scores'][key]:.2f}" if row["scores"].get(key) is not None else "" for key in keys)
+        protocol = row["protocol"] or {}
+        fingerprint = protocol.get("fingerprint", "")
+        protocols[fingerprint] = ", ".join(f"{k}={v}" for k, v in protocol.items() if k != "fingerprint")
+        lines.append(f"| {row['config']} | {row['benchmark']} | {row['images']} | {values} | {fingerprint} |")
+    weights = ", ".join(dict.fromkeys(str(row["weights"]) for row in rows))
+    return "\n".join(
+        [*lines, "", f"Weights: {weights}. Protocols:", ""] + [f"* {f}: {p}" for f, p in protocols.items()]
+    )
+
+
+def save(work_dir: Path, rows: list[dict]):
+    from ovseg.compat.checkpoint import atomic_write
+    from ovseg.evaluation.report import write_json
+
+    write_json(work_dir / "results.json", {"rows": rows})
+    with atomic_write(work_dir / "results.md") as path:
+        Path(path).write_text(table(rows) + "\n", encoding="utf-8")
 
 
 def main(argv=None) -> int:
     args = parse(argv)
     from mmengine.dist import is_main_process
 
-    from ovseg.compat.checkpoint import atomic_write
-    from ovseg.evaluation.report import write_json
+    from ovseg.engine.together import groups
 
-    rows = []
-    for config in args.configs:
+    saved = args.work_dir / "results.json"
+    rows = json.loads(saved.read_text(encoding="utf-8"))["rows"] if args.resume and saved.exists() else []
+    done = {(row["config"], row["benchmark"]) for row in rows}
+    try:
         for benchmark in args.benchmark:
-            try:
-                scores = run(args, config, benchmark)
-            except (ValueError, KeyError, FileNotFoundError) as error:
-                print(f"tools/test.py: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-                return 2
-            rows.append(
-                {"config": Path(config).stem, "benchmark": benchmark, **{k: float(v) for k, v in scores.items()}}
-            )
-            if is_main_process():  # after every run, so that an interruption loses nothing
-                write_json(args.work_dir / "results.json", {"rows": rows})
-                with atomic_write(args.work_dir / "results.md") as path:
-                    Path(path).write_text(table(rows) + "\n", encoding="utf-8")
-                print(table(rows[-1:]), flush=True)
+            cfgs = {Path(c).stem: c for c in args.configs if (Path(c).stem, benchmark) not in done}
+            cfgs = {name: prepare(args, path, benchmark) for name, path in cfgs.items()}
+            for group in groups(cfgs):
+                fresh = measure(group, benchmark)
+                rows += fresh
+                if is_main_process():  # after every run, so that an interruption loses nothing
+                    save(args.work_dir, rows)
+                    print(table(fresh), flush=True)
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        print(f"tools/test.py: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        return 2
     if is_main_process():
         print(f"\n{table(rows)}\n\nsaved in {args.work_dir}")
     return 0

@@ -1,5 +1,6 @@
 """MMSegmentation models of ovseg."""
 
 from .open_vocab import OpenVocabSegmentor
+from .side_by_side import SideBySide
 
-__all__ = ["OpenVocabSegmentor"]
+__all__ = ["OpenVocabSegmentor", "SideBySide"]

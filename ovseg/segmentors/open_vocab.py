@@ -11,7 +11,7 @@ from ovseg.registry import DENSE, MODELS
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
-from ovseg.towers import load_tower
+from ovseg.towers import Tower, load_tower
 
 
 @MODELS.register_module()
@@ -23,7 +23,7 @@ class OpenVocabSegmentor(BaseSegmentor):
 
     Args:
         dense: config of the extractor, ``dict(type="NACLIP")``.
-        weights: see ``ovseg.towers.weights``; None is the embedded demo model.
+        weights: see ``ovseg.towers.weights``, or a tower; None is the embedded demo model.
         vocabulary: the words, anything ``Vocabulary.parse`` takes; class ids are label ids.
         published: settings of one benchmark as published, changes to the extractor's own ``protocol``.
         protocol: settings that override all others.
@@ -38,7 +38,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         self,
         dense: dict,
         vocabulary,
-        weights: str | None = None,
+        weights: str | Tower | None = None,
         published: dict | None = None,
         protocol: dict | None = None,
         scorer: dict | None = None,
@@ -46,7 +46,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         quick_gelu: bool | None = None,
     ):
         super().__init__(data_preprocessor=BaseDataPreprocessor())
-        tower = load_tower(weights, arch=arch, quick_gelu=quick_gelu)
+        tower = weights if isinstance(weights, Tower) else load_tower(weights, arch=arch, quick_gelu=quick_gelu)
         own = DENSE.get(dense["type"]).protocol
         settings = make_protocol(own, published or {}, tower.card.protocol, protocol or {})
         self.pipeline = Pipeline(tower, dict(dense), settings, scorer)
