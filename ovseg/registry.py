@@ -7,10 +7,11 @@ so that importing this file costs no more than MMEngine's own registry (no torch
 Registry                       holds                                       root
 =============================  ==========================================  ====================================
 TOWERS DENSE SCORERS REFINERS  image towers, dense extractors, scorers,    ovseg itself (training-free use needs
-                               refiners                                    neither mmseg nor mmdet)
+TUNING PROXIES MASKS           refiners, what trains, proxies, masks       neither mmseg nor mmdet)
 MODELS (= SEGMENTORS)          segmentors, detectors, heads, necks         mmengine ``MODELS``
 DATASETS TRANSFORMS METRICS    what a config names under these keys        the mmengine registry of that name
-HOOKS
+HOOKS LOOPS DATA_SAMPLERS
+RUNNERS EVALUATORS
 OPTIM_WRAPPER_CONSTRUCTORS
 =============================  ==========================================  ====================================
 
@@ -258,8 +259,9 @@ def _close(word, options):
 TOWERS = Registry("tower", locations=["ovseg.towers"])
 DENSE = Registry("dense extractor", locations=["ovseg.dense"])
 PROXIES = Registry("proxy", locations=["ovseg.dense"])
+TUNING = Registry("tuning preset", locations=["ovseg.towers.tuning"])
 MASKS = Registry("mask source", locations=["ovseg.regions"])
-SCORERS = Registry("scorer", locations=["ovseg.score"])
+SCORERS = Registry("scorer", locations=["ovseg.score", "ovseg.cost"])
 REFINERS = Registry("refiner", locations=["ovseg.refine"])
 
 LOCATIONS = {
@@ -267,10 +269,13 @@ LOCATIONS = {
     "DATASETS": ["ovseg.datasets.register"],
     "TRANSFORMS": ["ovseg.datasets.register"],
     "METRICS": ["ovseg.evaluation.iou", "ovseg.evaluation.localisation"],
-    "HOOKS": ["ovseg.engine"],
+    "HOOKS": ["ovseg.engine.progress"],
+    "LOOPS": ["ovseg.engine.loop"],
+    "RUNNERS": ["ovseg.engine.trainer"],
+    "DATA_SAMPLERS": ["ovseg.datasets.seeded"],
     "EVALUATOR": ["ovseg.evaluation.side_by_side"],
     "MODEL_WRAPPERS": ["ovseg.engine.frozen"],
-    "OPTIM_WRAPPER_CONSTRUCTORS": ["ovseg.engine"],
+    "OPTIM_WRAPPER_CONSTRUCTORS": ["ovseg.engine.layer_decay"],
 }
 ROOTS = {name: root for name, root in vars(mmengine_registry).items() if isinstance(root, mmengine_registry.Registry)}
 # One child for every root, also where ovseg registers nothing: under default_scope = 'ovseg' MMEngine warns otherwise.
@@ -282,7 +287,10 @@ TRANSFORMS = CHILDREN["TRANSFORMS"]
 METRICS = CHILDREN["METRICS"]
 EVALUATORS = CHILDREN["EVALUATOR"]
 HOOKS = CHILDREN["HOOKS"]
+LOOPS = CHILDREN["LOOPS"]
+RUNNERS = CHILDREN["RUNNERS"]
+DATA_SAMPLERS = CHILDREN["DATA_SAMPLERS"]
 MODEL_WRAPPERS = CHILDREN["MODEL_WRAPPERS"]
 OPTIM_WRAPPER_CONSTRUCTORS = CHILDREN["OPTIM_WRAPPER_CONSTRUCTORS"]
 
-ALL = (TOWERS, DENSE, PROXIES, MASKS, SCORERS, REFINERS, *CHILDREN.values())
+ALL = (TOWERS, TUNING, DENSE, PROXIES, MASKS, SCORERS, REFINERS, *CHILDREN.values())

@@ -51,13 +51,17 @@ class OpenVocabSegmentor(BaseSegmentor):
         settings = make_protocol(own, published or {}, tower.card.protocol, protocol or {})
         self.pipeline = Pipeline(tower, dict(dense), settings, scorer)
         self.vocabulary = Vocabulary.parse(vocabulary)
+        self.cache = EmbeddingCache()
         self._text = None
+
+    def encoder(self) -> TextEncoder:
+        """The text side, with the protocol's templates."""
+        return TextEncoder(self.pipeline.tower, self.pipeline.protocol.templates, self.cache)
 
     def _words(self, candidates=None):
         """Word embeddings (T, E) and their classes, restricted to ``candidates`` where given."""
         if self._text is None:
-            encoder = TextEncoder(self.pipeline.tower, self.pipeline.protocol.templates, EmbeddingCache())
-            self._text = encoder(self.vocabulary.queries)
+            self._text = self.encoder()(self.vocabulary.queries)
         classes = self.vocabulary.query_class
         if candidates is None:
             return self._text, classes

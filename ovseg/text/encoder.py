@@ -49,7 +49,7 @@ class TextEncoder:
         """
         longest = max(self.templates, key=lambda t: len(self.tokenizer.encode(t)))
         for word in words:
-            length = len(self.tokenizer.encode(longest.format(word))) + 2
+            length = len(self.tokenizer.encode(longest.format(word))) + 2 + self.tower.prompt_length
             if length > self.context:
                 shown = word if len(word) < 60 else word[:57] + "…"
                 raise ValueError(
@@ -87,7 +87,7 @@ class TextEncoder:
         step = max(1, self.batch // len(self.templates))
         for start in range(0, len(todo), step):
             part = todo[start : start + step]
-            fresh = dict(zip(part, self._encode(part).cpu(), strict=True))
+            fresh = dict(zip(part, self.encode(part).cpu(), strict=True))
             done |= fresh
             if self.cache is not None:
                 self.cache.put(self.tower.card.hash, self.key, fresh)
@@ -95,8 +95,23 @@ class TextEncoder:
                 progress(len(unique) - len(todo) + start + len(part))
         return torch.stack([done[word].float() for word in words]).to(self.tower.device)
 
-    def _encode(self, words: Sequence[str]) -> Tensor:
-        prompts = [template.format(word) for word in words for template in self.templates]
-        tokens = self.tokenizer(prompts).to(self.tower.device)
-        parts = [F.normalize(self.tower.clip.encode_text(part).float(), dim=-1) for part in tokens.split(self.batch)]
-        return F.normalize(torch.cat(parts).unflatten(0, (len(words), -1)).mean(1), dim=-1)
+    def tokens(self, words: Sequence[str]) -> Tensor:
+        """Token ids (T·P, context) of all prompts, those of one word together.
+
+        Where the tower has learned vectors before its prompts (``towers.tuning.Prompt``), as many placeholders stand
+        for them.
+        """
+        before = "x " * self.tower.prompt_length
+        prompts = [before + template.format(word) for word in words for template in self.templates]
+        return self.tokenizer(prompts).to(self.tower.device)
+
+    def encode(self, words: Sequence[str], average: bool = True) -> Tensor:
+        """As a call, but with gradients where the text tower has any, and neither checked nor kept.
+
+        Args:
+            words: T words.
+            average: over templates; otherwise unit embeddings (T, P, E) of every prompt.
+        """
+        parts = [self.tower.clip.encode_text(part).float() for part in self.tokens(words).split(self.batch)]
+        each = F.normalize(torch.cat(parts), dim=-1).unflatten(0, (len(words), -1))
+        return F.normalize(each.mean(1), dim=-1) if average else each

@@ -68,7 +68,10 @@ class Tower(nn.Module, ABC):
         image_size: side in pixels of the pictures it was trained on.
         width: D.  embed_dim: E.
         preprocess, card: travel with the weights.
+        prompt_length: learned vectors before every prompt (``tuning.Prompt``).
     """
+
+    prompt_length = 0
 
     def __init__(self, visual: nn.Module, clip: nn.Module | None, preprocess: Preprocess, card: TowerCard):
         super().__init__()

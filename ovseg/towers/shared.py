@@ -58,7 +58,7 @@ class SharedTower(Tower):
     def __init__(self, tower: Tower, memory: int = 2**30):
         nn.Module.__init__(self)  # not Tower's: the modules stay those of the tower
         self.tower, self.memory = tower, memory
-        self.training = tower.training
+        self.training, self.prompt_length = tower.training, tower.prompt_length
         self.reader = ""
         self.clear()
 

@@ -1,0 +1,110 @@
+"""What every trained open-vocabulary segmentor shares: it predicts like a training-free one, and adds a loss."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ovseg.dense import DenseFeatures
+from ovseg.text.vocabulary import Vocabulary
+from ovseg.towers import tuning as tune
+
+from .open_vocab import OpenVocabSegmentor
+
+
+class TrainableSegmentor(OpenVocabSegmentor):
+    """An ``OpenVocabSegmentor`` with a loss.
+
+    The tower is frozen but for what ``tuning`` makes trainable; modules of the extractor and the scorer train.  Training
+    pictures come in batches of one size, cut by the dataset pipeline; prediction is that of ``OpenVocabSegmentor``, with
+    all words of ``vocabulary``.
+
+    Args:
+        train_vocabulary: the words whose ids the training labels hold; those of ``vocabulary`` unless given.
+        tuning: presets of ``ovseg.towers.tuning``, or their configs.
+        **parts: see ``OpenVocabSegmentor``.
+
+    Raises:
+        ValueError: unknown settings, words, weights or presets.
+    """
+
+    def __init__(self, *args, train_vocabulary=None, tuning: Sequence[dict] = (), **parts):
+        super().__init__(*args, **parts)
+        self.train_vocabulary = self.vocabulary if train_vocabulary is None else Vocabulary.parse(train_vocabulary)
+        self.presets = tune.apply(self.tower, tuning)
+        self.cache = None if tune.trains(self.tower, "text") else self.cache  # it knows the words of named weights only
+        self._train_text: Tensor | None = None
+
+    @property
+    def tower(self):
+        return self.pipeline.tower
+
+    def train(self, mode: bool = True):
+        """The tower stays in evaluation mode: its statistics are part of its weights."""
+        super().train(mode)
+        self.tower.eval()
+        if mode and tune.trains(self.tower, "text"):
+            self._text = None  # of words encoded before the next steps
+        return self
+
+    # --- for losses ------------------------------------------------------------------------------------------------
+
+    def images(self, inputs) -> Tensor:
+        """Normalised pictures (B, 3, H, W) of (3, H, W) BGR ones in [0, 255].
+
+        Raises:
+            ValueError: pictures of several sizes.
+        """
+        sizes = {tuple(picture.shape[1:]) for picture in inputs}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"training pictures of one batch have one size, got {sorted(sizes)}: end the pipeline with a crop and "
+                "pad, dict(type='RandomCrop', crop_size=…) and dict(type='Pad', size=…)."
+            )
+        return self.tower.normalise(torch.stack(list(inputs)).flip(1).to(self.tower.dtype) / 255)
+
+    def labels(self, data_samples) -> Tensor:
+        """Class ids (B, H, W) int64; 255 is ignored.
+
+        Raises:
+            ValueError: an id that no word of the training vocabulary has.
+        """
+        labels = torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples]).long()
+        highest = len(self.train_vocabulary.names) - 1
+        wrong = labels[((labels < 0) | (labels > highest)) & (labels != 255)].unique().tolist()
+        if wrong:
+            raise ValueError(
+                f"the labels hold {wrong[:8]}, but the training vocabulary has the ids 0 to {highest} (255 is "
+                "ignored). Look at the data with `ovseg check-data CONFIG`."
+            )
+        return labels
+
+    def dense_features(self, images: Tensor) -> DenseFeatures:
+        return self.pipeline.dense(self.tower, images)
+
+    def words(self) -> Tensor:
+        """Unit embeddings (T, E) of the training vocabulary's words, with gradients where the text tower trains."""
+        queries = self.train_vocabulary.queries
+        if tune.trains(self.tower, "text"):
+            return self.encoder().encode(queries)
+        if self._train_text is None:
+            self._train_text = self.encoder()(queries).clone()  # out of inference mode, so that losses may use it
+        return self._train_text
+
+    def by_class(self, scores: Tensor) -> Tensor:
+        """Scores (B, K, h, w) of classes from those of words (B, T, h, w): the best synonym."""
+        owners = self.train_vocabulary.query_class
+        if len(set(owners)) == len(owners):
+            return scores
+        groups = [[i for i, of in enumerate(owners) if of == k] for k in range(owners[-1] + 1)]
+        return torch.stack([scores[:, group].amax(1) for group in groups], 1)
+
+    def penalties(self) -> dict[str, Tensor]:
+        """Terms of the loss that presets ask for."""
+        found = {f"loss_{type(preset).__name__.lower()}": preset.penalty() for preset in self.presets}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @abstractmethod
+    def loss(self, inputs, data_samples) -> dict[str, Tensor]:
+        """Terms by name, ``loss_…``; their sum is minimised."""
