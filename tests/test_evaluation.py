@@ -77,6 +77,21 @@ def test_scores_equal_the_derivation(tmp_path, seed):
     assert [p.name for p in tmp_path.iterdir()] == ["metrics_toy.json"]
 
 
+def test_seen_and_unseen_classes_and_their_harmonic_mean():
+    images = list(toy_images())
+    iou, *_ = by_numpy(images)
+    scores = run(metric(unseen=["b", "e"]), images)
+    seen, unseen = np.nanmean(iou[[0, 2, 3, 5]]), np.nanmean(iou[[1, 4]])
+    assert scores["mIoU_seen"] == pytest.approx(seen, abs=0.006)
+    assert scores["mIoU_unseen"] == pytest.approx(unseen, abs=0.006)
+    assert scores["hIoU"] == pytest.approx(2 / (1 / seen + 1 / unseen), abs=0.006)
+    built = metric()
+    built.dataset_meta = META | dict(unseen=("a",))
+    assert "hIoU" in run(built, images) and "hIoU" not in run(metric(), images)
+    with pytest.raises(ValueError, match="no classes z"):
+        run(metric(unseen=["z"]), images)
+
+
 def test_equal_to_mmsegs_metric():
     from mmseg.evaluation import IoUMetric
 

@@ -11,10 +11,12 @@ import yaml
 from ovseg.engine.benchmarks import benchmarks, changed, set_benchmark, split_row
 from ovseg.engine.config import load_config
 from ovseg.predict.pipeline import make_protocol
+from ovseg.regions import PhraseSearch
 from ovseg.registry import DENSE, REFINERS, SCORERS, check_components, names
 from tests.conftest import ROOT
 
 CONFIGS = sorted(p for p in (ROOT / "configs").glob("*/*_*.py") if p.parent.name not in ("_base_", "tiny_clip"))
+SEGMENTORS = [p for p in CONFIGS if load_config(p).model.type == "OpenVocabSegmentor"]
 METAFILES = sorted((ROOT / "configs").glob("*/metafile.yml"))
 
 
@@ -24,6 +26,11 @@ def read(path):
 
 def models():
     return [(path, model) for path in METAFILES for model in read(path)["Models"]]
+
+
+def method(cfg):
+    """The class that holds a config's method."""
+    return DENSE.get(cfg.model.dense.type) if "dense" in cfg.model else PhraseSearch
 
 
 def buildable(dense: dict) -> dict:
@@ -47,7 +54,7 @@ def pages():
     return module
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", SEGMENTORS, ids=lambda p: p.stem)
 def test_every_config_and_every_row_builds(path):
     assert path.name.startswith(path.parent.name)
     read_once = load_config(path)
@@ -117,15 +124,16 @@ def test_the_index_lists_every_metafile_and_these_every_config():
 
 
 def test_every_method_is_in_the_zoo():
-    named = [read(path)["Collections"][0]["Metadata"]["Method"] for path in METAFILES]
+    of = [read(path)["Collections"][0]["Metadata"] for path in METAFILES]
+    named = [each["Method"] for each in of if "Task" not in each]
     assert sorted(named) == sorted(name.lower() for name in names(DENSE))
 
 
 @pytest.mark.parametrize("path", METAFILES, ids=lambda p: p.parent.name)
-def test_metafiles_tell_paper_protocol_source_and_licence(path):
+def test_metafiles_tell_paper_protocol_source_and_licence(path, pages):
     meta, protocols = read(path), read(ROOT / "docs/methods/protocols.yml")
     collection = meta["Collections"][0]
-    ours = DENSE.get(load_config(ROOT / meta["Models"][0]["Config"]).model.dense.type).paper == "ours"
+    ours = method(load_config(ROOT / meta["Models"][0]["Config"])).paper == "ours"
     assert ours == ("Paper" not in collection)
     assert ours or (collection["Paper"]["Title"] and collection["Paper"]["URL"].startswith("https://"))
     assert (ROOT / collection["README"]).is_file() and (ROOT / collection["Code"]["File"]).is_file()
@@ -133,15 +141,15 @@ def test_metafiles_tell_paper_protocol_source_and_licence(path):
         assert model["In Collection"] == collection["Name"]
         cfg = load_config(ROOT / model["Config"])
         assert model["Name"] == (ROOT / model["Config"]).stem
-        dense = DENSE.get(cfg.model.dense.type)
-        assert dense.__module__.replace(".", "/") + ".py" == collection["Code"]["File"]
+        assert method(cfg).__module__.replace(".", "/") + ".py" == collection["Code"]["File"]
         tower = "ovseg-tiny-scenes" if cfg.model.weights == "tiny" else cfg.model.weights
         assert model["Weights"][0]["Name"] == tower
         assert all(weights["Licence"] and weights["Source"] for weights in model["Weights"])
         seen = set()
         for entry in model["Results"]:
             assert entry["Protocol"] in protocols and entry["Table"] and entry["Dataset"]
-            assert all(0 <= value <= 100 for value in entry["Metrics"].values()) and "mIoU" in entry["Metrics"]
+            assert all(0 <= value <= 100 for value in entry["Metrics"].values())
+            assert set(pages.SHOWN[entry["Task"]]) <= set(entry["Metrics"])
             assert entry["Source"] in ("paper", "measured")
             if entry["Source"] == "measured":
                 assert entry["Command"].startswith("python tools/") and (ROOT / entry["Table"]).is_file()
@@ -167,12 +175,14 @@ def test_only_tables_of_the_present_weights_are_read(pages, tmp_path):
     seen = {"v20": {"sclip": {"mIoU": 12.346}, "chance per patch": {"mIoU": 1}}}
     scenes = {"scenes": 7, "weights": "w (abc)", "segmentation": {"seen": seen, "unseen": {}}}
     (tmp_path / "tiny_clip.json").write_text(json.dumps(scenes))
-    (tmp_path / "test_tiny.json").write_text('{"rows": [{"config": "gem_tiny", "benchmark": "coco_mini", "mIoU": 1}]}')
+    row = {"config": "gem_tiny", "benchmark": "coco_mini", "weights": "w (abc)", "scores": {"mIoU": 1, "mIoU_stuff": 3}}
+    (tmp_path / "test_tiny.json").write_text(json.dumps({"rows": [row, row | {"config": "a_tiny", "weights": "v"}]}))
     found = pages.measured(tmp_path, "abc")
     assert found["sclip_tiny"][0]["Metrics"] == {"mIoU": 12.35}
     assert "--scenes 7" in found["sclip_tiny"][0]["Command"]
     assert found["gem_tiny"][0]["Command"] == ("python tools/test.py configs/gem/gem_tiny.py --benchmark coco_mini")
-    assert "sclip_tiny" not in pages.measured(tmp_path, "other")
+    assert "sclip_tiny" not in pages.measured(tmp_path, "other") and "a_tiny" not in found
+    assert pages.lab_table([row]).endswith("| [gem](docs/methods/gem.md) | 1.0 |")
     meta = {"Models": [{"Name": "gem_tiny", "Results": [{"Source": "paper"}, {"Source": "measured"}]}]}
     kept = pages.with_measured(meta, {})["Models"][0]["Results"]
     assert kept == [{"Source": "paper"}]

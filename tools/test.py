@@ -4,6 +4,7 @@
     python tools/test.py configs/*/*_tiny.py --benchmark camvid_mini coco_mini scenes_seen_v20
     torchrun --nproc_per_node 2 tools/test.py CONFIG --benchmark voc20 --launcher pytorch
 
+Of several configs, those that a benchmark does not fit (boxes of phrases, label maps) are left out of it, with a note.
 Training-free configs are measured together: every picture is loaded once, and methods that read one tower share its
 blocks.  The scores of each go to ``<work-dir>/<config>/metrics_<dataset>.json``, all of them to
 ``<work-dir>/results.json`` and, as a table, ``results.md``; both are rewritten after every benchmark, and ``--resume``
@@ -55,6 +56,26 @@ def prepare(args, config: str, benchmark: str):
     cfg.launcher = args.launcher
     cfg.pop("benchmarks", None)
     return cfg
+
+
+def fitting(args, configs: list[str], benchmark: str) -> dict:
+    """The prepared configs, by name, that a benchmark fits.
+
+    Raises:
+        ValueError: it fits none of them.
+    """
+    from ovseg.engine.benchmarks import DoesNotFit
+
+    cfgs, refused = {}, []
+    for path in configs:
+        try:
+            cfgs[Path(path).stem] = prepare(args, path, benchmark)
+        except DoesNotFit as error:
+            refused.append(error)
+            print(f"{Path(path).stem}: left out of {benchmark}, which does not fit it", file=sys.stderr)
+    if refused and not cfgs:
+        raise refused[0]
+    return cfgs
 
 
 def measure(cfgs: dict, benchmark: str) -> list[dict]:
@@ -118,8 +139,8 @@ def main(argv=None) -> int:
     done = {(row["config"], row["benchmark"]) for row in rows}
     try:
         for benchmark in args.benchmark:
-            cfgs = {Path(c).stem: c for c in args.configs if (Path(c).stem, benchmark) not in done}
-            cfgs = {name: prepare(args, path, benchmark) for name, path in cfgs.items()}
+            todo = [path for path in args.configs if (Path(path).stem, benchmark) not in done]
+            cfgs = fitting(args, todo, benchmark)
             for group in groups(cfgs):
                 fresh = measure(group, benchmark)
                 rows += fresh

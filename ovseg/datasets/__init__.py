@@ -11,6 +11,7 @@ _HOMES = {
     ),
     **dict.fromkeys(("CamVidMini", "COCOMini"), "ovseg.datasets.mini"),
     **dict.fromkeys(("ComposedScenes", "LoadScene", "META_KEYS"), "ovseg.datasets.composed"),
+    **dict.fromkeys(("COCOMiniPhrases", "LoadScenePhrases", "PackPhrases", "ScenePhrases"), "ovseg.datasets.phrases"),
 }
 
 __all__ = sorted(_HOMES)

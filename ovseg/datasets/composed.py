@@ -18,6 +18,7 @@ from ovseg.text.vocabulary import Vocabulary
 
 from .base import metainfo
 from .scenes import SceneComposer, candidates, object_names, stuff_names
+from .splits import UNSEEN_SCENES
 
 META_KEYS = ("img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "candidates", "seed")
 PASSED_ON = {"indices", "test_mode", "lazy_init", "serialize_data", "max_refetch"}
@@ -71,6 +72,7 @@ class ComposedScenes(BaseSegDataset):
             objects=list(range(len(object_names()))),
             stuff=list(range(len(object_names()), len(object_names()) + len(stuff_names()))),
         ),
+        unseen=UNSEEN_SCENES,
     )
 
     def __init__(

@@ -11,6 +11,7 @@ from ovseg.registry import DATASETS
 from ovseg.text.benchmarks import benchmark_vocabulary
 
 from .base import FolderDataset, metainfo
+from .splits import UNSEEN_CAMVID, UNSEEN_COCO
 
 VARIABLE = "OVSEG_DATA"
 PROJECT = Path(__file__).resolve().parents[2]
@@ -63,7 +64,7 @@ class MiniDataset(FolderDataset):
 class CamVidMini(MiniDataset):
     """CamVid's 11 classes of road scenes; its label 11 (unlabelled) is read as 255."""
 
-    METAINFO = metainfo(benchmark_vocabulary("camvid"), "camvid_mini")
+    METAINFO = metainfo(benchmark_vocabulary("camvid"), "camvid_mini", unseen=UNSEEN_CAMVID)
     folder, labels = "camvid_mini", "labels"
 
     @classmethod
@@ -79,5 +80,6 @@ class COCOMini(MiniDataset):
         benchmark_vocabulary("coco_panoptic"),
         "coco_mini",
         groups=dict(things=list(range(80)), stuff=list(range(80, 133))),
+        unseen=UNSEEN_COCO,
     )
     folder, labels = "coco_mini", "semantic"

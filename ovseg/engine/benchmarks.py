@@ -1,4 +1,4 @@
-"""What ``--benchmark NAME`` stands for: dataset, words and published settings.
+"""What ``--benchmark NAME`` stands for: dataset, words, metric and published settings.
 
 A config's table ``benchmarks`` maps names to the settings its paper publishes for them; a benchmark without a row runs
 with the method's own settings.  A row holds protocol settings and, where a paper tunes more than those, changes to two
@@ -7,38 +7,67 @@ components::
     voc21=dict(threshold=0.1, dense=dict(residual=(2.0, 0.3)), scorer=dict(type="FeedbackScore", threshold=0.5))
 """
 
+from typing import NamedTuple
+
 from mmengine.config import Config
 
 from ovseg.datasets.table import BENCHMARKS
 from ovseg.registry import did_you_mean
 
 COMPONENTS = ("dense", "scorer")
+SCORED_BY = {"OpenVocabSegmentor": "OpenVocabIoU", "PhraseLocalizer": "PhraseMetric"}
 LOADERS = [dict(type="mmseg.LoadImageFromFile"), dict(type="mmseg.LoadAnnotations"), dict(type="mmseg.PackSegInputs")]
 
 
-def _scenes() -> dict:
+class DoesNotFit(ValueError):
+    """A benchmark whose metric cannot score what a model answers with."""
+
+
+class Row(NamedTuple):
+    """A benchmark: config of its dataset, its words, and the metric of ``ovseg.evaluation`` that scores it."""
+
+    dataset: dict
+    vocabulary: object
+    metric: str = "OpenVocabIoU"
+
+
+def _scenes() -> dict[str, Row]:
     from ovseg.datasets.scenes import object_names, stuff_names
 
-    words = [*object_names(), *stuff_names()]
-    return {
-        f"scenes_{styles}_{candidates}": (
-            dict(type="ovseg.ComposedScenes", styles=styles, candidates=candidates, count=300),
-            words,
-        )
-        for styles in ("seen", "unseen")
-        for candidates in ("v20", "full")
-    }
+    objects, rows = object_names(), {}
+    for styles in ("seen", "unseen"):
+        for candidates in ("v20", "full"):
+            dataset = dict(type="ovseg.ComposedScenes", styles=styles, candidates=candidates, count=300)
+            rows[f"scenes_{styles}_{candidates}"] = Row(dataset, [*objects, *stuff_names()])
+        dataset = dict(type="ovseg.ScenePhrases", styles=styles, count=100)
+        rows[f"scenes_phrases_{styles}"] = Row(dataset, objects, "PhraseMetric")
+    return rows
 
 
-def benchmarks() -> dict[str, tuple[dict, object]]:
-    """Name → (dataset config, vocabulary)."""
+def benchmarks() -> dict[str, Row]:
+    """Name → dataset, vocabulary, metric."""
+    from ovseg.text.benchmarks import benchmark_vocabulary
+
     rows = {
-        name: (dict(type=f"ovseg.{row.dataset}", pipeline=_pipeline(row.reduce_zero_label)), name)
+        name: Row(dict(type=f"ovseg.{row.dataset}", pipeline=_pipeline(row.reduce_zero_label)), name)
         for name, row in BENCHMARKS.items()
     }
-    rows["camvid_mini"] = dict(type="ovseg.CamVidMini", pipeline=LOADERS), "camvid"
-    rows["coco_mini"] = dict(type="ovseg.COCOMini", pipeline=LOADERS), "coco_panoptic"
+    things = list(benchmark_vocabulary("coco_panoptic").names[:80])  # the kinds of stuff follow
+    rows["camvid_mini"] = Row(dict(type="ovseg.CamVidMini", pipeline=LOADERS), "camvid")
+    rows["coco_mini"] = Row(dict(type="ovseg.COCOMini", pipeline=LOADERS), "coco_panoptic")
+    rows["coco_mini_phrases"] = Row(dict(type="ovseg.COCOMiniPhrases"), things, "PhraseMetric")
     return rows | _scenes()
+
+
+def _check_fits(model: str, name: str, rows: dict[str, Row]):
+    """Refuse a benchmark whose metric cannot score what a model of ovseg answers with."""
+    metric = SCORED_BY.get(model.removeprefix("ovseg."), rows[name].metric)
+    if metric != rows[name].metric:
+        fitting = ", ".join(other for other, row in rows.items() if row.metric == metric)
+        raise DoesNotFit(
+            f"benchmark {name!r} is scored by {rows[name].metric}, which cannot read the answers of {model}; for this "
+            f"config give --benchmark one of: {fitting}."
+        )
 
 
 def _pipeline(reduce_zero_label: bool) -> list[dict]:
@@ -61,12 +90,14 @@ def set_benchmark(cfg: Config, name: str, work_dir: str) -> Config:
     """Point a freshly read config at a benchmark, in place.
 
     Raises:
-        ValueError: unknown benchmark, with the nearest known one; a row that changes a component which has no type.
+        ValueError: unknown benchmark, with the nearest known one; one for another kind of model; a row that changes a
+            component which has no type.
     """
     rows = benchmarks()
     if name not in rows:
         raise ValueError(f"unknown benchmark {name!r}. {did_you_mean(name, rows)}There are: {', '.join(rows)}.")
-    dataset, vocabulary = rows[name]
+    _check_fits(cfg.model.type, name, rows)
+    dataset, vocabulary, metric = rows[name]
     cfg.model.vocabulary = vocabulary
     cfg.model.published, changes = split_row(cfg.get("benchmarks", {}).get(name, {}))
     for key, change in changes.items():
@@ -83,7 +114,7 @@ def set_benchmark(cfg: Config, name: str, work_dir: str) -> Config:
         collate_fn=dict(type="mmengine.pseudo_collate"),
         dataset=dataset,
     )
-    cfg.test_evaluator = dict(type="ovseg.OpenVocabIoU", work_dir=work_dir)
+    cfg.test_evaluator = dict(type=f"ovseg.{metric}", work_dir=work_dir)
     cfg.test_cfg = dict(type="mmengine.TestLoop")
     cfg.model_wrapper_cfg = dict(type="ovseg.FrozenWrapper")
     return cfg

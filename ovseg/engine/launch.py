@@ -8,10 +8,19 @@ from mmengine.config import Config
 def start_processes(cfg: Config):
     """Choose the backend of a distributed run: NCCL on GPUs, which MMEngine sets up, gloo on CPUs.
 
-    MMEngine asks for a CUDA device whatever the backend, so on a machine without one the group is made here, before the
-    runner looks for it.
+    MMEngine asks for a CUDA device whatever the backend, and gives ``DistributedDataParallel`` one; so on a machine
+    without one the group and the wrapper's settings are made here, before the runner looks for them.
     """
     if torch.cuda.is_available():
         cfg.env_cfg.dist_cfg.backend = "nccl"
-    elif cfg.launcher == "pytorch" and not dist.is_initialized():
-        dist.init_process_group("gloo")
+    elif cfg.launcher == "pytorch":
+        if not dist.is_initialized():
+            dist.init_process_group("gloo")
+        if "model_wrapper_cfg" not in cfg:
+            unused = cfg.get("find_unused_parameters", False)
+            cfg.model_wrapper_cfg = dict(
+                type="MMDistributedDataParallel",
+                device_ids=None,
+                broadcast_buffers=False,
+                find_unused_parameters=unused,
+            )

@@ -1,16 +1,15 @@
 """mIoU of open-vocabulary segmentation: MMSegmentation's numbers, exact, with the conditions they were made under."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from mmengine.logging import print_log
 from mmseg.evaluation.metrics import IoUMetric
 from torch import Tensor
 
 from ovseg.registry import METRICS
 
-from .report import write_json
+from .report import same_provenance, write_scores
 
 
 @METRICS.register_module()
@@ -22,13 +21,12 @@ class OpenVocabIoU(IoUMetric):
     * Pixels are counted in integers and divided in float64. (float32 sums lose pixels beyond 2**24 per class.)
     * A label or prediction that is no class id and not ``ignore_index`` is an error; mmseg leaves it out silently.
     * ``groups``: the mean IoU of chosen classes, ``mIoU_<group>``.
+    * ``unseen``: the classes training never saw make two groups, ``mIoU_seen`` and ``mIoU_unseen``, and hIoU, the
+      harmonic mean of the two, 2·s·u/(s + u).
     * Rank 0 writes ``<work_dir>/metrics_<dataset>.json``: full-precision scores, the per-class table and the
-      provenance, see below. The file is replaced in one step.
+      provenance (``ovseg.evaluation.report``). The file is replaced in one step.
 
     A class that neither the labels nor the predictions contain is nan and left out of the means.
-
-    Provenance comes with the predictions: a model puts ``provenance=dict(protocol=..., vocabulary=<hash>,
-    weights=<hash>)`` into the metainfo of its data samples. It must be the same for all images.
 
     Several processes: every process keeps the counts of its images, one entry per image in the order of its sampler,
     and all entries are gathered. ``DefaultSampler`` deals images out in turn and repeats the first ones at the end to
@@ -36,6 +34,7 @@ class OpenVocabIoU(IoUMetric):
 
     Args:
         groups: name -> class ids; by default the dataset's own (``metainfo['groups']``).
+        unseen: names of classes; by default the dataset's own (``metainfo['unseen']``).
         work_dir: folder of the JSON file; None writes none.
         ignore_index: label of pixels that are not scored.
         output_dir: also save predictions there as PNG.
@@ -52,6 +51,7 @@ class OpenVocabIoU(IoUMetric):
     def __init__(
         self,
         groups: dict[str, list[int]] | None = None,
+        unseen: Sequence[str] | None = None,
         work_dir: str | None = None,
         ignore_index: int = 255,
         output_dir: str | None = None,
@@ -66,7 +66,7 @@ class OpenVocabIoU(IoUMetric):
             prefix=prefix,
             collect_device=collect_device,
         )
-        self.groups, self.work_dir = groups, work_dir
+        self.groups, self.unseen, self.work_dir = groups, unseen, work_dir
         self.provenance = None
         self._size = None
 
@@ -77,13 +77,7 @@ class OpenVocabIoU(IoUMetric):
                 super().process(data_batch, [sample])
             except ValueError as error:
                 raise ValueError(f"{sample.get('img_path', 'an image')}: {error}") from error
-            provenance = sample.get("provenance")
-            if self.provenance is not None and provenance != self.provenance:
-                raise ValueError(
-                    f"{sample.get('img_path', 'an image')} was predicted under other conditions than the images before "
-                    f"it ({provenance} instead of {self.provenance}); one score needs one protocol."
-                )
-            self.provenance = provenance
+            self.provenance = same_provenance(sample, self.provenance)
 
     def evaluate(self, size: int) -> dict:
         """Scores of all processes; ``size`` is the number of images of the dataset."""
@@ -106,6 +100,9 @@ class OpenVocabIoU(IoUMetric):
         totals = [sum(counts) for counts in zip(*results, strict=True)]
         exact = {name: 100 * values for name, values in self.total_area_to_metrics(*totals).items()}
         means = {f"mIoU_{name}": _mean(exact["IoU"][ids]) for name, ids in self._groups().items()}
+        if "mIoU_unseen" in means:
+            seen, unseen = means["mIoU_seen"], means["mIoU_unseen"]
+            means["hIoU"] = 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
         metrics.update({name: np.round(value, 2) for name, value in means.items()})
         if self.work_dir is not None:
             scores = dict(aAcc=exact["aAcc"], mIoU=_mean(exact["IoU"]), mAcc=_mean(exact["Acc"]), **means)
@@ -113,8 +110,16 @@ class OpenVocabIoU(IoUMetric):
         return metrics
 
     def _groups(self):
-        groups = self.groups if self.groups is not None else self.dataset_meta.get("groups") or {}
-        classes = len(self.dataset_meta["classes"])
+        groups = dict(self.groups if self.groups is not None else self.dataset_meta.get("groups") or {})
+        names = list(self.dataset_meta["classes"])
+        classes = len(names)
+        hidden = self.dataset_meta.get("unseen", ()) if self.unseen is None else self.unseen
+        if hidden:
+            unknown = [name for name in hidden if name not in names]
+            if unknown:
+                raise ValueError(f"unseen: the dataset has no classes {', '.join(unknown)}; it has {', '.join(names)}.")
+            groups["seen"] = [i for i, name in enumerate(names) if name not in hidden]
+            groups["unseen"] = [names.index(name) for name in hidden]
         for name, ids in groups.items():
             wrong = [i for i in ids if not 0 <= i < classes]
             if wrong or not ids:
@@ -124,25 +129,12 @@ class OpenVocabIoU(IoUMetric):
 
     def _write(self, scores, exact, totals, images):
         names = self.dataset_meta["classes"]
-        dataset = self.dataset_meta.get("dataset_name", "dataset")
-        provenance = self.provenance or {}
-        if not provenance:
-            print_log(f"the scores of {dataset} are saved without a protocol: the model tells none", "current")
         table = [
             dict(name=name, IoU=exact["IoU"][i], Acc=exact["Acc"][i], label_pixels=int(totals[3][i]))
             for i, name in enumerate(names)
         ]
-        report = dict(
-            dataset=dataset,
-            images=images,
-            scores=scores,
-            classes_scored=int(np.isfinite(exact["IoU"]).sum()),
-            protocol=provenance.get("protocol"),
-            vocabulary=provenance.get("vocabulary"),
-            weights=provenance.get("weights"),
-            classes=table,
-        )
-        write_json(Path(self.work_dir) / f"metrics_{dataset}.json", report)
+        dataset, scored = self.dataset_meta.get("dataset_name", "dataset"), int(np.isfinite(exact["IoU"]).sum())
+        write_scores(self.work_dir, dataset, images, scores, self.provenance, classes_scored=scored, classes=table)
 
     @staticmethod
     def intersect_and_union(pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int):

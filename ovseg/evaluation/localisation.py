@@ -10,6 +10,8 @@ from mmengine.evaluator import BaseMetric
 
 from ovseg.registry import METRICS
 
+from .report import same_provenance, write_scores
+
 
 def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Intersection over union, (…,) float64, of boxes (…, 4) that broadcast against each other; 0 of two points.
@@ -69,25 +71,34 @@ class PhraseMetric(BaseMetric):
     A data sample is a mapping with ``phrases``: one mapping per phrase of the image with ``box`` (4,), ``truth``
     (M, 4), and for the pointing game ``point`` (x, y) or ``heat`` (H, W) in the size of the image.
 
-    Reports ``accuracy``, ``phrases`` (their number) and, where every phrase has a point, ``pointing``.
+    Reports ``accuracy``, ``phrases`` (their number) and, where every phrase has a point, ``pointing``.  Rank 0 writes
+    them to ``<work_dir>/metrics_<dataset>.json`` with the provenance (``ovseg.evaluation.report``).
 
     Args:
         threshold, merge: see ``box_hit``.
+        work_dir: folder of the JSON file; None writes none.
         collect_device, prefix: as for every MMEngine metric.
 
     Raises:
-        ValueError: a sample without phrases to read, or no phrase at all.
+        ValueError: a sample without phrases to read, a phrase that was not answered, no phrase at all, or provenance
+            that changes.
     """
 
     default_prefix = "phrase"
 
     def __init__(
-        self, threshold: float = 0.5, merge: bool = False, collect_device: str = "cpu", prefix: str | None = None
+        self,
+        threshold: float = 0.5,
+        merge: bool = False,
+        work_dir: str | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
     ):
         super().__init__(collect_device=collect_device, prefix=prefix)
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold is an IoU from 0 up to, not including, 1; got {threshold}.")
-        self.threshold, self.merge = threshold, merge
+        self.threshold, self.merge, self.work_dir = threshold, merge, work_dir
+        self.provenance = None
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]):
         """Keep per image the numbers of phrases, of right boxes, and of right points (None where there is no point)."""
@@ -97,19 +108,37 @@ class PhraseMetric(BaseMetric):
                     "PhraseMetric reads sample['phrases'], a list of dict(box=..., truth=...), one per phrase; this "
                     f"sample has only {', '.join(map(str, sample)) or 'nothing'}."
                 )
+            for each in sample["phrases"]:
+                if not {"box", "truth"} <= set(each):
+                    raise ValueError(
+                        "PhraseMetric needs the true boxes of every phrase, which the dataset gives as truth, and a "
+                        f"box, which a model such as PhraseLocalizer gives; a phrase has only {', '.join(each)}."
+                    )
+            self.provenance = same_provenance(sample, self.provenance)
             hits = [box_hit(each["box"], each["truth"], self.threshold, self.merge) for each in sample["phrases"]]
             points = [self._pointed(each) for each in sample["phrases"]]
             self.results.append((len(hits), sum(hits), None if None in points else sum(points)))
 
+    def evaluate(self, size: int) -> dict:
+        """Scores of all processes; ``size`` is the number of images of the dataset."""
+        try:
+            return super().evaluate(size)
+        finally:
+            self.provenance = None
+
     def compute_metrics(self, results: list) -> dict:
-        """Means over phrases, not over images."""
+        """Means over phrases, not over images; writes the JSON file."""
         total = sum(count for count, _, _ in results)
         if not total:
             raise ValueError("no phrase was scored; the dataset or its annotations are empty.")
-        scores = {"accuracy": 100 * sum(hits for _, hits, _ in results) / total, "phrases": total}
+        scores = {"accuracy": 100 * sum(hits for _, hits, _ in results) / total}
         if all(points is not None for _, _, points in results):
             scores["pointing"] = 100 * sum(points for _, _, points in results) / total
-        return scores
+        if self.work_dir is not None:
+            dataset = (self.dataset_meta or {}).get("dataset_name", "dataset")
+            rule = dict(iou_above=self.threshold, merge=self.merge)
+            write_scores(self.work_dir, dataset, len(results), scores, self.provenance, phrases=total, hit=rule)
+        return scores | {"phrases": total}
 
     @staticmethod
     def _pointed(phrase: dict) -> bool | None:

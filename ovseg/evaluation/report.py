@@ -1,10 +1,40 @@
-"""Score files: JSON that is either complete or not there."""
+"""Score files: JSON that is either complete or not there, with the conditions the scores were made under.
+
+Provenance comes with the predictions: a model puts ``provenance=dict(protocol=..., vocabulary=<hash>, weights=<hash>)``
+into the metainfo of its data samples.  It must be the same for all images.
+"""
 
 import json
 import math
 import os
 import tempfile
 from pathlib import Path
+
+from mmengine.logging import print_log
+
+
+def same_provenance(sample: dict, before: dict | None) -> dict | None:
+    """The provenance of a predicted sample, given that of the images before it (None before the first).
+
+    Raises:
+        ValueError: they differ.
+    """
+    provenance = sample.get("provenance")
+    if before is not None and provenance != before:
+        raise ValueError(
+            f"{sample.get('img_path', 'an image')} was predicted under other conditions than the images before it "
+            f"({provenance} instead of {before}); one score needs one protocol."
+        )
+    return provenance
+
+
+def write_scores(work_dir: str | Path, dataset: str, images: int, scores: dict, provenance: dict | None, **details):
+    """Write ``<work_dir>/metrics_<dataset>.json``: scores, what they were made with, and ``details``."""
+    if not provenance:
+        print_log(f"the scores of {dataset} are saved without a protocol: the model tells none", "current")
+    made_with = {key: (provenance or {}).get(key) for key in ("protocol", "vocabulary", "weights")}
+    report = dict(dataset=dataset, images=images, scores=scores, **made_with, **details)
+    write_json(Path(work_dir) / f"metrics_{dataset}.json", report)
 
 
 def write_json(path: str | Path, content: dict):

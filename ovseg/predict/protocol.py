@@ -7,6 +7,11 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 
 
+def digest(settings: dict) -> str:
+    """Twelve hexadecimal digits that stand for settings, whatever their order."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Settings of one prediction; saved beside every result.
@@ -16,6 +21,9 @@ class Protocol:
     size              resize to exactly (H, W) instead
     window, stride    square sliding window in pixels of the resized picture; window None: the whole picture at once
     window_batch      windows per forward pass
+    view              side in pixels of the square that every window is resized to for the tower (None: as it is)
+    whole_view        one more view, the whole picture at the size of a window; its maps count as much as those of all
+                      windows together
     templates         a named prompt set or own templates
     logit_scale       τ of the soft-max over words
     threshold         pixels whose best class has a lower probability become background (class 0), in [0, 1]
@@ -36,6 +44,8 @@ class Protocol:
     window: int | None = 224
     stride: int = 112
     window_batch: int = 16
+    view: int | None = None
+    whole_view: bool = False
     templates: str | tuple[str, ...] = "imagenet_80"
     logit_scale: float = 40.0
     threshold: float = 0.0
@@ -60,6 +70,8 @@ class Protocol:
             "window": self.window is None or self.window >= 1,
             "stride": self.window is None or 1 <= self.stride <= self.window,
             "window_batch": self.window_batch >= 1,
+            "view": self.view is None or self.view >= 1,
+            "whole_view": not self.whole_view or self.window is not None,
             "logit_scale": self.logit_scale > 0,
             "threshold": 0 <= self.threshold <= 1,
             "area_threshold": 0 <= self.area_threshold <= 1,
@@ -71,7 +83,8 @@ class Protocol:
         if bad:
             raise ValueError(
                 f"protocol out of range: {', '.join(bad)}. Sizes and counts are positive, stride is at most the "
-                "window, thresholds lie in [0, 1], normalisation is weights or imagenet, memory is at least 1 MiB."
+                "window, thresholds lie in [0, 1], normalisation is weights or imagenet, memory is at least 1 MiB, and "
+                "whole_view needs a window."
             )
 
     def _check_numbers(self):
@@ -83,11 +96,12 @@ class Protocol:
                 object.__setattr__(self, name, float(value))
             else:
                 wrong.append(name)
-        for name in ("short_side", "max_long_side", "window", "stride", "window_batch", "memory"):
+        for name in ("short_side", "max_long_side", "window", "stride", "window_batch", "view", "memory"):
             value = getattr(self, name)
-            optional = value is None and name in ("short_side", "window")
+            optional = value is None and name in ("short_side", "window", "view")
             if not optional and (isinstance(value, bool) or not isinstance(value, Integral)):
                 wrong.append(name)
+        wrong += [] if isinstance(self.whole_view, bool) else ["whole_view"]
         if self.size is not None:
             whole = isinstance(self.size, tuple) and all(isinstance(side, Integral) for side in self.size)
             wrong += [] if whole else ["size"]
@@ -95,7 +109,7 @@ class Protocol:
             given = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
             raise ValueError(
                 f"protocol settings of the wrong kind: {given}. Sides, strides and counts are whole numbers (size: "
-                "two), scales and thresholds are numbers."
+                "two), scales and thresholds are numbers, whole_view is True or False."
             )
 
     @classmethod
@@ -127,6 +141,7 @@ class Protocol:
 
     @property
     def fingerprint(self) -> str:
-        """Short digest of all settings that can change a prediction."""
-        settings = {k: v for k, v in self.to_dict().items() if k not in ("window_batch", "memory")}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        """Short digest of all settings that can change a prediction, and are not what they are by default."""
+        default = Protocol()
+        settings = {name: value for name, value in self.to_dict().items() if value != getattr(default, name)}
+        return digest({k: v for k, v in settings.items() if k not in ("window_batch", "memory")})

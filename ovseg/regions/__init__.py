@@ -3,6 +3,7 @@
 from .box_search import FoundBox, box_objective, search_box
 from .heatmap import heat_map
 from .masked_tokens import MaskedTokens
+from .phrase_search import PhraseSearch, Place
 from .sources import SamMasks, Superpixels
 from .superpixels import SEGMENT_COUNTS, as_masks, superpixels
 
@@ -10,6 +11,8 @@ __all__ = [
     "SEGMENT_COUNTS",
     "FoundBox",
     "MaskedTokens",
+    "PhraseSearch",
+    "Place",
     "SamMasks",
     "Superpixels",
     "as_masks",

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class TrainableSegmentor(OpenVocabSegmentor):
 
     Args:
         train_vocabulary: the words whose ids the training labels hold; those of ``vocabulary`` unless given.
+        unseen: names among them that training must not see: their pixels are ignored, their words left out.
         tuning: presets of ``ovseg.towers.tuning``, or their configs.
         **parts: see ``OpenVocabSegmentor``.
 
@@ -29,9 +31,10 @@ class TrainableSegmentor(OpenVocabSegmentor):
         ValueError: unknown settings, words, weights or presets.
     """
 
-    def __init__(self, *args, train_vocabulary=None, tuning: Sequence[dict] = (), **parts):
+    def __init__(self, *args, train_vocabulary=None, unseen: Sequence[str] = (), tuning: Sequence[dict] = (), **parts):
         super().__init__(*args, **parts)
-        self.train_vocabulary = self.vocabulary if train_vocabulary is None else Vocabulary.parse(train_vocabulary)
+        self._labelled = self.vocabulary if train_vocabulary is None else Vocabulary.parse(train_vocabulary)
+        self._unseen = tuple(unseen)
         self.presets = tune.apply(self.tower, tuning)
         self.cache = None if tune.trains(self.tower, "text") else self.cache  # it knows the words of named weights only
         self._train_text: Tensor | None = None
@@ -47,6 +50,26 @@ class TrainableSegmentor(OpenVocabSegmentor):
         if mode and tune.trains(self.tower, "text"):
             self._text = None  # of words encoded before the next steps
         return self
+
+    @cached_property
+    def train_vocabulary(self) -> Vocabulary:
+        """The words that training sees.
+
+        Raises:
+            ValueError: unseen names that the labels do not have, or nothing but unseen ones.
+        """
+        names = self._labelled.names
+        unknown = [name for name in self._unseen if name not in names]
+        if unknown or set(names) <= set(self._unseen):
+            raise ValueError(
+                f"unseen: {', '.join(unknown) or 'all classes'}; expected some of the names of the training labels: "
+                f"{', '.join(names[:8])}, …."
+            )
+        return (
+            self._labelled.subset([name for name in names if name not in self._unseen])
+            if self._unseen
+            else self._labelled
+        )
 
     # --- for losses ------------------------------------------------------------------------------------------------
 
@@ -65,20 +88,25 @@ class TrainableSegmentor(OpenVocabSegmentor):
         return self.tower.normalise(torch.stack(list(inputs)).flip(1).to(self.tower.dtype) / 255)
 
     def labels(self, data_samples) -> Tensor:
-        """Class ids (B, H, W) int64; 255 is ignored.
+        """Positions in ``train_vocabulary`` (B, H, W) int64; 255 is ignored, unseen classes are 255 as well.
 
         Raises:
-            ValueError: an id that no word of the training vocabulary has.
+            ValueError: an id that no word of the labels' vocabulary has.
         """
         labels = torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples]).long()
-        highest = len(self.train_vocabulary.names) - 1
-        wrong = labels[((labels < 0) | (labels > highest)) & (labels != 255)].unique().tolist()
+        names = self._labelled.names
+        wrong = labels[((labels < 0) | (labels >= len(names))) & (labels != 255)].unique().tolist()
         if wrong:
             raise ValueError(
-                f"the labels hold {wrong[:8]}, but the training vocabulary has the ids 0 to {highest} (255 is "
+                f"the labels hold {wrong[:8]}, but the training vocabulary has the ids 0 to {len(names) - 1} (255 is "
                 "ignored). Look at the data with `ovseg check-data CONFIG`."
             )
-        return labels
+        if not self._unseen:
+            return labels
+        places = {name: place for place, name in enumerate(self.train_vocabulary.names)}
+        table = torch.full((256,), 255, device=labels.device)
+        table[: len(names)] = torch.tensor([places.get(name, 255) for name in names], device=labels.device)
+        return table[labels]
 
     def dense_features(self, images: Tensor) -> DenseFeatures:
         return self.pipeline.dense(self.tower, images)

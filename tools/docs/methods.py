@@ -1,4 +1,4 @@
-"""The pages of the methods, docs/methods/*.md, from their files, configs, metafiles and measured tables.
+"""Pages of the methods (docs/methods/*.md) and the README's table of scores, from files, configs, metafiles, tables.
 
     python tools/docs/methods.py            # write pages, pictures and the measured part of the metafiles
     python tools/docs/methods.py --text     # the same without pictures
@@ -18,9 +18,14 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["bus", "strawberry", "owl", "tree", "grass", "sky"]
+THINGS = WORDS[:3]
 PICTURE_BYTES = 60_000
 QUOTES = "`table` names whose table was read: many are one paper quoting another. [Protocols](README.md#protocols)."
 STYLES = ("seen", "unseen")
+SEGMENT, PHRASES = "Open-Vocabulary Semantic Segmentation", "Phrase Localisation"
+SCORES = {SEGMENT: ("mIoU", "aAcc"), PHRASES: ("accuracy", "pointing")}
+SHOWN = {SEGMENT: ("mIoU",), PHRASES: ("accuracy", "pointing")}
+EMBEDDED = {SEGMENT: "embedded", PHRASES: "phrases-embedded"}
 
 
 def read_yaml(path: Path):
@@ -42,6 +47,18 @@ def registered_name(meta: dict) -> str:
     return meta["Collections"][0]["Metadata"]["Method"]
 
 
+def task(meta: dict) -> str:
+    """What a method does: a key of ``SCORES``."""
+    return meta["Collections"][0]["Metadata"].get("Task", SEGMENT)
+
+
+def lab_rows(tables: Path, weights: str, name: str = "test_tiny.json") -> list[dict]:
+    """Rows of a ``results.json`` of tools/test.py that were measured with these weights."""
+    path = tables / name
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    return [row for row in rows if weights in row["weights"]]
+
+
 def measured(tables: Path, weights: str) -> dict[str, list[dict]]:
     """``<method>_tiny`` → entries for a metafile, from the tables that were made with the weights of this hash.
 
@@ -53,26 +70,24 @@ def measured(tables: Path, weights: str) -> dict[str, list[dict]]:
     found: dict[str, list[dict]] = {}
 
     def add(model: str, dataset: str, scores: dict, table: str, command: str):
-        scores = {name: round(float(value), 2) for name, value in scores.items() if name in ("mIoU", "aAcc")}
-        entry = {"Task": "Open-Vocabulary Semantic Segmentation", "Dataset": dataset, "Metrics": scores}
-        entry |= {"Protocol": "embedded", "Source": "measured", "Table": f"docs/tables/{table}", "Command": command}
+        kind = SEGMENT if "mIoU" in scores else PHRASES
+        scores = {name: round(float(value), 2) for name, value in scores.items() if name in SCORES[kind]}
+        entry = {"Task": kind, "Dataset": dataset, "Metrics": scores}
+        entry |= {"Protocol": EMBEDDED[kind], "Source": "measured", "Table": f"docs/tables/{table}", "Command": command}
         found.setdefault(model, []).append(entry)
 
-    def current(name: str) -> dict | None:
-        path = tables / name
-        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        return content if content and weights in content.get("weights", weights) else None
-
-    scenes = current("tiny_clip.json")
-    for styles in STYLES if scenes else ():
+    path = tables / "tiny_clip.json"
+    scenes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    for styles in STYLES if scenes and weights in scenes["weights"] else ():
         for candidates, rows in scenes["segmentation"][styles].items():
             command = f"python tools/benchmarks/tiny_clip.py --scenes {scenes['scenes']} --out docs/tables"
             for method, scores in rows.items():
                 add(f"{method}_tiny", f"scenes_{styles}_{candidates}", scores, "tiny_clip.json", command)
-    for row in (current("test_tiny.json") or {"rows": []})["rows"]:
-        config = f"configs/{row['config'].removesuffix('_tiny')}/{row['config']}.py"
-        command = f"python tools/test.py {config} --benchmark {row['benchmark']}"
-        add(row["config"], row["benchmark"], row, "test_tiny.json", command)
+    for name in ("test_tiny.json", "phrases_tiny.json"):
+        for row in lab_rows(tables, weights, name):
+            config = f"configs/{row['config'].removesuffix('_tiny')}/{row['config']}.py"
+            command = f"python tools/test.py {config} --benchmark {row['benchmark']}"
+            add(row["config"], row["benchmark"], row["scores"], name, command)
     return found
 
 
@@ -91,14 +106,15 @@ def table(header: list[str], rows: list[list]) -> str:
 
 
 def results_table(models: list[dict], source: str) -> str:
-    """mIoU of one source, a row per config, table and protocol, a column per dataset; empty if there is none."""
+    """Scores of one source, a row per config, table and protocol, a column per dataset; empty if there is none."""
     rows: dict[tuple, dict] = {}
     datasets: dict[str, None] = {}
     for model in models:
         for entry in model["Results"]:
             if entry["Source"] == source:
                 key = model["Name"], entry["Table"], entry["Protocol"]
-                rows.setdefault(key, {})[entry["Dataset"]] = entry["Metrics"]["mIoU"]
+                scores = [str(entry["Metrics"][name]) for name in SHOWN[entry["Task"]]]
+                rows.setdefault(key, {})[entry["Dataset"]] = " / ".join(scores)
                 datasets[entry["Dataset"]] = None
     cells = [[f"`{name}`", whose, how, *(row.get(d, "") for d in datasets)] for (name, whose, how), row in rows.items()]
     return table(["config", "table", "protocol", *datasets], cells) if cells else ""
@@ -114,7 +130,7 @@ def settings(config: Path) -> str:
         return ", ".join(f"`{name}={_plain(value)}`" for name, value in values.items()) or "as above"
 
     cfg = load_config(config)
-    own = DENSE.get(cfg.model.dense.type).protocol | cfg.model.protocol
+    own = (DENSE.get(cfg.model.dense.type).protocol if "dense" in cfg.model else {}) | cfg.model.protocol
     text = f"Settings: {words(own)}."
     rows = []
     for name, row in cfg.benchmarks.items():
@@ -132,10 +148,39 @@ def _plain(value):
     return f'"{value}"' if isinstance(value, str) else value
 
 
+def lab_table(rows: list[dict]) -> str:
+    """mIoU in percent, a row per config and a column per benchmark; of objects and stuff apart where there are both."""
+    benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        scores = row["scores"]
+        parts = [scores.get(f"mIoU_{group}") for group in ("objects", "stuff")]
+        apart = "" if None in parts else f" ({parts[0]:.1f} / {parts[1]:.1f})"
+        found.setdefault(row["config"].removesuffix("_tiny"), {})[row["benchmark"]] = f"{scores['mIoU']:.1f}{apart}"
+    cells = [
+        [f"[{m}](docs/methods/{m}.md)", *(of.get(b, "not yet measured") for b in benchmarks)] for m, of in found.items()
+    ]
+    return table(["method", *benchmarks], cells)
+
+
+def readme(rows: list[dict]) -> str:
+    """README.md with the measured table between its marks."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    head, rest = text.split("<!-- measured -->")
+    return f"{head}<!-- measured -->\n{lab_table(rows)}\n<!-- /measured -->{rest.split('<!-- /measured -->')[1]}"
+
+
+def command(meta: dict) -> str:
+    """What to type for the picture of a page."""
+    if task(meta) == PHRASES:
+        return f"ovseg locate demo/scene.png {' '.join(f'-p {word}' for word in THINGS)}"
+    return f'ovseg predict demo/scene.png -c "{", ".join(WORDS)}" -m {registered_name(meta)}'
+
+
 def page(name: str, meta: dict, differences: list[dict]) -> str:
     """The page of one method, Markdown."""
     collection, models = meta["Collections"][0], meta["Models"]
-    paper, code, method = collection.get("Paper"), collection["Code"], registered_name(meta)
+    paper, code, kind = collection.get("Paper"), collection["Code"], task(meta)
     equation = ast.get_docstring(ast.parse((ROOT / code["File"]).read_text(encoding="utf-8")))
     links = [f"[paper]({paper['URL']})"] if paper else []
     links += [f"[`{code['File']}`](../../{code['File']})"]
@@ -144,7 +189,7 @@ def page(name: str, meta: dict, differences: list[dict]) -> str:
         shown = (
             f"![{collection['Name']} on demo/scene.png](../images/methods/{name}.png)\n\nWith the embedded demo model."
         )
-        usage = f'ovseg predict demo/scene.png -c "{", ".join(WORDS)}" -m {method}\n'
+        usage = f"{command(meta)}\n"
     else:
         shown, usage = "No picture: the trained convolutions fit no embedded model.", ""
     weights = [
@@ -153,6 +198,7 @@ def page(name: str, meta: dict, differences: list[dict]) -> str:
         for m in models
     ]
     published, ours = results_table(models, "paper"), results_table(models, "measured")
+    benchmark, names = "voc20" if kind == SEGMENT else "coco_mini_phrases", " / ".join(SHOWN[kind])
     commands = dict.fromkeys(e["Command"] for m in models for e in m["Results"] if e["Source"] == "measured")
     listed = "\n".join(f"* {d['Difference']} {_switch(d)}" for d in differences)
     parts = [
@@ -161,11 +207,11 @@ def page(name: str, meta: dict, differences: list[dict]) -> str:
         (f"{paper['Title']} ({paper['Venue']}). " if paper else "Ours, of no paper. ") + " · ".join(links),
         shown,
         f"## Equation\n\n```text\n{equation}\n```",
-        f"## Use\n\n```bash\n{usage}python tools/test.py {models[0]['Config']} --benchmark voc20\n```",
+        f"## Use\n\n```bash\n{usage}python tools/test.py {models[0]['Config']} --benchmark {benchmark}\n```",
         table(["config", "backbone", "weights, licence"], weights),
         settings(ROOT / models[0]["Config"]),
-        "## Published mIoU (paper)\n\n" + (published and f"{QUOTES}\n\n{published}" or "None on these benchmarks."),
-        "## Measured by us\n\n"
+        f"## Published {names} (paper)\n\n" + (published and f"{QUOTES}\n\n{published}" or "None on these benchmarks."),
+        f"## Measured by us{'' if kind == SEGMENT else f' ({names}, in percent)'}\n\n"
         + (f"{ours}\n\n```bash\n" + "\n".join(commands) + "\n```" if ours else "Not yet measured."),
         f"## Differences from the reference\n\n{listed or 'None known.'}",
     ]
@@ -188,7 +234,8 @@ def index(metas: dict[str, dict], protocols: dict[str, str]) -> str:
         rows.append(
             [f"[{collection['Name']}]({name}.md)", collection.get("Paper", {}).get("Venue", "ours")]
             + [collection["Metadata"]["Idea"]]
-            + [f"`{registered_name(meta)}`", f"[`{name}/`](../../configs/{name})"]
+            + [f"`{registered_name(meta)}`" if task(meta) == SEGMENT else "none: `ovseg locate`"]
+            + [f"[`{name}/`](../../configs/{name})"]
         )
     glossary = table(["protocol", "meaning"], [[f"`{key}`", text] for key, text in protocols.items()])
     return (
@@ -204,25 +251,34 @@ def texts() -> dict[Path, str]:
     """Every generated text file and what it should hold."""
     from ovseg.towers import load_tower
 
-    entries = measured(ROOT / "docs/tables", load_tower("tiny").card.hash)
+    tables, weights = ROOT / "docs/tables", load_tower("tiny").card.hash
+    entries = measured(tables, weights)
     metas = {name: with_measured(meta, entries) for name, meta in metafiles().items()}
     folder = ROOT / "docs/methods"
     differences = read_yaml(folder / "differences.yml")
     files = {ROOT / "configs" / name / "metafile.yml": dump(meta) for name, meta in metas.items()}
     files |= {folder / f"{name}.md": page(name, meta, differences.get(name, [])) for name, meta in metas.items()}
-    return files | {folder / "README.md": index(metas, read_yaml(folder / "protocols.yml"))}
+    files |= {folder / "README.md": index(metas, read_yaml(folder / "protocols.yml"))}
+    return files | {ROOT / "README.md": readme(lab_rows(tables, weights))}
 
 
-def picture(method: str, path: Path):
-    """``ovseg`` on demo/scene.png, saved with a palette small enough for ``PICTURE_BYTES``.
+def picture(meta: dict, path: Path):
+    """A method on demo/scene.png, saved with a palette small enough for ``PICTURE_BYTES``.
 
     Raises:
         ValueError: even 16 colours take more.
     """
     import ovseg
+    from ovseg.apis import Locator
+    from ovseg.apis.draw_boxes import draw_boxes
     from ovseg.compat.checkpoint import atomic_write
 
-    shown = ovseg.load(method, classes=WORDS)(ROOT / "demo/scene.png").plot()
+    scene = ROOT / "demo/scene.png"
+    if task(meta) == PHRASES:
+        found = Locator()(scene, THINGS)
+        shown = draw_boxes(found[0].image, [each.box for each in found], THINGS)
+    else:
+        shown = ovseg.load(registered_name(meta), classes=WORDS)(scene).plot()
     for colors in (256, 128, 64, 32, 16):
         with atomic_write(path) as temporary:
             shown.quantize(colors).save(temporary, "PNG", optimize=True)
@@ -258,7 +314,7 @@ def main(argv=None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         for name, meta in metafiles().items():
             if meta["Collections"][0]["Metadata"]["Picture"]:
-                picture(registered_name(meta), folder / f"{name}.png")
+                picture(meta, folder / f"{name}.png")
     print(f"{len(old)} of {len(files)} text files written")
     return 0
 

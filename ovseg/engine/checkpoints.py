@@ -1,0 +1,181 @@
+"""What a training run leaves behind: weights as safetensors, and beside them what resuming needs.
+
+    iter_500.safetensors         parameters and buffers but for those of frozen named towers; metadata tells all else
+    iter_500.state               optimiser, schedulers, moving averages, random states; plain data for ``weights_only``
+
+Both are written atomically, the weights last, so that a checkpoint whose weights are there is complete.
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ovseg import __version__
+from ovseg.compat.checkpoint import atomic_write, read_checkpoint_with_meta, save_safetensors
+from ovseg.towers import Tower
+
+FORMAT = "ovseg-trained"
+
+
+def named_towers(model: nn.Module) -> dict[str, Tower]:
+    """Towers of named weights inside a model, by their place; each once."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, Tower) and module.card.hash}
+    return {name: tower for name, tower in found.items() if not any(name.startswith(f"{other}.") for other in found)}
+
+
+def frozen_names(model: nn.Module) -> set[str]:
+    """Names in the state dict that need no storing: what does not train in named towers.
+
+    Buffers of a tower are stored as soon as any of its parameters trains.
+    """
+    names = set()
+    for place, tower in named_towers(model).items():
+        trained = {id(p) for p in tower.parameters() if p.requires_grad}
+        for name, tensor in tower.state_dict(keep_vars=True).items():
+            parameter = isinstance(tensor, nn.Parameter)
+            if (parameter and id(tensor) not in trained) or (not parameter and not trained):
+                names.add(f"{place}.{name}")
+    return names
+
+
+def stored_names(model: nn.Module) -> list[str]:
+    """Names of the tensors that a checkpoint holds, those that share memory once."""
+    frozen, seen, names = frozen_names(model), set(), []
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if name not in frozen and id(tensor) not in seen:
+            seen.add(id(tensor))
+            names.append(name)
+    return names
+
+
+def save_weights(path: Path, model: nn.Module, state: dict[str, Tensor], notes: dict):
+    """Write the part of a state dict that a checkpoint holds."""
+    towers = {place: f"{tower.card.name} ({tower.card.hash})" for place, tower in named_towers(model).items()}
+    notes = dict(format=FORMAT, ovseg=__version__, towers=towers) | notes
+    save_safetensors(path, {name: state[name] for name in stored_names(model)}, notes)
+
+
+def load_weights(path: str | Path, model: nn.Module) -> dict:
+    """Load a checkpoint into a model; its notes.
+
+    Checkpoints of ovseg must fit exactly.  Of other files (a pretrained backbone, for example) what fits by name and
+    shape is taken, and the notes tell what was left (``missing``, ``unexpected``).
+
+    Raises:
+        FileNotFoundError, ValueError: no weights, or weights of another model, with what does not fit.
+    """
+    state, notes = read_checkpoint_with_meta(path)
+    own = model.state_dict()
+    wrong = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"{path} does not fit this model: {', '.join(wrong[:3])}{' and more' if len(wrong) > 3 else ''}. Another "
+            "number of classes, another size of the tower or other settings of the head? Use the config it was trained "
+            "with."
+        )
+    missing = [name for name in stored_names(model) if name not in state]
+    unexpected = [name for name in state if name not in own]
+    if notes.get("format") == FORMAT:
+        _check_towers(path, model, json.loads(notes["towers"]))
+        if missing or unexpected:
+            raise ValueError(
+                f"{path} does not fit this model: missing {', '.join(missing[:3]) or 'nothing'}, unexpected "
+                f"{', '.join(unexpected[:3]) or 'nothing'}. Use the config and the tuning presets it was trained with."
+            )
+    elif len(unexpected) == len(state):
+        raise ValueError(
+            f"{path} holds nothing of this model: it names {', '.join(list(state)[:3])}, …, the model "
+            f"{', '.join(list(own)[:3])}, …. Give a checkpoint of this model, or convert it first."
+        )
+    model.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
+    return notes | {"missing": missing, "unexpected": unexpected}
+
+
+def _check_towers(path, model, stored: dict[str, str]):
+    present = {place: f"{tower.card.name} ({tower.card.hash})" for place, tower in named_towers(model).items()}
+    hashes = [{place: name.rpartition("(")[2] for place, name in each.items()} for each in (stored, present)]
+    if hashes[0] != hashes[1]:
+        raise ValueError(
+            f"{path} was trained on {', '.join(stored.values()) or 'no tower'}, this model stands on "
+            f"{', '.join(present.values()) or 'none'}. Frozen parameters are not stored: give the weights it was "
+            "trained on."
+        )
+
+
+def state_path(weights: str | Path) -> Path:
+    return Path(weights).with_suffix(".state")
+
+
+def save_state(path: Path, content: dict):
+    with atomic_write(path) as part:
+        torch.save(content, part)
+
+
+def load_state(weights: str | Path) -> dict:
+    """What resuming needs beside the weights.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = state_path(weights)
+    if not path.is_file():
+        raise ValueError(
+            f"{weights} cannot be resumed from: there is no {path.name} beside it. Start from its weights instead "
+            "(load_from), or give a checkpoint of a run."
+        )
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def latest(folder: str | Path) -> Path | None:
+    """The complete checkpoint of a folder with the most iterations."""
+    found = [path for path in Path(folder).glob("iter_*.safetensors") if state_path(path).is_file()]
+    return max(found, key=lambda path: int(path.stem.partition("_")[2]), default=None)
+
+
+def forget_orphans(folder: str | Path):
+    """Remove states whose weights are gone."""
+    for path in Path(folder).glob("*.state"):
+        if not path.with_suffix(".safetensors").exists():
+            path.unlink()
+
+
+def random_states() -> dict:
+    """Random states of Python, NumPy, torch and its GPUs as plain data."""
+    name, keys, *rest = np.random.get_state()
+    return dict(
+        python=random.getstate(),
+        numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        torch=torch.get_rng_state(),
+        cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    )
+
+
+def set_random_states(states: dict):
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def trained(model: nn.Module) -> Iterator[tuple[str, int, int]]:
+    """(part, numbers that train, all numbers) of each part of a model that has parameters; towers are parts."""
+    towers = tuple(named_towers(model))
+    totals: dict[str, list[int]] = {}
+    for name, parameter in model.named_parameters():
+        part = next((place for place in towers if name.startswith(f"{place}.")), name.split(".")[0])
+        count = totals.setdefault(part, [0, 0])
+        count[0] += parameter.numel() * parameter.requires_grad
+        count[1] += parameter.numel()
+    yield from ((part, *counts) for part, counts in totals.items())

@@ -1,0 +1,184 @@
+"""Adapting CLIP For Phrase Localization Without Further Training (Li, Shakhnarovich and Yeh, 2022, arXiv 2204.03647).
+
+    g_r  ← g_r + O( softmax(s·q(g_r) [k(patches of r), k(g_r)]ᵀ) [v(patches of r); v(g_r)] ),   g_r ← g_r + FFN(g_r)
+    s_r  = cos(phrase, proj(ln_post(g_r)))
+    h(p) = mean over the superpixels r that cover p of exp(s_r / T),   then scaled to [0, 1] by its least and largest
+    box  = arg max over boxes of   Σ h inside / Σ h − α · area / (H·W)
+
+g_r is one more class token per superpixel r, in all blocks.  The superpixels are SLIC's at eleven scales; the picture
+is squashed to a square; the phrase is read as it is, without template.  Parts: ``masked_tokens.py`` (g_r),
+``superpixels.py``, ``heatmap.py`` (h), ``box_search.py``.
+"""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ovseg.text.cache import EmbeddingCache
+from ovseg.text.encoder import TextEncoder
+from ovseg.towers import Tower
+
+from .box_search import search_box
+from .heatmap import heat_map
+from .masked_tokens import MaskedTokens, nearest
+from .superpixels import SEGMENT_COUNTS, as_masks, superpixels
+
+SETTINGS = ("alpha", "temperature", "upsample", "start_block", "counts", "size")
+"""Arguments of ``PhraseSearch`` that a box depends on, besides the weights."""
+
+
+@dataclass(eq=False)
+class Place:
+    """Where a phrase was found in one picture.
+
+    phrase     as it was given
+    box        (x1, y1, x2, y2) in pixels of the picture, edges: x from 0 to W, y from 0 to H
+    score      largest cosine between the phrase and a region that meets the box, in [−1, 1]
+    objective  what the box search maximised: share of the heat inside minus α times the share of the area
+    heat       (h, w) float32 in [0, 1], the heat map at the size the tower saw; ``heatmap`` has the picture's size
+    shape      (H, W) of the picture
+    """
+
+    phrase: str
+    box: tuple[float, float, float, float]
+    score: float
+    objective: float
+    heat: np.ndarray
+    shape: tuple[int, int]
+
+    @cached_property
+    def heatmap(self) -> np.ndarray:
+        """(H, W) float32 in [0, 1], bilinear."""
+        return cv2.resize(self.heat, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+@dataclass(frozen=True, eq=False)
+class SeenPicture:
+    """What is kept of a picture: region ids (S, h, w), unit embeddings of the regions (R, E), its size (H, W)."""
+
+    maps: np.ndarray
+    features: Tensor
+    shape: tuple[int, int]
+
+
+class PhraseSearch:
+    """Finds phrases in pictures: ``read`` does the work of the tower once, ``find`` may follow with any phrases.
+
+    Args:
+        tower: a Vision Transformer that reads its class token, with a text model.
+        alpha: price of area; larger gives tighter boxes.  The paper: 0.75 and 0.8 (ViT-L/14, Flickr30k and Visual
+            Genome), 0.8 and 0.85 (ViT-B/16), 0.9 (ViT-B/32).
+        temperature: of the heat map; smaller stresses the best regions.  The paper: 0.01 (ViT-B/16), 0.02 (ViT-L/14).
+        upsample, start_block: see ``MaskedTokens``; ``upsample`` None is 2, or 1 where ``size`` already gives more
+            tokens than the training did.
+        counts: superpixels per segmentation.
+        size: side in pixels of the square the picture is squashed to; None takes what suits the weights: the short side
+            their card names, else that of their training.
+        cache: keep text embeddings on disk.
+
+    Raises:
+        ValueError: a tower that is not a ViT with a class token, a setting out of range.
+    """
+
+    paper = MaskedTokens.paper
+
+    def __init__(
+        self,
+        tower: Tower,
+        *,
+        alpha: float = 0.8,
+        temperature: float = 0.01,
+        upsample: int | None = None,
+        start_block: int = 0,
+        counts: Sequence[int] = SEGMENT_COUNTS,
+        size: int | None = None,
+        cache: bool = True,
+    ):
+        self.tower = tower
+        self.alpha, self.temperature, self.counts = alpha, temperature, tuple(counts)
+        self.size = tower.card.protocol.get("short_side", tower.image_size) if size is None else size
+        if upsample is None:
+            upsample = 2 if self.size <= tower.image_size else 1
+        self.regions = MaskedTokens(upsample, start_block)
+        if not (temperature > 0 and 0 <= alpha < 1 and self.size >= tower.stride and self.counts):
+            raise ValueError(
+                f"a locator needs temperature > 0, 0 <= alpha < 1, a size of at least one patch ({tower.stride} "
+                f"pixels) and counts of superpixels; got temperature={temperature}, alpha={alpha}, size={self.size}, "
+                f"counts={self.counts}."
+            )
+        self.regions.grid_of(tower, torch.empty(1, 3, self.size, self.size))  # an unfit tower is refused at once
+        self.encoder = _PhraseEncoder(tower, "name", EmbeddingCache() if cache else None)
+
+    @property
+    def settings(self) -> dict:
+        """Method, weights and ``SETTINGS``, plain JSON values."""
+        card, used = self.tower.card, self.regions
+        values = (self.alpha, self.temperature, used.upsample, used.start_block, list(self.counts), self.size)
+        named = dict(zip(SETTINGS, values, strict=True))
+        return {"method": "adapting-clip", "weights": f"{card.name} ({card.hash})", **named}
+
+    def read(self, picture: np.ndarray) -> SeenPicture:
+        """Embed the regions of a picture, (H, W, 3) uint8 RGB of any size."""
+        squashed = Image.fromarray(picture).resize((self.size, self.size), Image.Resampling.BICUBIC)
+        pixels = np.asarray(squashed)
+        maps = superpixels(pixels, self.counts)
+        return SeenPicture(maps, self._embed(pixels, maps), picture.shape[:2])
+
+    def find(self, seen: SeenPicture, phrases: Sequence[str]) -> list[Place]:
+        """The place of each phrase, in their order.
+
+        Raises:
+            ValueError: no phrase, or one that is blank or too long.
+        """
+        if not phrases or any(not isinstance(p, str) or not p.strip() for p in phrases):
+            raise ValueError(f'phrases are words such as "a red umbrella", one or a list of them; got {phrases!r}.')
+        scores = (self.encoder(phrases) @ seen.features.T).float().cpu().numpy()
+        return [self._place(seen, phrase, row) for phrase, row in zip(phrases, scores, strict=True)]
+
+    def _embed(self, pixels: np.ndarray, maps: np.ndarray) -> Tensor:
+        """Unit embeddings (R, E) of the superpixels of one squashed picture."""
+        images = torch.from_numpy(np.array(pixels)).to(self.tower.device).permute(2, 0, 1)[None] / 255
+        images = self.tower.normalise(images)
+        ids = nearest(torch.from_numpy(maps), self.regions.grid_of(self.tower, images)).numpy()
+        cells = np.zeros((int(maps.max()) + 1, *ids.shape[1:]), dtype=bool)
+        cells[: int(ids.max()) + 1] = as_masks(ids)  # regions may have vanished on the token grid
+        # Many superpixels are the same few tokens: each such set is embedded once.
+        _, kept, which = np.unique(
+            np.packbits(cells.reshape(len(cells), -1), axis=1), axis=0, return_index=True, return_inverse=True
+        )
+        features = self.regions.encode(self.tower, images, torch.from_numpy(cells[kept])[None])
+        features = features[:, torch.from_numpy(which.reshape(-1)).to(features.device)]
+        return F.normalize(features[0].float(), dim=-1)
+
+    def _place(self, seen: SeenPicture, phrase: str, scores: np.ndarray) -> Place:
+        heat = heat_map(scores, seen.maps, self.temperature)
+        found = search_box(heat, self.alpha)
+        inside = seen.maps[:, found.y1 : found.y2 + 1, found.x1 : found.x2 + 1]
+        across, down = seen.shape[1] / self.size, seen.shape[0] / self.size
+        return Place(
+            phrase=phrase,
+            box=(found.x1 * across, found.y1 * down, (found.x2 + 1) * across, (found.y2 + 1) * down),
+            score=float(scores[np.unique(inside)].max()),
+            objective=found.objective,
+            heat=heat,
+            shape=seen.shape,
+        )
+
+
+class _PhraseEncoder(TextEncoder):
+    """Phrases as they are, without template; "a bus" counts as known where "bus" is."""
+
+    def check(self, words: Sequence[str]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            super().check(words)
+        super().check([re.sub(r"^\s*(an?|the)\s+", "", word, flags=re.IGNORECASE) for word in words])
