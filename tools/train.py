@@ -5,8 +5,8 @@
     python tools/train.py CONFIG --resume                     # go on from the newest checkpoint of the work dir
     torchrun --nproc_per_node 2 tools/train.py CONFIG --launcher pytorch
 
-Log, curves and checkpoints go to the work dir (``work_dirs/<config>`` unless given).  An interrupted run loses what came
-after its last checkpoint and nothing else: ``--resume`` gives the weights of a run that was never interrupted.
+Log, curves and checkpoints go to the work dir (``work_dirs/<config>`` unless given).  An interrupted run loses what
+came after its last checkpoint, nothing else: ``--resume`` gives the weights of a run that was never interrupted.
 """
 
 import argparse

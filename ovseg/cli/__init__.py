@@ -5,7 +5,7 @@ import warnings
 
 import typer
 
-from . import compare, doctor, explain, locate, methods, predict, words
+from . import check_data, compare, doctor, explain, locate, methods, predict, words
 
 app = typer.Typer(
     name="ovseg",
@@ -18,6 +18,7 @@ app.command("predict")(predict.predict)
 app.command("compare")(compare.compare)
 app.command("explain")(explain.explain)
 app.command("locate")(locate.locate)
+app.command("check-data")(check_data.check_data)
 app.command("methods")(methods.methods)
 app.command("words")(words.words)
 app.command("doctor")(doctor.doctor)
