@@ -29,6 +29,7 @@ COUNTS = {
     "ade847": 847,
     "lvis": 1203,
     "camvid": 11,
+    "scenes": 112,
 }
 
 

@@ -2,8 +2,9 @@
 
     dict(type='ovseg.ComposedScenes', styles='unseen', count=500, candidates='v20')
 
-Scenes are those of ``ovseg.datasets.scenes`` with stuff pictures that training never sees; ``styles`` chooses art
-styles seen or unseen in training. Item i is a pure function of (size, styles, first_seed + i).
+Scenes are those of ``ovseg.datasets.scenes``, with stuff pictures that training never sees unless ``split='train'``;
+``styles`` chooses art styles seen or unseen in training. Item i is a pure function of (size, split, styles,
+first_seed + i).
 """
 
 from functools import cache
@@ -30,13 +31,13 @@ _composer = cache(SceneComposer)
 class LoadScene(BaseTransform):
     """Compose the scene that ``ComposedScenes`` describes.
 
-    Required keys: ``seed``, ``size``, ``styles``, ``protocol``.
+    Required keys: ``seed``, ``size``, ``split``, ``styles``, ``protocol``.
     Added keys: ``img`` ((size, size, 3) uint8, BGR as every MMCV loader gives it), ``gt_seg_map`` ((size, size) int64),
     ``seg_fields``, ``img_shape``, ``ori_shape``, ``candidates`` (sorted class ids a prediction may use).
     """
 
     def transform(self, results: dict) -> dict:
-        scene = _composer(size=results["size"], styles=results["styles"])(results["seed"])
+        scene = _composer(**{key: results[key] for key in ("size", "split", "styles")})(results["seed"])
         shape = scene.labels.shape
         results.update(img=np.ascontiguousarray(scene.image[..., ::-1]), gt_seg_map=scene.labels)
         results.update(seg_fields=["gt_seg_map"], img_shape=shape, ori_shape=shape)
@@ -55,6 +56,7 @@ class ComposedScenes(BaseSegDataset):
         styles: ``seen`` or ``unseen`` art styles of the objects.
         count: number of scenes.
         size: side of the square picture in pixels.
+        split: ``held_out`` pictures of stuff, which training never sees, or those to ``train`` on.
         first_seed: seed of the first scene; the next ones follow.
         candidates: ``full`` or ``v20``, see ``candidates``.
         pipeline: transforms; by default ``LoadScene`` and mmseg's ``PackSegInputs`` with ``META_KEYS``, which puts
@@ -80,22 +82,24 @@ class ComposedScenes(BaseSegDataset):
         styles: str = "seen",
         count: int = 300,
         size: int = 128,
+        split: str = "held_out",
         first_seed: int = 1_000_000,
         candidates: str = "full",
         pipeline: list | None = None,
         **kwargs,
     ):
-        if styles not in ("seen", "unseen") or candidates not in ("full", "v20") or min(count, size) < 1:
+        given = styles in ("seen", "unseen"), candidates in ("full", "v20"), split in ("train", "held_out")
+        if not all(given) or min(count, size) < 1:
             raise ValueError(
-                "ComposedScenes wants styles 'seen' or 'unseen', candidates 'full' or 'v20', count and size from "
-                f"1 on; got {styles=}, {candidates=}, {count=}, {size=}."
+                "ComposedScenes wants styles 'seen' or 'unseen', candidates 'full' or 'v20', split 'train' or "
+                f"'held_out', count and size from 1 on; got {styles=}, {candidates=}, {split=}, {count=}, {size=}."
             )
         if not PASSED_ON.issuperset(kwargs):
             raise ValueError(
                 f"ComposedScenes reads no files and always has all classes: {', '.join(sorted(kwargs))} cannot all be "
                 f"given; of mmengine's arguments only {', '.join(sorted(PASSED_ON))}."
             )
-        self.scenes = dict(styles=styles, size=size, protocol=candidates)
+        self.scenes = dict(styles=styles, size=size, split=split, protocol=candidates)
         self.seeds = range(first_seed, first_seed + count)
         default = [LoadScene(), PackSegInputs(meta_keys=META_KEYS)]
         super().__init__(pipeline=default if pipeline is None else pipeline, **kwargs)

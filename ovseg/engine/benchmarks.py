@@ -32,13 +32,13 @@ class Row(NamedTuple):
 
 
 def _scenes() -> dict[str, Row]:
-    from ovseg.datasets.scenes import object_names, stuff_names
+    from ovseg.datasets.scenes import object_names
 
     objects, rows = object_names(), {}
     for styles in ("seen", "unseen"):
         for candidates in ("v20", "full"):
             dataset = dict(type="ovseg.ComposedScenes", styles=styles, candidates=candidates, count=300)
-            rows[f"scenes_{styles}_{candidates}"] = Row(dataset, [*objects, *stuff_names()])
+            rows[f"scenes_{styles}_{candidates}"] = Row(dataset, "scenes")
         dataset = dict(type="ovseg.ScenePhrases", styles=styles, count=100)
         rows[f"scenes_phrases_{styles}"] = Row(dataset, objects, "PhraseMetric")
     return rows

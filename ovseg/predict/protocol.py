@@ -142,6 +142,6 @@ class Protocol:
     @property
     def fingerprint(self) -> str:
         """Short digest of all settings that can change a prediction, and are not what they are by default."""
-        default = Protocol()
-        settings = {name: value for name, value in self.to_dict().items() if value != getattr(default, name)}
+        default = Protocol().to_dict()
+        settings = {name: value for name, value in self.to_dict().items() if value != default[name]}
         return digest({k: v for k, v in settings.items() if k not in ("window_batch", "memory")})
