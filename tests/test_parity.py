@@ -7,7 +7,7 @@ from ovseg.testing.parity import compare, errors, main
 
 FILES = (
     "vanilla maskclip maskclip_rn sclip clearclip naclip pamr gem cliptrase proxyclip clip_dinoiser clip_prs "
-    "adapting_clip_vit det_box_search".split()
+    "adapting_clip_vit det_box_search trained_clipdinoiser trained_pixelclip".split()
 )
 
 

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from ovseg.predict.protocol import Protocol
+from ovseg.predict.protocol import Protocol, digest
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,9 @@ from ovseg.predict.protocol import Protocol
         ({"window": 22.5}, "window=22.5"),
         ({"size": 300}, "size=300"),
         ({"threshold": None}, "threshold=None"),
+        ({"view": 0}, "view=0"),
+        ({"whole_view": 1}, "whole_view=1"),
+        ({"whole_view": True, "window": None}, "whole_view needs a window"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -45,7 +48,7 @@ def test_changes_are_judged_beside_the_other_settings():
 OTHER = dict(
     short_side=300, max_long_side=1000, size=(64, 64), window=200, stride=100, templates="photo", logit_scale=50,
     threshold=0.1, area_threshold=0.1, normalisation="imagenet", refine=("PAMR",),
-    refine_image="original",
+    refine_image="original", view=64, whole_view=True,
 )  # fmt: skip
 
 
@@ -61,3 +64,9 @@ def test_fingerprint():
         assert base.but(**equal).fingerprint == base.but(**{k: tuple(v) for k, v in equal.items()}).fingerprint
     one, two = (base.but(refine=(dict(type="PAMR", steps=n),)).fingerprint for n in (1, 2))
     assert one != two
+
+
+def test_a_setting_added_later_leaves_old_fingerprints_alone():
+    changed = dict(short_side=448, refine=("PAMR",))
+    assert Protocol(**changed).fingerprint == digest(changed)
+    assert Protocol().fingerprint == digest({})

@@ -2,7 +2,11 @@
 
     python tools/test.py configs/naclip/naclip_vitb16_openai.py --benchmark voc20
     python tools/test.py configs/*/*_tiny.py --benchmark camvid_mini coco_mini scenes_seen_v20
+    python tools/test.py configs/denseclip/denseclip_tiny_camvid.py --checkpoint work_dirs/run/iter_800.safetensors
     torchrun --nproc_per_node 2 tools/test.py CONFIG --benchmark voc20 --launcher pytorch
+
+Without ``--benchmark`` a config is measured on its own test set, and on voc20 if it has none.  Trained configs need a
+checkpoint; unless ``--checkpoint`` names one, it is the file beside the config, ``<config>.safetensors``.
 
 Of several configs, those that a benchmark does not fit (boxes of phrases, label maps) are left out of it, with a note.
 Training-free configs are measured together: every picture is loaded once, and methods that read one tower share its
@@ -17,13 +21,14 @@ import os
 import sys
 from pathlib import Path
 
+TRAINING = ("train_", "val_", "optim_wrapper", "param_scheduler", "custom_hooks")  # keys that measuring has no use for
+
 
 def parse(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="+", metavar="CONFIG")
-    parser.add_argument(
-        "--benchmark", nargs="+", default=["voc20"], metavar="NAME", help="see ovseg/engine/benchmarks.py"
-    )
+    parser.add_argument("--benchmark", nargs="+", default=[None], metavar="NAME", help="see ovseg/engine/benchmarks.py")
+    parser.add_argument("--checkpoint", type=Path, help="of a trained config")
     parser.add_argument("--weights", help="other weights than the config's")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/test"))
     parser.add_argument("--limit", type=int, help="only the first images of each benchmark")
@@ -38,15 +43,24 @@ def parse(argv=None):
     return args
 
 
-def prepare(args, config: str, benchmark: str):
-    """The checked config of one measurement."""
-    from ovseg.engine.benchmarks import set_benchmark
+def prepare(args, config: str, benchmark: str | None):
+    """The checked config of one measurement.
+
+    Raises:
+        FileNotFoundError, KeyError, ValueError: no such config, benchmark or checkpoint.
+    """
+    from ovseg.engine.benchmarks import own_test, set_benchmark
     from ovseg.engine.config import apply_overrides, load_config
     from ovseg.registry import check_components
 
     cfg = load_config(config)
     cfg.work_dir = str(args.work_dir / Path(config).stem)
-    set_benchmark(cfg, benchmark, cfg.work_dir)
+    if benchmark is None and "test_dataloader" in cfg:
+        own_test(cfg, cfg.work_dir)
+    else:
+        set_benchmark(cfg, benchmark or "voc20", cfg.work_dir)
+    if "train_dataloader" in cfg:
+        cfg.load_from = str(trained_weights(args, config))
     if args.weights:
         cfg.model.weights = args.weights
     if args.limit:
@@ -56,6 +70,21 @@ def prepare(args, config: str, benchmark: str):
     cfg.launcher = args.launcher
     cfg.pop("benchmarks", None)
     return cfg
+
+
+def trained_weights(args, config: str) -> Path:
+    """The checkpoint of a trained config.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    beside = Path(config).with_suffix(".safetensors")
+    if args.checkpoint is None and not beside.is_file():
+        raise FileNotFoundError(
+            f"{config} describes a trained model, and there is no {beside.name} beside it: give --checkpoint, or train "
+            f"it first with tools/train.py {config}."
+        )
+    return args.checkpoint or beside
 
 
 def fitting(args, configs: list[str], benchmark: str) -> dict:
@@ -80,22 +109,23 @@ def fitting(args, configs: list[str], benchmark: str) -> dict:
 
 def measure(cfgs: dict, benchmark: str) -> list[dict]:
     """A row per config of one group (``ovseg.engine.together``): scores and what they were measured with."""
-    from mmengine.runner import Runner
-
     from ovseg.engine.launch import start_processes
     from ovseg.engine.together import together
+    from ovseg.engine.trainer import Trainer
 
     cfg = together(cfgs)
     start_processes(cfg)
     cfg.experiment_name = f"{'-'.join(list(cfgs)[:3])}-{benchmark}-{os.getpid()}"
-    runner = Runner.from_cfg(cfg)
+    for key in [key for key in cfg if key.startswith(TRAINING)]:
+        cfg.pop(key)
+    runner = Trainer.from_cfg(cfg)
     runner.test()
     name = runner.test_loop.dataloader.dataset.metainfo["dataset_name"]
     rows = []
     for config, own in cfgs.items():
         report = json.loads((Path(own.work_dir) / f"metrics_{name}.json").read_text(encoding="utf-8"))
         report.pop("classes", None)
-        rows.append({"config": config, "benchmark": benchmark, **report})
+        rows.append({"config": config, "benchmark": benchmark or name, **report})
     return rows
 
 

@@ -5,7 +5,8 @@ The unseen classes are those of ``ovseg.datasets.splits``; a training picture ma
 
 train_dataloader = dict(
     batch_size=8,
-    num_workers=0,
+    num_workers=1,
+    persistent_workers=True,
     sampler=dict(type="SeededSampler", shuffle=False),
     collate_fn=dict(type="pseudo_collate"),
     dataset=dict(

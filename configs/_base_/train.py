@@ -1,7 +1,7 @@
 """What every training config shares.
 
-A run logs to <work-dir>/<time>/ (text and ``vis_data/scalars.json``, one line per point of the curves) and keeps its two
-newest checkpoints, see ovseg/engine/checkpoints.py.
+A run logs to <work-dir>/<time>/ (text and ``vis_data/scalars.json``, one line per point of the curves) and keeps its
+two newest checkpoints, see ovseg/engine/checkpoints.py.
 """
 
 _base_ = "runtime.py"
@@ -17,3 +17,4 @@ default_hooks = dict(
     ),
 )
 custom_hooks = [dict(type="ProgressHook")]
+optim_wrapper = dict(paramwise_cfg=dict(bypass_duplicate=True))  # an image tower is known as its own and as CLIP's

@@ -1,6 +1,7 @@
 """Tokens → dense features in the joint space: one paper, one short file."""
 
 from .base import DenseExtractor
+from .catseg import CATSeg
 from .clearclip import ClearCLIP
 from .clip_dinoiser import CLIPDINOiser
 from .cliptrase import CLIPtrase
@@ -12,7 +13,8 @@ from .features import DenseFeatures
 from .gem import GEM
 from .maskclip import MaskCLIP
 from .naclip import NACLIP
-from .proxies import TimmProxy, TowerProxy
+from .pixelclip import PixelCLIP
+from .proxies import TimmProxy, TimmValues, TowerProxy
 from .proxyclip import ProxyCLIP
 from .resclip import ResCLIP
 from .sclip import SCLIP
@@ -20,6 +22,7 @@ from .trident import Trident
 from .vanilla import Vanilla
 
 __all__ = [
+    "CATSeg",
     "GEM",
     "CLIPDINOiser",
     "CLIPtrase",
@@ -31,7 +34,9 @@ __all__ = [
     "ProxyCLIP",
     "Trident",
     "ResCLIP",
+    "PixelCLIP",
     "TimmProxy",
+    "TimmValues",
     "TowerProxy",
     "SCLIP",
     "NACLIP",

@@ -2,8 +2,9 @@
 
     x' = [x] + O( Σ_r softmax(s·R_r + B) v ),   x'' = [x' + FFN(x')],   f = proj(ln_post(x''))
 
-with R_r ∈ {q kᵀ, q qᵀ, k kᵀ, v vᵀ} or the identity (v alone), an additive bias B over token pairs, and the residual and
-the feed-forward kept or dropped.  A method is a declaration: a subclass that sets the class attributes below.
+with R_r ∈ {q kᵀ, q qᵀ, k kᵀ, v vᵀ} or the identity (v alone), an additive bias B over token pairs, and the residual
+(each token's own or, for all, that of the class token) and the feed-forward kept or dropped.  A method is a
+declaration: a subclass that sets the class attributes below.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ class LastBlock(DenseExtractor):
     Args:
         relations: which token relations are summed, each of ``qk, qq, kk, vv, identity``; every one is a softmax of its
             own, so that rows of the weights sum to ``len(relations)``.
-        residual: keep x in x' = x + …
+        residual: keep x in x' = x + …; ``"class"`` puts the class token's x in place of every token's own.
         ffn: keep the feed-forward of the block.
         last_n: sum the read-outs of this many last blocks, each fed by the tower's ordinary stream.
         positions: how the position table is resized (``towers.positions``).
@@ -40,18 +41,18 @@ class LastBlock(DenseExtractor):
     blocks before (``Tower.advance``).
 
     Raises:
-        ValueError: unknown relation, ``last_n`` below one.
+        ValueError: unknown relation, ``last_n`` below one, another ``residual``.
     """
 
     relations: tuple[str, ...] = ("qk",)
-    residual: bool = True
+    residual: bool | str = True
     ffn: bool = True
     taps: tuple[str, ...] = ()
 
     def __init__(
         self,
         relations: Sequence[str] | None = None,
-        residual: bool | None = None,
+        residual: bool | str | None = None,
         ffn: bool | None = None,
         last_n: int = 1,
         positions: str | None = None,
@@ -67,6 +68,11 @@ class LastBlock(DenseExtractor):
             raise ValueError(
                 f"{type(self).__name__}: relations are one or more of {', '.join(RELATIONS)} and last_n is at least 1; "
                 f"got relations={self.relations}, last_n={last_n}."
+            )
+        if isinstance(self.residual, str) and self.residual != "class":
+            raise ValueError(
+                f'{type(self).__name__}: residual is True, False or "class" (that of the class token), got '
+                f"{self.residual!r}."
             )
 
     def bias(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> Tensor | None:
@@ -96,7 +102,7 @@ class LastBlock(DenseExtractor):
         q, k, v = block.qkv(block.ln_1(x))
         z = block.out(self.attend(q, k, v, block.scale, grid))
         if block.has_residual:
-            z = x + z if self.residual else z
+            z = z + (x[:, :1] if self.residual == "class" else x) if self.residual else z
             z = z + block.ffn(z) if self.ffn else z
         return z
 

@@ -71,8 +71,39 @@ class TimmProxy(nn.Module):
 
     def forward(self, tower: Tower, images: Tensor, state: TokenState) -> Tensor:
         features = self.model.forward_features(tower.normalise(tower.denormalise(images), IMAGENET))
-        if features.ndim == 4:
-            return features
+        return features if features.ndim == 4 else self._on_grid(features, images)
+
+    def _on_grid(self, tokens: Tensor, images: Tensor) -> Tensor:
         patch = self.model.patch_embed.patch_size
         grid = images.shape[2] // patch[0], images.shape[3] // patch[1]
-        return to_grid(features[:, self.model.num_prefix_tokens :], grid)
+        return to_grid(tokens[:, self.model.num_prefix_tokens :], grid)
+
+
+@PROXIES.register_module()
+class TimmValues(TimmProxy):
+    """The values of the last attention of a ViT of timm, all heads side by side: CLIP-DINOiser's teacher.
+
+    Args:
+        model, checkpoint: see ``TimmProxy``.
+
+    Raises:
+        ValueError: also a network whose last block has no joint projection to q, k and v.
+    """
+
+    def __init__(self, model: str = "vit_base_patch16_224.dino", checkpoint: str | Path | None = None):
+        super().__init__(model, checkpoint)
+        if not hasattr(getattr(getattr(self.model, "blocks", [None])[-1], "attn", None), "qkv"):
+            raise ValueError(
+                f"the values of {model} cannot be read: TimmValues needs a plain ViT of timm, such as "
+                "vit_base_patch16_224.dino; TimmProxy reads the last features of others."
+            )
+
+    def forward(self, tower: Tower, images: Tensor, state: TokenState) -> Tensor:
+        seen = []
+        projection = self.model.blocks[-1].attn.qkv
+        handle = projection.register_forward_hook(lambda module, inputs, out: seen.append(out.chunk(3, -1)[2]))
+        try:
+            super().forward(tower, images, state)
+        finally:
+            handle.remove()
+        return self._on_grid(seen[0], images)

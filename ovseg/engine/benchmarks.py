@@ -86,6 +86,13 @@ def changed(component: dict | None, change: dict) -> dict:
     return change if change.get("type", component.get("type")) != component.get("type") else component | change
 
 
+def own_test(cfg: Config, work_dir: str) -> Config:
+    """Let a config be measured on its own test set, in place: scores go to ``work_dir``."""
+    cfg.test_evaluator.work_dir = work_dir
+    cfg.model_wrapper_cfg = dict(type="ovseg.FrozenWrapper")
+    return cfg
+
+
 def set_benchmark(cfg: Config, name: str, work_dir: str) -> Config:
     """Point a freshly read config at a benchmark, in place.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ovseg import __version__
-from ovseg.compat.checkpoint import atomic_write, read_checkpoint_with_meta, save_safetensors
+from ovseg.compat.checkpoint import atomic_write, read_checkpoint_with_meta, save_safetensors, state_hash
 from ovseg.towers import Tower
 
 FORMAT = "ovseg-trained"
@@ -64,7 +64,7 @@ def load_weights(path: str | Path, model: nn.Module) -> dict:
     """Load a checkpoint into a model; its notes.
 
     Checkpoints of ovseg must fit exactly.  Of other files (a pretrained backbone, for example) what fits by name and
-    shape is taken, and the notes tell what was left (``missing``, ``unexpected``).
+    shape is taken, and the notes tell what was left (``missing``, ``unexpected``).  ``hash`` names the tensors.
 
     Raises:
         FileNotFoundError, ValueError: no weights, or weights of another model, with what does not fit.
@@ -97,7 +97,7 @@ def load_weights(path: str | Path, model: nn.Module) -> dict:
             f"{', '.join(list(own)[:3])}, …. Give a checkpoint of this model, or convert it first."
         )
     model.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
-    return notes | {"missing": missing, "unexpected": unexpected}
+    return notes | {"missing": missing, "unexpected": unexpected, "hash": state_hash(state)}
 
 
 def _check_towers(path, model, stored: dict[str, str]):

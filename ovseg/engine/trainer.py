@@ -59,6 +59,7 @@ class Trainer(Runner):
             FileNotFoundError, ValueError: see ``checkpoints.load_weights``.
         """
         notes = checkpoints.load_weights(filename, self.bare_model)
+        self.bare_model.trained_weights = f"{Path(filename).name} ({notes['hash']})"
         if notes["missing"] or notes["unexpected"]:
             self.logger.warning(
                 f"{filename}: {len(notes['missing'])} tensors of the model are not in it "

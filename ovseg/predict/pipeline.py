@@ -32,6 +32,7 @@ class Encoded:
     size     (H, W) of the picture itself
     image    (3, H, W) normalised, for refiners that look at colours; None where there are none
     pixels   the picture, for refiners that make masks of it; None where there are none
+    whole    dense features (1, E, h, w) of the whole view, where the protocol has one
     """
 
     parts: list[DenseFeatures]
@@ -40,17 +41,23 @@ class Encoded:
     size: tuple[int, int]
     image: Tensor | None
     pixels: np.ndarray | None = None
+    whole: DenseFeatures | None = None
+
+    @property
+    def views(self) -> list[DenseFeatures]:
+        """The windows in batches and, last, the whole view where there is one."""
+        return self.parts if self.whole is None else [*self.parts, self.whole]
 
 
 class ClassMaps:
     """Maps (C, rows, W) of any range of words and any band of rows, from the kept features of one picture."""
 
-    def __init__(self, encoded: Encoded, text: Tensor, scorer: CosineScore):
-        self.encoded, self.text, self.scorer = encoded, text, scorer
+    def __init__(self, encoded: Encoded, text: Tensor, scorer: CosineScore, side: int | None = None):
+        self.encoded, self.text, self.scorer, self.side = encoded, text, scorer, side
         if type(scorer).forward is CosineScore.forward:
-            self._prepared = [scorer.prepare(part) for part in encoded.parts]
+            self._prepared = [scorer.prepare(view) for view in encoded.views]
         else:  # the scorer looks at all words of a picture at once
-            self._scores = [scorer(part, text) for part in encoded.parts]
+            self._scores = [scorer(view, text) for view in encoded.views]
             self._prepared = None
         counts = torch.zeros(encoded.resized, device=text.device)
         for top, left, bottom, right in encoded.boxes:
@@ -58,7 +65,7 @@ class ClassMaps:
         self.counts = counts
 
     def patch_scores(self, words: slice) -> list[Tensor]:
-        """Scores on the patch grid, one (n, C, h, w) per batch of windows."""
+        """Scores on the patch grid, one (n, C, h, w) per batch of windows and one of the whole view."""
         if self._prepared is None:
             return [scores[:, words] for scores in self._scores]
         return [self.scorer.score(prepared, self.text[words]) for prepared in self._prepared]
@@ -68,7 +75,7 @@ class ClassMaps:
         first, last = rows
         total = scores[0].new_zeros(scores[0].shape[1], last - first, self.encoded.resized[1])
         boxes = iter(self.encoded.boxes)
-        for part, batch in zip(scores, self.encoded.parts, strict=True):
+        for part, batch in zip(scores, self.encoded.parts, strict=False):
             left, top, right, bottom = batch.padding
             for window in part:
                 y0, x0, y1, x1 = next(boxes)
@@ -76,9 +83,20 @@ class ClassMaps:
                 if a >= b:
                     continue
                 padded = (y1 - y0 + top + bottom, x1 - x0 + left + right)
-                band = resize_rows(window[None], padded, (a - y0 + top, b - y0 + top))[0]
+                band = self._active(resize_rows(window[None], padded, (a - y0 + top, b - y0 + top)))[0]
                 total[:, a - first : b - first, x0:x1] += band[..., left : padded[1] - right]
-        return total / self.counts[first:last]
+        mean = total / self.counts[first:last]
+        return mean if self.encoded.whole is None else (mean + self._whole(scores[-1], rows)) / 2
+
+    def _whole(self, scores: Tensor, rows: tuple[int, int]) -> Tensor:
+        """Rows [a, b) of the resized picture from the scores (1, C, h, w) of the whole view."""
+        resized, side = self.encoded.resized, self.side
+        band = source_rows(side, resized[0], rows)
+        maps = self._active(resize_rows(scores, (side, side), band))
+        return resize_rows(maps, resized, rows, (band[0], side))[0]
+
+    def _active(self, maps: Tensor) -> Tensor:
+        return maps if self.scorer.activation is None else self.scorer.activation(maps)
 
     def maps(self, words: slice, rows: tuple[int, int]) -> Tensor:
         """Rows [a, b) of the picture itself, (C, b − a, W)."""
@@ -108,6 +126,10 @@ class Pipeline(nn.Module):
         dense: an extractor, or its config ``dict(type="NACLIP", …)``.
         protocol: prediction settings.
         scorer: scores on the patch grid, or its config; the extractor's own unless given, the cosine if it has none.
+            Its ``activation``, if any, is applied to enlarged maps of windows before they are averaged.
+
+    Raises:
+        ValueError: a ``view`` that is no multiple of the tower's patch.
     """
 
     def __init__(self, tower: Tower, dense, protocol: Protocol | None = None, scorer=None):
@@ -120,21 +142,44 @@ class Pipeline(nn.Module):
         self.refiners = nn.ModuleList(
             REFINERS.build(dict(type=r) if isinstance(r, str) else dict(r)) for r in self.protocol.refine
         )
+        self.scorer.to(tower.device)
+        self.eval()
+        if self.protocol.view and self.protocol.view % tower.stride:
+            raise ValueError(
+                f"view={self.protocol.view} cuts patches: {tower.card.name} reads patches of {tower.stride} pixels. "
+                f"Choose a multiple, such as {max(1, round(self.protocol.view / tower.stride)) * tower.stride}."
+            )
 
     @torch.inference_mode()
     def encode(self, image: np.ndarray) -> Encoded:
         """Run the tower over the windows of one uint8 RGB picture (H, W, 3)."""
-        protocol, tower = self.protocol, self.tower
-        pixels = self._normalise(resize(image, protocol))
-        height, width = pixels.shape[-2:]
-        boxes = windows(height, width, protocol.window, protocol.stride)
+        pixels = self._normalise(resize(image, self.protocol))
+        parts, boxes, whole = self.read(pixels, self._normalise(image) if self.protocol.whole_view else None)
+        kept = image if any(isinstance(r, LabelRefiner) and r.sees_pixels for r in self.refiners) else None
+        return Encoded(
+            parts, boxes, tuple(pixels.shape[1:]), image.shape[:2], self._for_refiners(image, pixels), kept, whole
+        )
+
+    def read(self, pixels: Tensor, picture: Tensor | None = None):
+        """Dense features of the windows in batches, the windows, and the features of the whole view, or None.
+
+        Args:
+            pixels: (3, H', W'), normalised, as the protocol resizes it.
+            picture: (3, H, W), normalised, for the whole view.
+        """
+        protocol = self.protocol
+        boxes = windows(*pixels.shape[1:], protocol.window, protocol.stride)
         crops = [pixels[:, top:bottom, left:right] for top, left, bottom, right in boxes]
         parts = [
-            self.dense(tower, torch.stack(crops[i : i + protocol.window_batch]))
+            self.features(torch.stack(crops[i : i + protocol.window_batch]))
             for i in range(0, len(crops), protocol.window_batch)
         ]
-        kept = image if any(isinstance(r, LabelRefiner) and r.sees_pixels for r in self.refiners) else None
-        return Encoded(parts, boxes, (height, width), image.shape[:2], self._for_refiners(image, pixels), kept)
+        whole = None if picture is None else self.features(_square(picture[None], protocol.window))
+        return parts, boxes, whole
+
+    def features(self, views: Tensor) -> DenseFeatures:
+        """Dense features of normalised pictures (B, 3, H, W), resized to the protocol's ``view`` where it has one."""
+        return self.dense(self.tower, _square(views, self.protocol.view) if self.protocol.view else views)
 
     def _for_refiners(self, image: np.ndarray, resized: Tensor) -> Tensor | None:
         """The normalised picture (3, H, W) at its own size, where a refiner wants one."""
@@ -163,7 +208,7 @@ class Pipeline(nn.Module):
         Returns:
             labels (H, W) int64; probability of the winner and its lead over the second, (H, W) float32 in [0, 1].
         """
-        maps = ClassMaps(encoded, text, self.scorer)
+        maps = ClassMaps(encoded, text, self.scorer, self.protocol.window)
         affinities = [
             (refiner, refiner.affinity(encoded.image[None]))
             for refiner in self.refiners
@@ -225,3 +270,8 @@ class Pipeline(nn.Module):
         least = self.protocol.area_threshold * sum(counts[first:])
         small = frozenset(c for c in range(first, classes) if counts[c] < least)
         return small if any(counts[c] for c in small) else frozenset()
+
+
+def _square(images: Tensor, side: int) -> Tensor:
+    """(B, 3, H, W) → (B, 3, side, side), bilinear."""
+    return F.interpolate(images, (side, side), mode="bilinear", align_corners=False)

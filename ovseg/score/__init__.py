@@ -3,6 +3,7 @@
 from .centred import CentredScore
 from .cosine import CosineScore
 from .denoise import DenoisedScore
+from .enlarged import EnlargedScore
 from .feedback import FeedbackScore
 from .found import FoundScore
 from .minmax import min_max
@@ -12,6 +13,7 @@ from .whole_image import WholeImageScore
 __all__ = [
     "CentredScore",
     "CosineScore",
+    "EnlargedScore",
     "FeedbackScore",
     "FoundScore",
     "WholeImageScore",

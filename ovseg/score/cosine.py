@@ -13,10 +13,12 @@ class CosineScore(nn.Module):
     """s = ⟨f/‖f‖, t⟩.
 
     A scorer is prepared once per picture and then asked for any range of words, so that a large vocabulary never needs
-    all its maps at a time.  ``probabilities`` says what the scores are: cosines (False) or probabilities (True).
+    all its maps at a time.  ``probabilities`` says what the scores are: cosines (False) or probabilities (True).  An
+    ``activation`` makes them so only once the maps of a window are enlarged.
     """
 
     probabilities = False
+    activation = None
 
     def prepare(self, dense: DenseFeatures) -> Tensor:
         """Unit features (B, E, h, w)."""

@@ -29,7 +29,9 @@ class DenseTuning(TrainableSegmentor):
                 "of ovseg/towers/tuning."
             )
         if self.pipeline.scorer.probabilities:
-            raise ValueError(f"{type(self.pipeline.scorer).__name__} gives probabilities; DenseTuning trains on logits.")
+            raise ValueError(
+                f"{type(self.pipeline.scorer).__name__} gives probabilities; DenseTuning trains on logits."
+            )
 
     def loss(self, inputs, data_samples):
         images, labels = self.images(inputs), self.labels(data_samples)

@@ -17,9 +17,9 @@ from .open_vocab import OpenVocabSegmentor
 class TrainableSegmentor(OpenVocabSegmentor):
     """An ``OpenVocabSegmentor`` with a loss.
 
-    The tower is frozen but for what ``tuning`` makes trainable; modules of the extractor and the scorer train.  Training
-    pictures come in batches of one size, cut by the dataset pipeline; prediction is that of ``OpenVocabSegmentor``, with
-    all words of ``vocabulary``.
+    The tower is frozen but for what ``tuning`` makes trainable; modules of the extractor and the scorer train.
+    Training pictures come in batches of one size, cut by the dataset pipeline; prediction is that of
+    ``OpenVocabSegmentor``, with all words of ``vocabulary``.
 
     Args:
         train_vocabulary: the words whose ids the training labels hold; those of ``vocabulary`` unless given.
@@ -39,9 +39,17 @@ class TrainableSegmentor(OpenVocabSegmentor):
         self.cache = None if tune.trains(self.tower, "text") else self.cache  # it knows the words of named weights only
         self._train_text: Tensor | None = None
 
+    trained_weights: str | None = None  # name and hash of the checkpoint that was loaded
+
     @property
     def tower(self):
         return self.pipeline.tower
+
+    @property
+    def provenance(self) -> dict:
+        """As the base class, with the checkpoint beside the tower."""
+        found = super().provenance
+        return found | {"weights": f"{found['weights']} + {self.trained_weights or 'a run that goes on'}"}
 
     def train(self, mode: bool = True):
         """The tower stays in evaluation mode: its statistics are part of its weights."""
@@ -109,7 +117,7 @@ class TrainableSegmentor(OpenVocabSegmentor):
         return table[labels]
 
     def dense_features(self, images: Tensor) -> DenseFeatures:
-        return self.pipeline.dense(self.tower, images)
+        return self.pipeline.features(images)
 
     def words(self) -> Tensor:
         """Unit embeddings (T, E) of the training vocabulary's words, with gradients where the text tower trains."""

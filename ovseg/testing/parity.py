@@ -16,6 +16,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,12 @@ class Golden:
         self.names = [n for n in self._file.files if not self._is_input(n)]
 
     def _is_input(self, name: str) -> bool:
-        return any(name.startswith(known) if known.endswith("/") else name == known for known in self._inputs)
+        return any(fnmatchcase(name, f"{known}*" if known.endswith("/") else known) for known in self._inputs)
+
+    @property
+    def arrays(self) -> list[str]:
+        """Names of all arrays, inputs and expected ones."""
+        return self._file.files
 
     def input(self, name: str) -> Tensor:
         if not self._is_input(name):
@@ -93,7 +99,7 @@ def compare(path: Path) -> Iterator[tuple[str, str, bool]]:
     ours = {}
     if golden.case is not None:
         with torch.inference_mode():
-            ours = {name: value.numpy() for name, value in golden.case(golden).items()}
+            ours = {name: value.detach().numpy() for name, value in golden.case(golden).items()}
     for name in golden.names:
         if name not in ours:
             yield name, "nan nan FAIL (not compared)", False

@@ -1,4 +1,4 @@
-"""Resizing of a position table (1 + g·g, D) to an h×w grid: the three modes found in the literature.
+"""Resizing of a position table (1 + g·g, D) to an h×w grid: the modes found in the literature.
 
 ==============  ========================================================================================================
 ``exact``       bicubic to (h, w).  MaskCLIP, CLIP-DINOiser.
@@ -7,6 +7,7 @@
 ``antialias``   bicubic to (h, w) with an anti-aliasing filter.  GEM.
 ``scale_count`` as ``scale``, but like those reference codes it looks at the number of tokens only: a grid of another
                 shape with as many patches as the table keeps the table as it is.
+``bilinear``    bilinear to (h, w).  DenseCLIP.
 ==============  ========================================================================================================
 
 The modes are not interchangeable: on a 4×4 table and a 5×7 target they move the final features by several per cent.
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MODES = ("exact", "scale", "antialias", "scale_count")
+MODES = ("exact", "scale", "antialias", "scale_count", "bilinear")
 
 
 def resize_positions(table: Tensor, grid: tuple[int, int], mode: str = "scale") -> Tensor:
@@ -40,8 +41,9 @@ def resize_positions(table: Tensor, grid: tuple[int, int], mode: str = "scale") 
     if (h, w) == (g, g) or (mode == "scale_count" and h * w == g * g):
         return table
     patches = table[1:].float().T.reshape(1, -1, g, g)
-    if mode == "exact":
-        patches = F.interpolate(patches, (h, w), mode="bicubic", align_corners=False)
+    if mode in ("exact", "bilinear"):
+        kind = "bicubic" if mode == "exact" else "bilinear"
+        patches = F.interpolate(patches, (h, w), mode=kind, align_corners=False)
     elif mode == "antialias":
         patches = F.interpolate(patches, (h, w), mode="bicubic", align_corners=False, antialias=True)
     else:

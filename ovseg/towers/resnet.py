@@ -53,15 +53,19 @@ class ResNetTower(Tower):
         self.width = visual.attnpool.q_proj.in_features
         self.embed_dim = visual.attnpool.c_proj.out_features
 
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The four stages, (B, D/8, H/4, W/4) to (B, D, h, w)."""
+        self._check(images)
+        x, stages = self.visual.stem(images.to(self.dtype)), []
+        for stage in (self.visual.layer1, self.visual.layer2, self.visual.layer3, self.visual.layer4):
+            stages.append(x := stage(x))
+        return stages
+
     def trunk(self, images: Tensor) -> Tensor:
         """The last stage, (B, D, h, w)."""
-        x = self.visual.stem(images.to(self.dtype))
-        for stage in (self.visual.layer1, self.visual.layer2, self.visual.layer3, self.visual.layer4):
-            x = stage(x)
-        return x
+        return self.stages(images)[-1]
 
     def start(self, images: Tensor, positions: str = "scale") -> TokenState:
-        self._check(images)
         stage = self.trunk(images)
         x = stage.flatten(2).transpose(1, 2)
         return TokenState(torch.cat([x.mean(1, keepdim=True), x], 1), tuple(stage.shape[-2:]), 0)

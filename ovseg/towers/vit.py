@@ -22,13 +22,17 @@ class ViTTower(Tower):
         self._class_token_pooled = visual.attn_pool is None and visual.pool_type == "tok"
 
     def start(self, images: Tensor, positions: str = "scale") -> TokenState:
+        x, grid = self.embed(images, positions)
+        return TokenState(self.visual.ln_pre(x), grid, 0)
+
+    def embed(self, images: Tensor, positions: str = "scale") -> tuple[Tensor, tuple[int, int]]:
+        """Class token and patches plus positions, before the first normalisation: (B, 1 + h·w, D) and (h, w)."""
         self._check(images)
         patches = self.visual.conv1(images.to(self.dtype))
         grid = tuple(patches.shape[-2:])
         x = patches.flatten(2).transpose(1, 2)
         x = torch.cat([self.visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
-        x = x + resize_positions(self.visual.positional_embedding, grid, positions).to(x.dtype)
-        return TokenState(self.visual.ln_pre(x), grid, 0)
+        return x + resize_positions(self.visual.positional_embedding, grid, positions).to(x.dtype), grid
 
     def project(self, z: Tensor) -> Tensor:
         z = self.visual.ln_post(z)

@@ -6,7 +6,7 @@
 ``ViT-L-14/openai``                   architecture and tag, as ``open_clip.list_pretrained()`` lists them
 ``hf-hub:org/name``                   a model of the Hugging Face hub in open_clip's layout
 ``path/to/folder``                    a folder with ``open_clip_config.json`` and weights
-``path/to/file.pt`` / ``.safetensors``  OpenAI's or open_clip's state dict, half precision included
+``path/to/file.pt`` / ``.safetensors``  OpenAI's or open_clip's state dict, half precision too; CAT-Seg's own file
 ====================================  ==================================================================================
 """
 
@@ -25,6 +25,7 @@ from ovseg.compat.checkpoint import read_checkpoint_with_meta, state_hash
 
 from .base import Preprocess, Tower, TowerCard
 from .build import build_clip, make_tower
+from .released import catseg_clip, is_catseg
 
 TINY = Path(__file__).with_name("tiny_clip.safetensors")
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -79,6 +80,8 @@ def _from_file(path: Path, name: str, arch: str | None, quick_gelu: bool | None)
     """A state dict on disk; what it does not record is taken from its shapes."""
     state, meta = read_checkpoint_with_meta(path)
     own = json.loads(meta["ovseg"]) if "ovseg" in meta else {}
+    if is_catseg(state):
+        state, own = catseg_clip(state), {"quick_gelu": True}
     if "token_rows" in state:
         state = _scatter_token_rows(state)
     config = own.get("config")

@@ -22,10 +22,18 @@ THINGS = WORDS[:3]
 PICTURE_BYTES = 60_000
 QUOTES = "`table` names whose table was read: many are one paper quoting another. [Protocols](README.md#protocols)."
 STYLES = ("seen", "unseen")
-SEGMENT, PHRASES = "Open-Vocabulary Semantic Segmentation", "Phrase Localisation"
-SCORES = {SEGMENT: ("mIoU", "aAcc"), PHRASES: ("accuracy", "pointing")}
-SHOWN = {SEGMENT: ("mIoU",), PHRASES: ("accuracy", "pointing")}
-EMBEDDED = {SEGMENT: "embedded", PHRASES: "phrases-embedded"}
+SEGMENT, PHRASES, TRAINED = "Open-Vocabulary Semantic Segmentation", "Phrase Localisation", "Semantic Segmentation"
+SPLIT = ("mIoU_seen", "mIoU_unseen", "hIoU")
+SCORES = {SEGMENT: ("mIoU", "aAcc"), PHRASES: ("accuracy", "pointing"), TRAINED: ("mIoU", "aAcc", *SPLIT)}
+SHOWN = {SEGMENT: ("mIoU",), PHRASES: ("accuracy", "pointing"), TRAINED: ("mIoU",)}
+EMBEDDED = {SEGMENT: "embedded", PHRASES: "phrases-embedded", TRAINED: "trained-embedded"}
+TABLES = {"test_tiny.json": SEGMENT, "phrases_tiny.json": PHRASES, "trained_tiny.json": TRAINED}
+USE = {
+    SEGMENT: " --benchmark voc20",
+    PHRASES: " --benchmark coco_mini_phrases",
+    TRAINED: " --checkpoint CHECKPOINT\npython tools/train.py {config}",
+}
+LOADED = {SEGMENT: "`{name}`", PHRASES: "none: `ovseg locate`", TRAINED: "none: tools/train.py"}
 
 
 def read_yaml(path: Path):
@@ -63,14 +71,14 @@ def measured(tables: Path, weights: str) -> dict[str, list[dict]]:
     """``<method>_tiny`` → entries for a metafile, from the tables that were made with the weights of this hash.
 
     Args:
-        tables: folder with ``tiny_clip.json`` (tools/benchmarks/tiny_clip.py) and ``test_tiny.json`` (the
-            ``results.json`` of tools/test.py); either may be absent.
+        tables: folder with ``tiny_clip.json`` (tools/benchmarks/tiny_clip.py) and those of ``TABLES`` (the
+            ``results.json`` of tools/test.py); any may be absent.
         weights: hash of the embedded model; a table that names other weights is not read.
     """
     found: dict[str, list[dict]] = {}
 
     def add(model: str, dataset: str, scores: dict, table: str, command: str):
-        kind = SEGMENT if "mIoU" in scores else PHRASES
+        kind = TABLES.get(table, SEGMENT)
         scores = {name: round(float(value), 2) for name, value in scores.items() if name in SCORES[kind]}
         entry = {"Task": kind, "Dataset": dataset, "Metrics": scores}
         entry |= {"Protocol": EMBEDDED[kind], "Source": "measured", "Table": f"docs/tables/{table}", "Command": command}
@@ -83,9 +91,10 @@ def measured(tables: Path, weights: str) -> dict[str, list[dict]]:
             command = f"python tools/benchmarks/tiny_clip.py --scenes {scenes['scenes']} --out docs/tables"
             for method, scores in rows.items():
                 add(f"{method}_tiny", f"scenes_{styles}_{candidates}", scores, "tiny_clip.json", command)
-    for name in ("test_tiny.json", "phrases_tiny.json"):
+    configs = {path.stem: path.relative_to(ROOT) for path in (ROOT / "configs").glob("*/*.py")}
+    for name in TABLES:
         for row in lab_rows(tables, weights, name):
-            config = f"configs/{row['config'].removesuffix('_tiny')}/{row['config']}.py"
+            config = configs.get(row["config"], row["config"])
             command = f"python tools/test.py {config} --benchmark {row['benchmark']}"
             add(row["config"], row["benchmark"], row["scores"], name, command)
     return found
@@ -121,7 +130,7 @@ def results_table(models: list[dict], source: str) -> str:
 
 
 def settings(config: Path) -> str:
-    """The method's own protocol and the changes per benchmark."""
+    """The method's own protocol and the changes per benchmark; of a training config its recipe."""
     from ovseg.engine.benchmarks import split_row
     from ovseg.engine.config import load_config
     from ovseg.registry import DENSE
@@ -130,6 +139,8 @@ def settings(config: Path) -> str:
         return ", ".join(f"`{name}={_plain(value)}`" for name, value in values.items()) or "as above"
 
     cfg = load_config(config)
+    if "train_dataloader" in cfg:
+        return recipe(cfg)
     own = (DENSE.get(cfg.model.dense.type).protocol if "dense" in cfg.model else {}) | cfg.model.protocol
     text = f"Settings: {words(own)}."
     rows = []
@@ -137,6 +148,17 @@ def settings(config: Path) -> str:
         protocol, changes = split_row(row)
         rows.append([name, words(protocol | {f"{part}.{k}": v for part, c in changes.items() for k, v in c.items()})])
     return text + ("\n\n" + table(["benchmark", "published changes"], rows) if rows else "")
+
+
+def recipe(cfg) -> str:
+    """How a training config trains, in one line."""
+    optimizer, data = dict(cfg.optim_wrapper.optimizer), cfg.train_dataloader
+    name = optimizer.pop("type")
+    steps = ", ".join(f"{key} {cfg.train_cfg[key]}" for key in ("max_iters", "max_epochs") if key in cfg.train_cfg)
+    options = ", ".join(f"{key} {value}" for key, value in optimizer.items())
+    return (
+        f"Recipe: {name} ({options}), batch {data.batch_size} per process, {steps}; schedule and crops in the config."
+    )
 
 
 def _plain(value):
@@ -191,14 +213,15 @@ def page(name: str, meta: dict, differences: list[dict]) -> str:
         )
         usage = f"{command(meta)}\n"
     else:
-        shown, usage = "No picture: the trained convolutions fit no embedded model.", ""
+        shown, usage = "No picture: no trained weights that fit the embedded model are part of the package.", ""
     weights = [
         [f"[`{m['Name']}`](../../{m['Config']})", m["Metadata"]["Backbone"]]
         + ["<br>".join(f"[{w['Name']}]({_link(w['Source'])}), {w['Licence']}" for w in m["Weights"])]
         for m in models
     ]
     published, ours = results_table(models, "paper"), results_table(models, "measured")
-    benchmark, names = "voc20" if kind == SEGMENT else "coco_mini_phrases", " / ".join(SHOWN[kind])
+    names = " / ".join(SHOWN[kind])
+    usage += f"python tools/test.py {models[0]['Config']}" + USE[kind].format(config=models[0]["Config"])
     commands = dict.fromkeys(e["Command"] for m in models for e in m["Results"] if e["Source"] == "measured")
     listed = "\n".join(f"* {d['Difference']} {_switch(d)}" for d in differences)
     parts = [
@@ -207,11 +230,11 @@ def page(name: str, meta: dict, differences: list[dict]) -> str:
         (f"{paper['Title']} ({paper['Venue']}). " if paper else "Ours, of no paper. ") + " · ".join(links),
         shown,
         f"## Equation\n\n```text\n{equation}\n```",
-        f"## Use\n\n```bash\n{usage}python tools/test.py {models[0]['Config']} --benchmark {benchmark}\n```",
+        f"## Use\n\n```bash\n{usage}\n```",
         table(["config", "backbone", "weights, licence"], weights),
         settings(ROOT / models[0]["Config"]),
         f"## Published {names} (paper)\n\n" + (published and f"{QUOTES}\n\n{published}" or "None on these benchmarks."),
-        f"## Measured by us{'' if kind == SEGMENT else f' ({names}, in percent)'}\n\n"
+        f"## Measured by us{'' if kind != PHRASES else f' ({names}, in percent)'}\n\n"
         + (f"{ours}\n\n```bash\n" + "\n".join(commands) + "\n```" if ours else "Not yet measured."),
         f"## Differences from the reference\n\n{listed or 'None known.'}",
     ]
@@ -234,7 +257,7 @@ def index(metas: dict[str, dict], protocols: dict[str, str]) -> str:
         rows.append(
             [f"[{collection['Name']}]({name}.md)", collection.get("Paper", {}).get("Venue", "ours")]
             + [collection["Metadata"]["Idea"]]
-            + [f"`{registered_name(meta)}`" if task(meta) == SEGMENT else "none: `ovseg locate`"]
+            + [LOADED[task(meta)].format(name=registered_name(meta))]
             + [f"[`{name}/`](../../configs/{name})"]
         )
     glossary = table(["protocol", "meaning"], [[f"`{key}`", text] for key, text in protocols.items()])

@@ -1,6 +1,16 @@
 """How each kind of golden file is run with ovseg's own modules."""
 
-from . import decomposition, last_block, parallel, regions
+from . import catseg, decomposition, denseclip, dinoiser, last_block, parallel, pixelclip, regions
 from .common import CASES
 
-__all__ = ["CASES", "decomposition", "last_block", "parallel", "regions"]
+__all__ = [
+    "CASES",
+    "catseg",
+    "decomposition",
+    "denseclip",
+    "dinoiser",
+    "last_block",
+    "parallel",
+    "pixelclip",
+    "regions",
+]

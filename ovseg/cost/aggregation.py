@@ -1,0 +1,253 @@
+"""CAT-Seg: Cost Aggregation for Open-Vocabulary Semantic Segmentation (Cho, Shin et al., CVPR 2024): the aggregator.
+
+    c_pt = ⟨f̂, t̂_p⟩ at every position,   x_t = conv7×7(c_·t),   L times: spatial, then class aggregation
+    logits_t = conv3×3(up(up(x_t)))                                                        at four times the grid
+
+f are dense image features, t_p the prompts of a class.  ``spatial``, ``classes`` and ``decoder`` hold the steps;
+modules are named as in the authors' checkpoints.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .classes import ClassAggregation, enlarged, pooled
+from .decoder import Up
+from .spatial import SpatialAggregation
+
+ABSENT = -100.0  # logit of a class that ``top_k`` leaves out
+
+
+def cost_volume(features: Tensor, text: Tensor) -> Tensor:
+    """Cosines (B, P, T, h, w) of features (B, E, h, w) with text (B, T, P, E), neither normalised."""
+    return torch.einsum("behw,btpe->bpthw", F.normalize(features, dim=1), F.normalize(text, dim=-1))
+
+
+def in_parts(step: Callable[[Tensor], Tensor], x: Tensor, axis: int, most: int) -> Tensor:
+    """``step(x)`` of a step that treats slices along an axis alike, ``most`` of them at a time.
+
+    Where no gradient is recorded the result takes the place of x, unless one part is all.
+    """
+    if torch.is_grad_enabled() or most >= x.shape[axis]:
+        return step(x)
+    for part in x.split(most, axis):
+        part.copy_(step(part))
+    return x
+
+
+class Layer(nn.Module):
+    """One spatial step, class by class, and one class step, position by position.
+
+    Args:
+        width: C, channels of the volume.
+        appearance, text: channels of the two guidances.
+        heads, window, attention, pad_len: see ``CostAggregation``.
+    """
+
+    def __init__(self, width: int, appearance: int, text: int, heads: int, window: int, attention: str, pad_len: int):
+        super().__init__()
+        self.swin_block = SpatialAggregation(width, appearance, heads, window)
+        self.attention = ClassAggregation(width, text, heads, attention, pad_len)
+
+    def forward(self, x: Tensor, appearance: Tensor, text: Tensor, pooling: tuple[int, int], memory: int) -> Tensor:
+        """(B, T, h, w, C) from the same, appearance (B, h, w, G) and text (B, T, G')."""
+        grid, width = x.shape[2:4], x.shape[4]
+        per_class, per_position = (48 * width * n for n in (grid[0] * grid[1], x.shape[1]))  # twelve maps of floats
+        x = in_parts(lambda part: self.swin_block(part, appearance), x, 1, max(1, memory // per_class))
+        y = pooled(x, pooling)
+        small = y.shape[2:4]
+
+        def step(part):
+            return self.attention(part, text)
+
+        if y is x:  # pool(x) is x: add it while the parts are at hand
+            flat = in_parts(lambda part: part + step(part), x.flatten(2, 3), 2, max(1, memory // per_position))
+            return flat.unflatten(2, grid)
+        y = in_parts(step, y.flatten(2, 3), 2, max(1, memory // per_position)).unflatten(2, small)
+        return x + enlarged(y, grid)
+
+
+class CostAggregation(nn.Module):
+    """Cost volume, aggregation and decoder.
+
+    Args:
+        hidden: C, channels of the volume.
+        layers, heads, window: of the aggregation; the window in positions.
+        prompts: P, prompts per class.
+        embed_dim: E of features and text.
+        text, appearance: channels of text and of features as guidance, after their projection.
+        guidance, projected: channels of the two maps that guide the decoder, before and after their projection.
+        decoder: channels after each doubling.
+        attention: over classes, ``linear`` or ``full``.
+        pad_len: fewer classes are filled up to this number inside the class step; 0 for never.
+        top_k: keep only this many classes of each picture, those of the highest cosine at any position and prompt; the
+            others get the logit −100.  None keeps all.  The reference has ``top_k = pad_len``.
+        memory: bytes.  Where no gradient is recorded, pictures go one by one, and every step works on as many classes
+            (the class step: positions) at a time as take about this much.  Beside it stand the volume, 4·T·h·w·C bytes,
+            and the logits, 64·T·h·w: 0.25 and 0.03 GB for 847 classes on 24×24 positions with C = 128.  The result does
+            not depend on it.
+    """
+
+    def __init__(
+        self,
+        hidden: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        window: int = 12,
+        prompts: int = 1,
+        embed_dim: int = 512,
+        text: int = 128,
+        appearance: int = 128,
+        guidance: Sequence[int] = (256, 128),
+        projected: Sequence[int] = (32, 16),
+        decoder: Sequence[int] = (64, 32),
+        attention: str = "linear",
+        pad_len: int = 256,
+        top_k: int | None = None,
+        memory: int = 64 * 2**20,
+    ):
+        super().__init__()
+        self.top_k, self.memory = top_k, memory
+        self.conv1 = nn.Conv2d(prompts, hidden, 7, padding=3)
+        self.guidance_projection = _projection(embed_dim, appearance)
+        self.text_guidance_projection = nn.Sequential(nn.Linear(embed_dim, text), nn.ReLU())
+        self.decoder_guidance_projection = nn.ModuleList(map(_projection, guidance, projected))
+        self.layers = nn.ModuleList(
+            Layer(hidden, appearance, text, heads, window, attention, pad_len) for _ in range(layers)
+        )
+        self.decoder1 = Up(hidden, decoder[0], projected[0])
+        self.decoder2 = Up(decoder[0], decoder[1], projected[1])
+        self.head = nn.Conv2d(decoder[1], 1, 3, padding=1)
+        self.register_load_state_dict_pre_hook(_without_masks)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor], **options) -> "CostAggregation":
+        """Built to the shapes of a state dict in the authors' naming, and loaded.
+
+        Args:
+            state: names and tensors; shift masks in it are ignored.
+            **options: what shapes do not tell: ``heads, window, attention, pad_len, top_k, memory``.
+
+        Raises:
+            ValueError: names that are missing, unexpected or of another shape.
+        """
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        try:
+            text, embed_dim = shapes["text_guidance_projection.0.weight"]
+            projections = [shapes[f"decoder_guidance_projection.{i}.0.weight"] for i in (0, 1)]
+            sizes = {
+                "hidden": shapes["conv1.weight"][0],
+                "prompts": shapes["conv1.weight"][1],
+                "layers": len({name.split(".")[1] for name in shapes if name.startswith("layers.")}),
+                "embed_dim": embed_dim,
+                "text": text,
+                "appearance": shapes["guidance_projection.0.weight"][0],
+                "guidance": [before for _, before, *_ in projections],
+                "projected": [after for after, *_ in projections],
+                "decoder": [shapes[f"decoder{i}.conv.double_conv.0.weight"][0] for i in (1, 2)],
+            }
+        except KeyError as error:
+            raise ValueError(
+                f"this is no cost aggregation of CAT-Seg: it lacks {error.args[0]}. Expected the names of the authors' "
+                "checkpoints, such as conv1.weight and layers.0.swin_block.block_1.attn.q.weight."
+            ) from None
+        if not any(name.endswith("padding_tokens") for name in shapes):
+            options["pad_len"] = 0
+        made = cls(**sizes, **options)
+        load_named(made, state)
+        return made.eval()
+
+    def forward(
+        self, features: Tensor, text: Tensor, guidance: Sequence[Tensor], pooling: tuple[int, int] = (1, 1)
+    ) -> Tensor:
+        """Logits (B, T, 4h, 4w).
+
+        Args:
+            features: (B, E, h, w), not normalised.
+            text: (B, T, P, E).
+            guidance: (B, G₁, 2h, 2w) and (B, G₂, 4h, 4w).
+            pooling: cells of the class step, in positions; (2, 2) in the authors' training, (1, 1) in their evaluation.
+
+        Raises:
+            ValueError: another number of prompts than the aggregation was made for.
+        """
+        if text.shape[2] != self.conv1.in_channels:
+            raise ValueError(
+                f"this aggregation was made for {self.conv1.in_channels} prompt(s) per class and was given "
+                f"{text.shape[2]}: give text of shape (B, T, {self.conv1.in_channels}, E)."
+            )
+        inputs = (features, text, *guidance)
+        parts = [inputs] if torch.is_grad_enabled() else zip(*(t.split(1) for t in inputs), strict=True)
+        return torch.cat([self._logits(*part, pooling) for part in parts])
+
+    def _logits(self, features, text, early, late, pooling) -> Tensor:
+        costs = cost_volume(features, text)
+        total = costs.shape[2]
+        if self.top_k is None or total <= self.top_k:
+            return self._aggregated(costs, features, text, early, late, pooling)
+        best = costs.amax((1, 3, 4)).topk(self.top_k, sorted=False).indices
+        costs = torch.stack([cost[:, kept] for cost, kept in zip(costs, best, strict=True)])
+        text = torch.stack([t[kept] for t, kept in zip(F.normalize(text, dim=-1), best, strict=True)])
+        logits = self._aggregated(costs, features, text, early, late, pooling)
+        where = best[:, :, None, None].expand_as(logits)
+        return logits.new_full((len(logits), total, *logits.shape[2:]), ABSENT).scatter(1, where, logits)
+
+    def _aggregated(self, costs, features, text, early, late, pooling) -> Tensor:
+        appearance = self.guidance_projection(features).permute(0, 2, 3, 1)
+        text = self.text_guidance_projection(F.normalize(text.mean(2), dim=-1))
+        early, late = (f(g) for f, g in zip(self.decoder_guidance_projection, (early, late), strict=True))
+        most = costs.shape[2]
+        if not torch.is_grad_enabled():
+            widest = max(self.decoder2.up.in_channels, self.conv1.out_channels // 4)
+            most = max(1, self.memory // (16 * widest * costs.shape[3] * costs.shape[4] * 16))
+        x = torch.cat([self._embedded(part) for part in costs.split(most, 2)], 1)
+        for layer in self.layers:
+            x = layer(x, appearance, text, pooling, self.memory)
+        return torch.cat([self._decoded(part, early, late) for part in x.split(most, 1)], 1)
+
+    def _embedded(self, costs: Tensor) -> Tensor:
+        """(B, T, h, w, C) from costs (B, P, T, h, w)."""
+        maps = costs.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return self.conv1(maps).permute(0, 2, 3, 1).unflatten(0, (len(costs), -1)).contiguous()
+
+    def _decoded(self, x: Tensor, early: Tensor, late: Tensor) -> Tensor:
+        """Logits (B, T, 4h, 4w) from (B, T, h, w, C)."""
+        maps = self.decoder1(x.flatten(0, 1).permute(0, 3, 1, 2), early)
+        return self.head(self.decoder2(maps, late)).unflatten(0, x.shape[:2])[:, :, 0]
+
+
+def _projection(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.ReLU())
+
+
+def _without_masks(module, state: dict, prefix: str, *_):
+    """The reference keeps the masks of shifted windows in its checkpoints, for one grid; here there are none."""
+    for name in [n for n in state if n.startswith(prefix) and n.endswith("attn_mask")]:
+        del state[name]
+
+
+def load_named(module: nn.Module, state: dict[str, Tensor]):
+    """Load by name and shape.
+
+    Raises:
+        ValueError: names that are missing, unexpected or of another shape, all of them counted.
+    """
+    own = module.state_dict()
+    given = {name: tensor for name, tensor in state.items() if not name.endswith("attn_mask")}
+    problems = {
+        "missing": [name for name in own if name not in given],
+        "unexpected": [name for name in given if name not in own],
+        "of another shape": [n for n in own if n in given and own[n].shape != given[n].shape],
+    }
+    if any(problems.values()):
+        found = "; ".join(
+            f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+            for what, names in problems.items()
+            if names
+        )
+        raise ValueError(
+            f"the weights do not fit {type(module).__name__}: {found}. Give a checkpoint of the same settings, whole."
+        )
+    module.load_state_dict(given)

@@ -1,0 +1,62 @@
+"""Where the parts of CAT-Seg are in the authors' checkpoints and in those of ``tools/train.py``.
+
+==========================================  ===========================================================================
+``sem_seg_head.predictor.clip_model.*``     the tuned CLIP (``ovseg.towers.released``); ``load_tower`` reads it too
+``sem_seg_head.predictor.transformer.*``    the aggregation: ``transformer.*`` of ``CostScore``
+``upsample1.*``, ``upsample2.*``            the two deconvolutions of the guidance
+``pipeline.scorer.*``                       all of ``CostScore``, in ours
+==========================================  ===========================================================================
+
+The layout was read in the authors' code; their files were not at hand.
+"""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from ovseg.compat.checkpoint import read_checkpoint
+from ovseg.towers.released import CATSEG
+
+PLACES = {
+    "sem_seg_head.predictor.transformer.": "transformer.",
+    "upsample1.": "upsample1.",
+    "upsample2.": "upsample2.",
+    "pipeline.scorer.": "",
+}
+ELSEWHERE = (CATSEG, "pipeline.", "pixel_", "clip_pixel_")  # a tower, and statistics that travel with its weights
+
+
+def head_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names and tensors of ``CostScore`` in a checkpoint.
+
+    Raises:
+        ValueError: none of them, or names that belong to no part of CAT-Seg.
+    """
+    head, unknown = {}, []
+    for name, tensor in state.items():
+        place = next((place for place in PLACES if name.startswith(place)), None)
+        if place is not None:
+            head[PLACES[place] + name.removeprefix(place)] = tensor.float()
+        elif not name.startswith(ELSEWHERE):
+            unknown.append(name)
+    if unknown or not head:
+        raise ValueError(
+            f"this is no CAT-Seg checkpoint: {len(head)} of its {len(state)} tensors belong to the aggregation, and "
+            f"{', '.join(unknown[:3]) or 'none'}{', …' if len(unknown) > 3 else ''} to no part of it. Expected names "
+            "such as sem_seg_head.predictor.transformer.conv1.weight and upsample1.weight (the CVPR 2024 version, not "
+            "that of mmsegmentation's projects/CAT-Seg)."
+        )
+    return head
+
+
+def read_head(path: str | Path) -> dict[str, Tensor]:
+    """``head_state`` of a file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: as ``head_state``, with the file's name.
+    """
+    try:
+        return head_state(read_checkpoint(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -1,0 +1,126 @@
+"""CAT-Seg's scores (Cho, Shin et al., CVPR 2024): aggregated costs, one logit per class at four times the patch grid.
+
+p = σ(logit), class by class: the classes of a place need not sum to one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ovseg.dense import DenseFeatures
+from ovseg.registry import SCORERS, accepted_keys, did_you_mean
+
+from .aggregation import CostAggregation, load_named
+from .decoder import spread
+from .released import read_head
+
+NOT_IN_SHAPES = ("heads", "window", "attention", "pad_len", "top_k", "memory")
+
+
+@SCORERS.register_module()
+class CostScore(nn.Module):
+    """Logits of all words of a picture at once, from ``CATSeg``'s features.
+
+    Modules are named as in the authors' checkpoints: ``transformer`` is the aggregation, ``upsample1`` and
+    ``upsample2`` bring the guidance maps to twice and four times the grid.  ``activation`` is what a pipeline applies
+    to the maps of a window before it averages windows.  All words look at each other, so the logits of the whole
+    vocabulary are held, 64·T·h·w bytes per window; what is made on the way is portioned (``CostAggregation.memory``).
+
+    Args:
+        checkpoint: the authors' file, or one of ``tools/train.py``; sizes are read from it.
+        scratch: begin with random weights, which only training wants; a ``checkpoint`` goes before it.
+        width: D of the tower, for random weights: 768 for ViT-B, 1024 for ViT-L.
+        pooling, pooling_eval: cells of the class step, in positions, in training and in evaluation.
+        aggregation: arguments of ``CostAggregation``; sizes among them are for random weights.
+
+    Raises:
+        ValueError: neither ``checkpoint`` nor ``scratch``; a file of another kind; unknown arguments; when run,
+            features of an extractor without guidance or of another tower.
+        FileNotFoundError: no such file.
+    """
+
+    probabilities = True
+
+    def __init__(
+        self,
+        checkpoint: str | Path | None = None,
+        scratch: bool = False,
+        width: int = 768,
+        pooling: Sequence[int] = (2, 2),
+        pooling_eval: Sequence[int] = (1, 1),
+        aggregation: dict | None = None,
+    ):
+        super().__init__()
+        self.pooling, self.pooling_eval = tuple(pooling), tuple(pooling_eval)
+        settings = dict(aggregation or {})
+        known = accepted_keys(CostAggregation)
+        for name in settings:
+            if name not in known:
+                raise ValueError(
+                    f"CostAggregation has no argument {name!r}. {did_you_mean(name, known)}It accepts: "
+                    f"{', '.join(known)}."
+                )
+        if checkpoint is None and not scratch:
+            raise ValueError(
+                "catseg needs its trained aggregation, random weights would mean nothing: dense=dict(type='CATSeg', "
+                "checkpoint='model_base.pth') and weights='model_base.pth', twice the authors' file, which holds the "
+                "tuned CLIP as well. To train one: scorer=dict(type='CostScore', scratch=True)."
+            )
+        if checkpoint is not None:
+            self._add(read_head(checkpoint), {k: v for k, v in settings.items() if k in NOT_IN_SHAPES})
+        else:
+            self.transformer = CostAggregation(**settings)
+            early, late = (g.in_channels for g, _ in self.transformer.decoder_guidance_projection)
+            self.upsample1 = nn.ConvTranspose2d(width, early, 2, 2)
+            self.upsample2 = nn.ConvTranspose2d(width, late, 4, 4)
+
+    @classmethod
+    def from_state(
+        cls, state: dict[str, Tensor], pooling: Sequence[int] = (2, 2), pooling_eval: Sequence[int] = (1, 1), **settings
+    ) -> "CostScore":
+        """From names and tensors as ``released.head_state`` gives them; ``settings`` are those that shapes do not tell.
+
+        Raises:
+            ValueError: names that are missing, unexpected or of another shape.
+        """
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made.pooling, made.pooling_eval = tuple(pooling), tuple(pooling_eval)
+        made._add(state, settings)
+        return made.eval()
+
+    def _add(self, state: dict[str, Tensor], settings: dict):
+        """Make and load the parts, in the sizes of ``state``."""
+        own = {name.removeprefix("transformer."): t for name, t in state.items() if name.startswith("transformer.")}
+        self.transformer = CostAggregation.from_state(own, **settings)
+        for name in ("upsample1", "upsample2"):
+            if f"{name}.weight" not in state:
+                raise ValueError(f"this CAT-Seg checkpoint is not whole: it lacks {name}.weight.")
+            before, after, kernel, _ = state[f"{name}.weight"].shape
+            self.add_module(name, nn.ConvTranspose2d(before, after, kernel, kernel))
+        load_named(self, state)
+
+    @staticmethod
+    def activation(logits: Tensor) -> Tensor:
+        return logits.sigmoid()
+
+    def forward(self, dense: DenseFeatures, text: Tensor) -> Tensor:
+        """Logits (B, T, 4h, 4w) for text (T, E), (T, P, E) with P prompts of each word, or (B, T, P, E)."""
+        if "guidance" not in dense.extras:
+            raise ValueError("CostScore needs the maps of two earlier blocks: use the method catseg.")
+        early, late = dense.extras["guidance"].unbind(1)
+        made_for = self.upsample1.in_channels, self.transformer.guidance_projection[0].in_channels
+        if (early.shape[1], dense.features.shape[1]) != made_for:
+            raise ValueError(
+                f"this aggregation was made for a tower of width {made_for[0]} and embeddings of {made_for[1]}, this "
+                f"one has {early.shape[1]} and {dense.features.shape[1]}. Use the weights it belongs to: CAT-Seg's "
+                "files hold both, so give the same file as weights= and checkpoint=."
+            )
+        text = text[:, None] if text.ndim == 2 else text
+        return self.transformer(
+            dense.features,
+            text if text.ndim == 4 else text.expand(len(dense.features), -1, -1, -1),
+            (spread(self.upsample1, early), spread(self.upsample2, late)),
+            self.pooling if self.training else self.pooling_eval,
+        )

@@ -1,0 +1,74 @@
+"""CAT-Seg: Cost Aggregation for Open-Vocabulary Semantic Segmentation (Cho, Shin et al., CVPR 2024): the dense CLIP.
+
+A = identity:  z = O(v) + x_class,   f = proj(ln_post(z + FFN(z)))
+
+x_class, the class token that enters the last block, takes the place of every token's own residual.  The tower is tuned;
+its features are aggregated with the words by ``ovseg.cost.CostScore``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ovseg.registry import DENSE
+from ovseg.towers import Tower
+
+from .base import to_grid
+from .family import LastBlock
+
+
+@DENSE.register_module()
+class CATSeg(LastBlock):
+    """The value path with the class token's residual, and two earlier maps that guide the upsampling.
+
+    Args:
+        checkpoint: file with the trained aggregation, the authors' or one of ``tools/train.py``, for the scorer.  The
+            authors' hold a tuned CLIP as well: give the same file as ``weights``.
+        taps_at: the two blocks whose outputs are ``extras["guidance"]`` (B, 2, D, h, w), the earlier one first,
+            numbered from 0, or as shares of the depth: (1/3, 2/3) are blocks 3 and 7 of 12, 7 and 15 of 24, as in the
+            reference.
+        **options: see ``LastBlock``.
+
+    Raises:
+        ValueError: other than two blocks; when run, blocks that are not before the last one.
+    """
+
+    relations = ("identity",)
+    residual = "class"
+    positions = "exact"
+    towers = ("vit",)
+    needs = ("checkpoint",)
+    paper = "CAT-Seg, CVPR 2024"
+    protocol = dict(
+        size=(640, 640),
+        window=384,
+        stride=256,
+        view=384,
+        whole_view=True,
+        templates=("A photo of a {} in the scene",),
+    )
+
+    def __init__(self, checkpoint: str | Path | None = None, taps_at: Sequence[float] = (1 / 3, 2 / 3), **options):
+        super().__init__(**options)
+        self.scorer = dict(type="CostScore", checkpoint=checkpoint)
+        self.taps_at = tuple(taps_at)
+        if len(self.taps_at) != 2:
+            raise ValueError(f"CATSeg hands on the outputs of two blocks; got taps_at={self.taps_at}.")
+
+    def start(self, tower: Tower, images: Tensor):
+        state, padding = super().start(tower, images)
+        last = len(tower.blocks) - 1
+        numbers = [at if isinstance(at, int) else round(at * (last + 1)) - 1 for at in self.taps_at]
+        if not all(0 <= number < last for number in numbers):
+            raise ValueError(
+                f"CATSeg: taps_at={self.taps_at} are the blocks {numbers} of this tower, expected blocks from 0 to "
+                f"{last - 1}, those before the last."
+            )
+        self.taps = tuple(f"block.{number}.out" for number in numbers)
+        return state, padding
+
+    def extras(self, block, state) -> dict[str, Tensor]:
+        maps = [to_grid(state.taps[tap][:, 1:], state.grid) for tap in self.taps]
+        return {"guidance": torch.stack(maps, 1)}

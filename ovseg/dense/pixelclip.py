@@ -1,0 +1,28 @@
+"""PixelCLIP: Towards Open-Vocabulary Semantic Segmentation Without Semantic Labels (Shin et al., NeurIPS 2024).
+
+A = identity:  z = O(v) + x_class,   f = proj(ln_post(z + FFN(z)))
+
+The dense CLIP of CAT-Seg on an image tower that was tuned with masks alone (``segmentors.pixelclip``); at prediction
+nothing else remains.  Without such weights it is CAT-Seg's dense CLIP as it is before any training.
+"""
+
+from ovseg.registry import DENSE
+
+from .family import LastBlock
+
+
+@DENSE.register_module()
+class PixelCLIP(LastBlock):
+    """The value path with the class token's residual, enlarged to 64 × 64 before the cosine.
+
+    Give the authors' file or an exported one as ``weights``.  The published prompts (``imagenet_select``) are taken to
+    be OpenAI's seven [inferred].
+    """
+
+    relations = ("identity",)
+    residual = "class"
+    positions = "exact"
+    towers = ("vit",)
+    scorer = dict(type="EnlargedScore")
+    paper = "PixelCLIP, NeurIPS 2024"
+    protocol = dict(size=(320, 320), window=None, templates="openai_7", logit_scale=100)

@@ -1,0 +1,29 @@
+"""A frozen helper of a model, a teacher for example, that is no part of what the model learns or stores."""
+
+from torch import nn
+
+
+class Aside(nn.Module):
+    """Holds a module in evaluation mode: it moves between devices with its owner, and has no part in its parameters,
+    its state and its training mode.
+
+    Args:
+        module: the helper; attributes are looked up in it.
+    """
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self._held = [module.eval().requires_grad_(False)]  # in a list, so that it is no submodule
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_held"][0], name)
+
+    def _apply(self, fn, *args, **kwargs):
+        self._held[0]._apply(fn, *args, **kwargs)
+        return super()._apply(fn, *args, **kwargs)
+
+    def forward(self, *inputs, **options):
+        return self._held[0](*inputs, **options)

@@ -1,0 +1,93 @@
+"""CAT-Seg: Cost Aggregation for Open-Vocabulary Semantic Segmentation (Cho, Shin et al., CVPR 2024): training.
+
+L = mean over all classes and pixels of BCE(σ(z), y) = log(1 + exp z) − z·y,   y = 1 for the class of the pixel, else 0
+
+Pixels without a class are targets of zero for every class, as in the reference, or left out.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ovseg.registry import MODELS
+
+from .trainable import TrainableSegmentor
+
+IGNORED = 255  # label of pixels without a class
+
+
+def class_loss(logits: Tensor, labels: Tensor, ignore: str = "zero") -> Tensor:
+    """L of logits (B, K, h, w), enlarged to labels (B, H, W).
+
+    Args:
+        logits: before the sigmoid.
+        labels: class ids in [0, K), or 255 for none.
+        ignore: pixels without a class are ``zero`` for all classes, or ``skip``: left out of the mean.
+    """
+    logits = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
+    valid = labels != IGNORED
+    own = logits.gather(1, labels.long().where(valid, 0)[:, None])[:, 0]  # z of the class of each pixel
+    counted = torch.ones_like(valid) if ignore == "zero" else valid
+    total = (F.softplus(logits).sum(1) * counted).sum() - (own * valid).sum()
+    return total / (counted.sum() * logits.shape[1]).clamp(min=1)
+
+
+@MODELS.register_module()
+class CATSeg(TrainableSegmentor):
+    """Trains ``CostScore`` on ``CATSeg``'s features, and what ``tuning`` chooses of the towers.
+
+    Pictures are resized to the protocol's ``view`` for the tower, as in prediction.
+
+    Args:
+        ignore: see ``class_loss``.
+        train_classes: of each picture, only the classes it holds and random others, up to this number, enter cost
+            volume and loss, each with its first word; ours, to save time and memory with large vocabularies.  None: all
+            classes, as in the paper.
+        **parts: see ``TrainableSegmentor``.
+
+    Raises:
+        ValueError: unknown ``ignore``, ``train_classes`` below one.
+    """
+
+    def __init__(self, *args, ignore: str = "zero", train_classes: int | None = None, **parts):
+        super().__init__(*args, **parts)
+        if ignore not in ("zero", "skip") or (train_classes is not None and train_classes < 1):
+            raise ValueError(
+                f"CATSeg: ignore is zero or skip, train_classes a positive number or None; got ignore={ignore!r}, "
+                f"train_classes={train_classes!r}."
+            )
+        self.ignore, self.train_classes = ignore, train_classes
+
+    def loss(self, inputs, data_samples) -> dict[str, Tensor]:
+        """``loss_classes``, and the penalties of presets."""
+        labels, text = self.labels(data_samples), self.words()
+        dense = self.pipeline.features(self.images(inputs))
+        if self.train_classes is None:
+            logits = self.by_class(self.pipeline.scorer(dense, text))
+        else:
+            owners = self.train_vocabulary.query_class
+            first = torch.tensor([owners.index(k) for k in range(owners[-1] + 1)], device=text.device)
+            kept = some_classes(labels, len(first), self.train_classes)
+            logits = self.pipeline.scorer(dense, text[first[kept]][:, :, None])
+            labels = torch.stack([places(label, ids) for label, ids in zip(labels, kept, strict=True)])
+        return {"loss_classes": class_loss(logits, labels, self.ignore)} | self.penalties()
+
+
+def places(label: Tensor, ids: Tensor) -> Tensor:
+    """Where the class ids of a label map stand in sorted ``ids``; 255 stays."""
+    return torch.searchsorted(ids, label.contiguous()).where(label != IGNORED, IGNORED)
+
+
+def some_classes(labels: Tensor, classes: int, most: int) -> Tensor:
+    """For each label map of (B, H, W), sorted ids (B, S) of the classes it holds and of random others.
+
+    S is ``most``, or the largest number of classes that a map holds if that is more.
+    """
+    present = [label[label != IGNORED].unique() for label in labels]
+    size = min(classes, max(most, *map(len, present)))
+    kept = []
+    for own in present:
+        others = torch.randperm(classes).to(own.device)
+        others = others[~torch.isin(others, own)][: size - len(own)]
+        kept.append(torch.cat([own, others]).sort().values)
+    return torch.stack(kept)

@@ -1,0 +1,220 @@
+"""A CLIP image tower as a backbone of MMSegmentation and MMDetection.
+
+ViT      maps after chosen blocks (class token dropped); with a pyramid of strides p/4, p/2, p, 2p (patch side p):
+         GN→deconv₂→BN→GELU→deconv₂,   GN→deconv₂,   GN,   GN→maxpool₂          (GN with one group; BEiT's, DenseCLIP's)
+ResNet   its four stages, strides 4, 8, 16, 32
+joint    [global (B, E), map (B, E, h, w)] behind the levels: ln_post→proj of all tokens of a ViT; of a ResNet the
+         attention pool with every position as a query, o = W_c·softmax(s·q kᵀ) v over [mean, positions] + table
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ovseg.dense.base import to_grid
+from ovseg.registry import MODELS
+from ovseg.towers import Tower, ViTTower, load_tower
+from ovseg.towers.base import TokenState
+from ovseg.towers.positions import resize_positions
+from ovseg.towers.resnet import PoolBlock
+from ovseg.towers.tuning import apply
+
+
+def pool_everywhere(pool: PoolBlock, stage: Tensor, positions: str = "bilinear") -> tuple[Tensor, Tensor]:
+    """The attention pool with its mean and all positions as queries: (B, D, h, w) → (B, E) and (B, E, h, w)."""
+    x = stage.flatten(2).transpose(1, 2)
+    x = torch.cat([x.mean(1, keepdim=True), x], 1)
+    x = pool(x + resize_positions(pool.pool.positional_embedding, tuple(stage.shape[-2:]), positions).to(x.dtype))
+    return x[:, 0], to_grid(x[:, 1:], tuple(stage.shape[-2:]))
+
+
+@MODELS.register_module()
+class CLIPBackbone(BaseModule):
+    """Levels of a CLIP image tower, for pictures of any size.
+
+    Parameters carry OpenAI's names (``conv1``, ``transformer.resblocks.0…``, ``layer1…``), those of the pyramid
+    ``fpn1`` to ``fpn4``.  All parameters that the output depends on train unless ``tuning`` says otherwise; what it
+    does not depend on is frozen.  A BatchNorm whose scale is frozen keeps its statistics.
+
+    Args:
+        weights: see ``ovseg.towers.weights``, or a tower; None is the embedded demo model.
+        out_indices: blocks of a ViT to read; None: four, evenly spaced.
+        pyramid: make four strides of a ViT's four maps; False leaves them at the stride of the patches.
+        joint: end with [global, map] in the space of the text.
+        positions: how the position table is resized, see ``ovseg.towers.positions``.
+        position_size: side in pixels of the pictures whose position table is held; None: that of the weights.
+        class_token_twice: add the class embedding of a ViT a second time, as DenseCLIP's code does.
+        norm_cfg: the normalisation inside the pyramid's finest level, BN unless given. SyncBN needs CUDA: rather set
+            ``sync_bn="torch"`` in the config, which turns every BatchNorm into it in distributed runs.
+        tuning: presets of ``ovseg.towers.tuning``; the tower is frozen but for them. ``()`` freezes all of it.
+        arch, quick_gelu: for weight files that do not say.
+
+    Attributes:
+        tower: the tower; it shares its modules with the backbone.
+        channels: of each level.
+        embed_dim: E.
+        depth: number of blocks or stages.
+
+    Raises:
+        ValueError: blocks that do not exist, a pyramid of other than four maps, or a preset with a loss of its own.
+    """
+
+    def __init__(
+        self,
+        weights: str | Tower | None = None,
+        out_indices: Sequence[int] | None = None,
+        pyramid: bool = True,
+        joint: bool = False,
+        positions: str = "exact",
+        position_size: int | None = None,
+        class_token_twice: bool = False,
+        norm_cfg: dict | None = None,
+        tuning: Sequence[dict] | None = None,
+        arch: str | None = None,
+        quick_gelu: bool | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        tower = weights if isinstance(weights, Tower) else load_tower(weights, arch=arch, quick_gelu=quick_gelu)
+        self._kept = [tower]  # in a list, so that its modules are registered once, under OpenAI's names
+        self.joint, self.positions, self.class_token_twice = joint, positions, class_token_twice
+        self.is_vit, self.embed_dim = isinstance(tower, ViTTower), tower.embed_dim
+        self.depth = len(tower.blocks) if self.is_vit else 4
+        if position_size is not None:
+            owner = tower.visual if self.is_vit else tower.visual.attnpool
+            table = resize_positions(owner.positional_embedding, (position_size // tower.stride,) * 2, positions)
+            owner.positional_embedding = nn.Parameter(table.detach().clone())
+        self._tune(tuning)
+        for name, module in tower.visual.named_children():
+            self.add_module(name, module)
+        for name, parameter in tower.visual.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        self.pyramid = pyramid and self.is_vit
+        self.out_indices = self._indices(out_indices)
+        if self.is_vit:
+            self.channels = [tower.width] * len(self.out_indices)
+        else:
+            self.channels = [tower.width // 2**i for i in (3, 2, 1, 0)]
+        if self.pyramid:
+            self._add_pyramid(tower.width, norm_cfg or dict(type="BN"))
+        for name, parameter in self.named_parameters():
+            if not self._is_read(name):
+                parameter.requires_grad_(False)
+
+    @property
+    def tower(self) -> Tower:
+        return self._kept[0]
+
+    def layer_of(self, name: str) -> int:
+        """Where a parameter of this module stands: −1 before the first block or stage, its index, ``depth`` behind."""
+        if name.startswith("transformer.resblocks."):
+            return int(name.split(".")[2])
+        if not self.is_vit and name.startswith("layer"):
+            return int(name[len("layer")]) - 1
+        first = ("class_embedding", "positional_embedding", "visual_prompts", "conv", "bn", "ln_pre")
+        return -1 if name.startswith(first) else self.depth
+
+    def forward(self, images: Tensor) -> tuple:
+        """Levels (B, C, h, w), finest first, and with ``joint`` a last element [global (B, E), map (B, E, h, w)].
+
+        Args:
+            images: (B, 3, H, W) RGB, normalised.
+
+        Raises:
+            ValueError: pictures smaller than a patch, or than two patches a side with a pyramid.
+        """
+        self._share()
+        levels, joint = self._vit(images) if self.is_vit else self._resnet(images)
+        return (*levels, joint) if self.joint else tuple(levels)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
+                module.eval()
+        return self
+
+    def _share(self):
+        """Let the tower read what is registered here, also where it was replaced (SyncBN, conversion of the dtype)."""
+        visual = self.tower.visual
+        for own, theirs in ((self._modules, visual._modules), (self._parameters, visual._parameters)):
+            theirs.update({name: own[name] for name in theirs if name in own})
+
+    def _tune(self, tuning):
+        self.tower.visual.requires_grad_(tuning is None)
+        for preset in apply(self.tower, tuning or ()):
+            if preset.penalty() is not None:
+                raise ValueError(
+                    f"{type(preset).__name__} adds a term to the loss, and a backbone has none; leave its weight at 0."
+                )
+
+    def _indices(self, given) -> tuple[int, ...]:
+        if not self.is_vit:
+            if given is not None and tuple(given) != (0, 1, 2, 3):
+                raise ValueError(f"a ResNet gives its four stages; leave out_indices={tuple(given)} out.")
+            return (0, 1, 2, 3)
+        chosen = [math.ceil(self.depth * k / 4) - 1 for k in (1, 2, 3, 4)] if given is None else given
+        if not chosen or not all(-self.depth <= i < self.depth for i in chosen):
+            raise ValueError(f"out_indices={tuple(chosen)}: the blocks of this tower are 0 to {self.depth - 1}.")
+        if self.pyramid and len(chosen) != 4:
+            raise ValueError(
+                f"the pyramid makes four strides of four maps, out_indices={tuple(chosen)} names {len(chosen)}. Name "
+                "four blocks (one may be named twice), or write pyramid=False."
+            )
+        return tuple(i % self.depth for i in chosen)
+
+    def _add_pyramid(self, width: int, norm_cfg: dict):
+        def up():
+            return nn.ConvTranspose2d(width, width, 2, 2)
+
+        def norm():
+            return nn.GroupNorm(1, width)
+
+        self.fpn1 = nn.Sequential(norm(), up(), build_norm_layer(norm_cfg, width)[1], nn.GELU(), up())
+        self.fpn2 = nn.Sequential(norm(), up())
+        self.fpn3 = norm()
+        self.fpn4 = nn.Sequential(norm(), nn.MaxPool2d(2, 2))
+
+    def _is_read(self, name: str) -> bool:
+        """Whether the output depends on a parameter."""
+        if self.joint:
+            return True
+        layer = self.layer_of(name)
+        return layer <= max(self.out_indices) or name.startswith("fpn")
+
+    def _start(self, images: Tensor) -> TokenState:
+        x, grid = self.tower.embed(images, self.positions)
+        if self.class_token_twice:
+            x = torch.cat([x[:, :1] + self.class_embedding.to(x.dtype), x[:, 1:]], 1)
+        if self.pyramid and min(grid) < 2:
+            side = 2 * self.tower.stride
+            raise ValueError(
+                f"the coarsest level of the pyramid needs pictures of at least {side}×{side} pixels, got "
+                f"{tuple(images.shape[-2:])}. Enlarge them, or write pyramid=False."
+            )
+        return TokenState(self.ln_pre(x), grid, 0)
+
+    def _vit(self, images: Tensor):
+        state = self._start(images)
+        maps = {}
+        for index in sorted(set(self.out_indices)):
+            state = self.tower.advance(state, index + 1)
+            maps[index] = to_grid(state.x[:, 1:], state.grid)
+        levels = [maps[index] for index in self.out_indices]
+        if self.pyramid:
+            steps = (self.fpn1, self.fpn2, self.fpn3, self.fpn4)
+            levels = [step(level.contiguous()) for step, level in zip(steps, levels, strict=True)]
+        if not self.joint:
+            return levels, None
+        z = self.tower.project(self.tower.advance(state, self.depth).x)
+        return levels, [z[:, 0], to_grid(z[:, 1:], state.grid)]
+
+    def _resnet(self, images: Tensor):
+        stages = self.tower.stages(images)
+        joint = list(pool_everywhere(self.tower.blocks[-1], stages[-1], self.positions)) if self.joint else None
+        return stages, joint

@@ -1,0 +1,161 @@
+"""Words as the last layer of any decode head: a closed-set head becomes open-vocabulary.
+
+logit_c = exp(θ)·max over the words t of class c of ⟨W x/‖W x‖, t⟩,   exp(θ) learned, at most 100, 1/0.07 at first
+
+    decode_head=dict(type="ovseg.OpenVocabHead", vocabulary="ade150", head=dict(type="UPerHead", in_channels=…, …))
+    set_classes(model, ["cat", "dog", "sofa"])          # other words for a trained model
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.registry import MODELS as MMSEG_MODELS
+from torch import Tensor, nn
+
+from ovseg.registry import MODELS
+from ovseg.text.cache import EmbeddingCache
+from ovseg.text.encoder import TextEncoder
+from ovseg.text.vocabulary import Vocabulary
+from ovseg.towers import load_tower
+
+LARGEST_SCALE = 100.0
+
+
+class TextClassifier(nn.Module):
+    """A 1×1 convolution into the space of the text, and cosines to the words of a vocabulary.
+
+    Checkpoints hold the convolution and the temperature, not the words: those come from the vocabulary.
+
+    Args:
+        channels: C of the features.
+        vocabulary: the classes with their words, anything ``Vocabulary.parse`` takes.
+        weights: whose text tower encodes them, see ``ovseg.towers.weights``.
+        templates: prompts averaged for each word, see ``ovseg.text.templates``.
+        arch, quick_gelu: for weight files that do not say.
+
+    Raises:
+        ValueError: weights without text, or a class without words.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        vocabulary,
+        weights: str | None = None,
+        templates: str | Sequence[str] = "imagenet_80",
+        arch: str | None = None,
+        quick_gelu: bool | None = None,
+    ):
+        super().__init__()
+        self._source = dict(weights=weights, arch=arch, quick_gelu=quick_gelu)
+        self._templates = templates
+        self.set_classes(vocabulary)
+        self.project = nn.Conv2d(channels, self.text.shape[1], 1)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(0.07)))
+
+    def set_classes(self, vocabulary):
+        """Take other classes from now on; the tower is loaded anew to encode them (embeddings are cached on disk)."""
+        vocabulary = Vocabulary.parse(vocabulary)
+        missing = set(range(len(vocabulary))) - set(vocabulary.query_class)
+        if missing:
+            raise ValueError(
+                f"class {vocabulary.names[min(missing)]!r} has no words, and this layer scores words. Give it words "
+                "(background='words'), or leave it out."
+            )
+        text = TextEncoder(load_tower(**self._source), self._templates, EmbeddingCache())(vocabulary.queries)
+        device = self.text.device if hasattr(self, "text") else text.device
+        self.vocabulary = vocabulary
+        self.register_buffer("text", text.clone().to(device), persistent=False)
+        self.register_buffer("query_class", torch.tensor(vocabulary.query_class, device=device), persistent=False)
+
+    def words(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) → (B, T, h, w) logits of the words."""
+        scale = self.log_scale.exp().clamp(max=LARGEST_SCALE)
+        unit = F.normalize(self.project(x).float(), dim=1)
+        return scale * torch.einsum("bchw,tc->bthw", unit, self.text)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) → (B, K, h, w) logits."""
+        return best_word(self.words(x), self.query_class, len(self.vocabulary))
+
+
+def best_word(words: Tensor, query_class: Tensor, classes: int) -> Tensor:
+    """Scores (B, K, h, w) of classes from those of words (B, T, h, w), whose classes are (T,): the best synonym."""
+    if classes == words.shape[1]:
+        return words
+    index = query_class[None, :, None, None].expand_as(words)
+    shape = (len(words), classes, *words.shape[2:])
+    return words.new_zeros(shape).scatter_reduce(1, index, words, "amax", include_self=False)
+
+
+def head_for(head: dict, vocabulary) -> BaseDecodeHead:
+    """The decode head of config ``head`` for the classes of a vocabulary, ending in a replaceable ``conv_seg``.
+
+    Raises:
+        ValueError: a head that does not end in ``conv_seg``, or whose ``num_classes`` is another number.
+    """
+    classes = len(Vocabulary.parse(vocabulary))
+    if head.get("num_classes", classes) != classes:
+        raise ValueError(
+            f"the vocabulary has {classes} classes and the head num_classes={head['num_classes']}; leave that out."
+        )
+    kind = head["type"]
+    scoped = kind if not isinstance(kind, str) or "." in kind else f"mmseg.{kind}"
+    built = MMSEG_MODELS.build(dict(head, type=scoped, num_classes=classes, out_channels=classes, _scope_="mmseg"))
+    if not isinstance(getattr(built, "conv_seg", None), nn.Conv2d):
+        raise ValueError(
+            f"{kind} does not end in a layer conv_seg that words could replace. Heads that classify pixels do: "
+            "UPerHead, FPNHead, SegformerHead, FCNHead, PSPHead, DepthwiseSeparableASPPHead and others."
+        )
+    return built
+
+
+@MODELS.register_module()
+def OpenVocabHead(
+    head: dict,
+    vocabulary,
+    weights: str | None = None,
+    templates: str | Sequence[str] = "imagenet_80",
+    arch: str | None = None,
+    quick_gelu: bool | None = None,
+) -> BaseDecodeHead:
+    """The decode head of config ``head`` with a ``TextClassifier`` in the place of its ``conv_seg``.
+
+    What is built is a head of that very class (``UPerHead``, ``FPNHead``, ``SegformerHead``, ``FCNHead``, …), with its
+    losses, parameter names and ``predict``; only the last layer is another one.
+
+    Args:
+        head: config of a head of MMSegmentation; ``num_classes`` is taken from the vocabulary.
+        vocabulary, weights, templates, arch, quick_gelu: see ``TextClassifier``; the weights are those of the backbone.
+
+    Raises:
+        ValueError: a head that does not end in ``conv_seg``, or whose ``num_classes`` is another number.
+    """
+    built = head_for(head, vocabulary)
+    built.conv_seg = TextClassifier(built.conv_seg.in_channels, vocabulary, weights, templates, arch, quick_gelu)
+    return built
+
+
+def set_classes(model: nn.Module, vocabulary):
+    """Give all text classifiers of a segmentor (or of a head) other classes, and the segmentor their number and names.
+
+    Raises:
+        ValueError: the model holds no ``TextClassifier``.
+    """
+    heads = [m for m in model.modules() if isinstance(getattr(m, "conv_seg", None), TextClassifier)]
+    if not heads:
+        raise ValueError(
+            f"{type(model).__name__} classifies with learned vectors, not with words. Train it with "
+            "decode_head=dict(type='ovseg.OpenVocabHead', vocabulary=…, head=dict(…))."
+        )
+    vocabulary = Vocabulary.parse(vocabulary)
+    for head in heads:
+        head.conv_seg.set_classes(vocabulary)
+        head.num_classes = head.out_channels = len(vocabulary)
+    if hasattr(model, "decode_head"):
+        model.num_classes = model.out_channels = len(vocabulary)
+        palette = [list(color) for color in vocabulary.colors]
+        model.dataset_meta = dict(classes=vocabulary.names, palette=palette)
