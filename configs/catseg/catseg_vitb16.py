@@ -4,7 +4,7 @@
     python tools/test.py configs/catseg/catseg_vitb16.py --benchmark ade150 --weights model_base.pth \
         --cfg-options model.scorer.checkpoint=model_base.pth             # the authors' file: tuned CLIP and aggregation
 
-The published recipe: 4 pictures a step on 4 GPUs, 80,000 steps, the CLIP at a hundredth of the rate, no warm-up, all 171
+The published recipe: 4 pictures a step on 4 GPUs, 80,000 steps, CLIP at a hundredth of the rate, no warm-up, all 171
 classes in the loss, no mixed precision.  ``tuning`` is what the authors' code trains of both towers, W_q and W_v.  The
 paper names the position tables too, which the code's rule never reaches: for them add ``dict(type="Positions",
 towers=("visual", "text"))``.  Measured by us: not yet (neither weights nor data at hand).
