@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg.cost import CostAggregation, cost_volume
+from ovseg.cost import CostAggregation, CostScore, cost_volume
 from ovseg.cost.aggregation import ABSENT
 from ovseg.cost.classes import ClassAggregation, GuidedAttention
 from ovseg.cost.decoder import spread
@@ -240,3 +240,23 @@ class TestCheckpoints:
         f, t, g = inputs(prompts=3)
         with pytest.raises(ValueError, match=r"made for 1 prompt.*given 3"):
             seeded(CostAggregation, **SMALL)(f, t, g)
+
+
+def test_start_values_stand_for_standardised_costs_and_a_rare_class():
+    def made(**options):
+        torch.manual_seed(0)
+        return CostAggregation(hidden=32, window=4, embed_dim=8, guidance=(8, 8), projected=(4, 4), **options)
+
+    plain, ours = made(), made(costs=(0.4, 0.1), prior=0.05)
+    costs = torch.rand(2, 1, 9, 9)
+    inside = slice(3, 6)  # where the zeros around the map are not seen
+    expected = plain.conv1((costs - 0.4) / 0.1)[..., inside, inside]
+    torch.testing.assert_close(ours.conv1(costs)[..., inside, inside], expected, atol=1e-4, rtol=1e-4)
+    shift = ours.head.bias - plain.head.bias
+    torch.testing.assert_close(shift.sigmoid(), torch.tensor([0.05]))
+    torch.manual_seed(0)
+    scorer = CostScore(scratch=True, width=16)
+    torch.manual_seed(0)
+    scaled = CostScore(scratch=True, width=16, taps=(2, 4))
+    torch.testing.assert_close(scaled.upsample1.weight, scorer.upsample1.weight / 2)
+    torch.testing.assert_close(scaled.upsample2.weight, scorer.upsample2.weight / 4)

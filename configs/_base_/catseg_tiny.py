@@ -14,9 +14,10 @@ model = dict(
         type="CostScore",
         scratch=True,
         width=256,
+        taps=(20, 36),
         aggregation=dict(
             hidden=32, window=8, embed_dim=256, text=32, appearance=32, guidance=(64, 32), projected=(16, 8),
-            decoder=(32, 16), pad_len=0,
+            decoder=(32, 16), pad_len=0, costs=(0.4, 0.04), prior=0.05,
         ),
     ),
     tuning=[dict(type="QV"), dict(type="Positions")],

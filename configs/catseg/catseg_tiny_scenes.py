@@ -35,8 +35,8 @@ train_dataloader = dict(
         )
     ),
 )
-train_cfg = dict(type="TrainLoop", max_iters=900, val_interval=300)
+train_cfg = dict(type="TrainLoop", max_iters=750, val_interval=375)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, begin=0, end=20, by_epoch=False),
-    dict(type="CosineAnnealingLR", T_max=880, begin=20, end=900, eta_min=1e-5, by_epoch=False),
+    dict(type="CosineAnnealingLR", T_max=730, begin=20, end=750, eta_min=1e-5, by_epoch=False),
 ]

@@ -7,6 +7,7 @@ f are dense image features, t_p the prompts of a class.  ``spatial``, ``classes`
 modules are named as in the authors' checkpoints.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -84,6 +85,10 @@ class CostAggregation(nn.Module):
         pad_len: fewer classes are filled up to this number inside the class step; 0 for never.
         top_k: keep only this many classes of each picture, those of the highest cosine at any position and prompt; the
             others get the logit −100.  None keeps all.  The reference has ``top_k = pad_len``.
+        costs: mean and standard deviation of the cosines, folded into the start values of ``conv1``; ours.  Cosines lie
+            close together around a mean far from 0, so without it, (0, 1) as in the reference, a short run spends its
+            first hundreds of steps on what all classes share.
+        prior: the share of a class, folded into the start value of the last bias; ours, 0.5 as in the reference.
         memory: bytes.  Where no gradient is recorded, pictures go one by one, and every step works on as many classes
             (the class step: positions) at a time as take about this much.  Beside it stand the volume, 4·T·h·w·C bytes,
             and the logits, 64·T·h·w: 0.25 and 0.03 GB for 847 classes on 24×24 positions with C = 128.  The result does
@@ -106,11 +111,16 @@ class CostAggregation(nn.Module):
         attention: str = "linear",
         pad_len: int = 256,
         top_k: int | None = None,
+        costs: tuple[float, float] = (0.0, 1.0),
+        prior: float = 0.5,
         memory: int = 64 * 2**20,
     ):
         super().__init__()
         self.top_k, self.memory = top_k, memory
         self.conv1 = nn.Conv2d(prompts, hidden, 7, padding=3)
+        with torch.no_grad():
+            self.conv1.weight.div_(costs[1])
+            self.conv1.bias.sub_(costs[0] * self.conv1.weight.sum((1, 2, 3)))
         self.guidance_projection = _projection(embed_dim, appearance)
         self.text_guidance_projection = nn.Sequential(nn.Linear(embed_dim, text), nn.ReLU())
         self.decoder_guidance_projection = nn.ModuleList(map(_projection, guidance, projected))
@@ -120,6 +130,8 @@ class CostAggregation(nn.Module):
         self.decoder1 = Up(hidden, decoder[0], projected[0])
         self.decoder2 = Up(decoder[0], decoder[1], projected[1])
         self.head = nn.Conv2d(decoder[1], 1, 3, padding=1)
+        with torch.no_grad():
+            self.head.bias.add_(math.log(prior / (1 - prior)))
         self.register_load_state_dict_pre_hook(_without_masks)
 
     @classmethod

@@ -6,6 +6,7 @@ p = σ(logit), class by class: the classes of a place need not sum to one.
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from ovseg.dense import DenseFeatures
@@ -32,6 +33,8 @@ class CostScore(nn.Module):
         scratch: begin with random weights, which only training wants; a ``checkpoint`` goes before it.
         width: D of the tower, for random weights: 768 for ViT-B, 1024 for ViT-L.
         pooling, pooling_eval: cells of the class step, in positions, in training and in evaluation.
+        taps: standard deviations of the two taps, folded into the start values of ``upsample1`` and ``upsample2``; ours.
+            A tower whose tokens are large would drown the costs for hundreds of steps.  (1, 1) as in the reference.
         aggregation: arguments of ``CostAggregation``; sizes among them are for random weights.
 
     Raises:
@@ -49,6 +52,7 @@ class CostScore(nn.Module):
         width: int = 768,
         pooling: Sequence[int] = (2, 2),
         pooling_eval: Sequence[int] = (1, 1),
+        taps: Sequence[float] = (1.0, 1.0),
         aggregation: dict | None = None,
     ):
         super().__init__()
@@ -74,6 +78,9 @@ class CostScore(nn.Module):
             early, late = (g.in_channels for g, _ in self.transformer.decoder_guidance_projection)
             self.upsample1 = nn.ConvTranspose2d(width, early, 2, 2)
             self.upsample2 = nn.ConvTranspose2d(width, late, 4, 4)
+            with torch.no_grad():
+                self.upsample1.weight.div_(taps[0])
+                self.upsample2.weight.div_(taps[1])
 
     @classmethod
     def from_state(
