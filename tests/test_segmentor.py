@@ -10,33 +10,12 @@ import torch
 
 from tests.conftest import ROOT
 
-CONFIGS = sorted((ROOT / "configs").glob("*/*_*.py"))
-
 
 def run(*args, processes=1):
     launch = [sys.executable]
     if processes > 1:
         launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     return subprocess.run([*launch, *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
-@pytest.mark.parametrize(
-    "path", [p for p in CONFIGS if p.parent.name not in ("_base_", "tiny_clip", "adapting_clip")], ids=lambda p: p.stem
-)
-def test_every_config_is_sound(path):
-    from ovseg.engine.benchmarks import benchmarks
-    from ovseg.engine.config import load_config
-    from ovseg.predict.pipeline import make_protocol
-    from ovseg.registry import DENSE
-
-    cfg = load_config(path)
-    method = DENSE.get(cfg.model.dense.type)
-    DENSE.check(cfg.model.dense)  # tests/test_zoo.py builds them, with stand-ins for files that are not here
-    assert path.name.startswith(path.parent.name)
-    for name, settings in cfg.benchmarks.items():
-        assert name in benchmarks()
-        parts = {"dense", "scorer"}
-        make_protocol(method.protocol, {key: value for key, value in settings.items() if key not in parts})
 
 
 def test_segmentor_equals_the_python_api():

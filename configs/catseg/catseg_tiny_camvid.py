@@ -21,8 +21,8 @@ model = dict(
 val_dataloader = dict(dataset=dict(pipeline=_read))
 test_dataloader = val_dataloader
 
-train_cfg = dict(type="TrainLoop", max_iters=500, val_interval=250)
+train_cfg = dict(type="TrainLoop", max_iters=400, val_interval=400)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, begin=0, end=50, by_epoch=False),
-    dict(type="CosineAnnealingLR", T_max=450, begin=50, end=500, eta_min=1e-5, by_epoch=False),
+    dict(type="LinearLR", start_factor=0.01, begin=0, end=20, by_epoch=False),
+    dict(type="CosineAnnealingLR", T_max=380, begin=20, end=400, eta_min=1e-5, by_epoch=False),
 ]

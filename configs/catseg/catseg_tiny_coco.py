@@ -21,11 +21,11 @@ model = dict(
         normalisation="weights",
     ),
 )  # fmt: skip
-val_dataloader = dict(dataset=dict(pipeline=_read))
-test_dataloader = val_dataloader
+val_dataloader = dict(dataset=dict(pipeline=_read, indices=20))
+test_dataloader = dict(dataset=dict(pipeline=_read))
 
-train_cfg = dict(type="TrainLoop", max_iters=500, val_interval=250)
+train_cfg = dict(type="TrainLoop", max_iters=300, val_interval=300)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, begin=0, end=50, by_epoch=False),
-    dict(type="CosineAnnealingLR", T_max=450, begin=50, end=500, eta_min=1e-5, by_epoch=False),
+    dict(type="LinearLR", start_factor=0.01, begin=0, end=20, by_epoch=False),
+    dict(type="CosineAnnealingLR", T_max=280, begin=20, end=300, eta_min=1e-5, by_epoch=False),
 ]

@@ -10,6 +10,6 @@ _base_ = ["../_base_/denseclip_tiny.py", "../_base_/camvid_mini.py"]
 
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=50),
-    dict(type="PolyLR", power=0.9, eta_min=1e-6, by_epoch=False, begin=50, end=600),
+    dict(type="PolyLR", power=0.9, eta_min=1e-6, by_epoch=False, begin=50, end=300),
 ]
-train_cfg = dict(type="TrainLoop", max_iters=600, val_interval=300)
+train_cfg = dict(type="TrainLoop", max_iters=300, val_interval=300)

@@ -1,12 +1,12 @@
 """What CAT-Seg's aggregation costs beside the tower: time and memory as ratios, measured in the same run.
 
-    python tools/benchmarks/aggregate.py --out docs/tables           # ViT-B/16 and the aggregation, random weights, 384 px
+    python tools/benchmarks/aggregate.py --out docs/tables           # ViT-B/16 shapes with random weights, 384 px
     python tools/benchmarks/aggregate.py --classes 150 --runs 2      # a short look
 
 The bare tower is one pass through all blocks to the image embedding, of one view.  ``dense`` is CAT-Seg's extractor,
-``aggregation`` its scorer on kept features: what a change of words costs.  Every run comes right after one of the tower,
-and the ratio is the median of these pairs.  Memory is the highest sum of what torch holds at a time on the CPU above the
-start of a pass, counted by its profiler; ``--memory`` is the budget of the steps (``CostAggregation``).
+``aggregation`` its scorer on kept features: what a change of words costs.  Every run comes right after one of the
+tower, and the ratio is the median of these pairs.  Memory is the highest sum of what torch holds at a time on the CPU
+above the start of a pass, counted by its profiler; ``--memory`` is the budget of the steps (``CostAggregation``).
 """
 
 import argparse

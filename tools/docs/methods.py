@@ -31,7 +31,7 @@ TABLES = {"test_tiny.json": SEGMENT, "phrases_tiny.json": PHRASES, "trained_tiny
 USE = {
     SEGMENT: " --benchmark voc20",
     PHRASES: " --benchmark coco_mini_phrases",
-    TRAINED: " --checkpoint CHECKPOINT\npython tools/train.py {config}",
+    TRAINED: " --checkpoint CHECKPOINT",
 }
 LOADED = {SEGMENT: "`{name}`", PHRASES: "none: `ovseg locate`", TRAINED: "none: tools/train.py"}
 
@@ -50,9 +50,9 @@ def metafiles() -> dict[str, dict]:
     return {path.parent.name: read_yaml(path) for path in sorted((ROOT / "configs").glob("*/metafile.yml"))}
 
 
-def registered_name(meta: dict) -> str:
-    """The name that ``ovseg.load`` takes."""
-    return meta["Collections"][0]["Metadata"]["Method"]
+def registered_name(meta: dict) -> str | None:
+    """The name that ``ovseg.load`` takes, None of a method that is only trained."""
+    return meta["Collections"][0]["Metadata"].get("Method")
 
 
 def task(meta: dict) -> str:
@@ -201,6 +201,8 @@ def command(meta: dict) -> str:
 
 def page(name: str, meta: dict, differences: list[dict]) -> str:
     """The page of one method, Markdown."""
+    from ovseg.engine.config import load_config
+
     collection, models = meta["Collections"][0], meta["Models"]
     paper, code, kind = collection.get("Paper"), collection["Code"], task(meta)
     equation = ast.get_docstring(ast.parse((ROOT / code["File"]).read_text(encoding="utf-8")))
@@ -221,7 +223,9 @@ def page(name: str, meta: dict, differences: list[dict]) -> str:
     ]
     published, ours = results_table(models, "paper"), results_table(models, "measured")
     names = " / ".join(SHOWN[kind])
-    usage += f"python tools/test.py {models[0]['Config']}" + USE[kind].format(config=models[0]["Config"])
+    first = models[0]["Config"]
+    usage += f"python tools/test.py {first}{USE[kind]}"
+    usage += f"\npython tools/train.py {first}" if "train_dataloader" in load_config(ROOT / first) else ""
     commands = dict.fromkeys(e["Command"] for m in models for e in m["Results"] if e["Source"] == "measured")
     listed = "\n".join(f"* {d['Difference']} {_switch(d)}" for d in differences)
     parts = [
