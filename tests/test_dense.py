@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg.dense import GEM, NACLIP, SCLIP, ClearCLIP, CLIPtrase, LastBlock, MaskCLIP, ProxyCLIP, Vanilla
+from ovseg.dense import GEM, NACLIP, SCLIP, ClearCLIP, CLIPSurgery, CLIPtrase, LastBlock, MaskCLIP, ProxyCLIP, Vanilla
 from ovseg.dense.clip_dinoiser import CLIPDINOiser, Correlations, pool
 from ovseg.dense.features import pad_to_patches
 from ovseg.registry import DENSE, names
@@ -203,6 +203,18 @@ def test_gem_equation(vit):
             stream = numpy_gem(vit.visual.transformer.resblocks[i], tokens, stream)
         z = layer_norm(stream, vit.visual.ln_post) @ vit.visual.proj.numpy()
     np.testing.assert_allclose(dense(vit, x).features[0].numpy(), z[1:].T.reshape(-1, 3, 5), atol=1e-4, rtol=1e-3)
+
+
+def test_clip_surgery_equation(vit):
+    x, dense = images((48, 80)), CLIPSurgery(last_n=6)  # half of three blocks, rounded down, is one
+    state = vit.advance(vit.start(x), 2)
+    tokens = state.x[0].numpy()
+
+    def weights(q, k, v):
+        return softmax(v @ v.transpose(0, 2, 1) / 8)
+
+    expected = numpy_last_block(vit, tokens, state.grid, weights, True, False)
+    np.testing.assert_allclose(dense(vit, x).features[0].numpy(), expected, atol=5e-5, rtol=1e-3)
 
 
 def test_cliptrase_correlation_is_the_mean_of_cosines(vit):

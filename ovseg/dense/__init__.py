@@ -4,6 +4,7 @@ from .base import DenseExtractor
 from .catseg import CATSeg
 from .clearclip import ClearCLIP
 from .clip_dinoiser import CLIPDINOiser
+from .clip_surgery import CLIPSurgery
 from .cliptrase import CLIPtrase
 from .corrclip import CorrCLIP
 from .decomposition import ClipPRS, Decomposition, decompose
@@ -25,6 +26,7 @@ __all__ = [
     "CATSeg",
     "GEM",
     "CLIPDINOiser",
+    "CLIPSurgery",
     "CLIPtrase",
     "ClipPRS",
     "Decomposition",

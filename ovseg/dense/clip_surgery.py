@@ -1,0 +1,48 @@
+"""CLIP Surgery for Better Explainability (Li et al., arXiv 2304.05653) [recalled].
+
+    x̂ = x_{L−n} + Σ_{l=L−n}^{L−1} O_l( softmax(s·v_l v_lᵀ) v_l ),   f = proj(ln_post(x̂))
+
+x_l are the tower's ordinary tokens: the new path reads them block by block and passes through no feed-forward.  The
+paper's feature surgery takes the same vector from the scores of all words of a patch, so it changes heat maps and no
+label; it is left out.  Written from memory of the paper: nothing of it was checked against the authors' code.
+"""
+
+from torch import Tensor
+
+from ovseg.registry import DENSE
+from ovseg.towers import Tower
+
+from .base import to_grid
+from .family import LastBlock
+from .features import DenseFeatures
+
+
+@DENSE.register_module()
+class CLIPSurgery(LastBlock):
+    """A path of value-value attention beside the last blocks.
+
+    Args:
+        last_n: n; at most half of a tower's blocks are read.
+        **options: see ``LastBlock``.
+    """
+
+    relations = ("vv",)
+    residual = False
+    ffn = False
+    towers = ("vit",)
+    paper = "CLIP Surgery, 2023"
+    protocol = dict(short_side=336, window=224, stride=112, logit_scale=40)
+
+    def __init__(self, last_n: int = 6, **options):
+        super().__init__(last_n=last_n, **options)
+
+    def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
+        state, padding = self.start(tower, images)
+        depth = len(tower.blocks)
+        state = tower.advance(state, depth - min(self.last_n, max(1, depth // 2)))
+        path = state.x
+        for index in range(state.index, depth):
+            state = tower.advance(state, index)
+            path = path + self.read_out(tower.blocks[index], state.x, state.grid)
+        features = to_grid(tower.project(path[:, 1:]), state.grid)
+        return DenseFeatures(features, tower.embedding(state.x, state.grid), padding)
