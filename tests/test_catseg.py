@@ -363,3 +363,35 @@ class TestTraining:
     def test_errors(self, options):
         with pytest.raises(ValueError, match="ignore is zero or skip, train_classes a positive number"):
             segmentor(**options)
+
+
+def test_an_exported_run_predicts_as_its_model(tmp_path):
+    import ovseg
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MODELS.build(
+            dict(
+                type="CATSeg",
+                weights="tiny",
+                vocabulary=["cat", "dog", "grass", "sky"],
+                dense=dict(type="CATSeg"),
+                scorer=dict(type="CostScore", scratch=True, width=256, aggregation=AGGREGATION | dict(embed_dim=256)),
+                tuning=[dict(type="QV")],
+                protocol=dict(
+                    size=None, short_side=96, window=64, stride=32, view=None, whole_view=False, templates="name"
+                ),
+            )
+        ).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(1.05)
+    model.export(tmp_path / "run.safetensors")
+    inputs, samples = batch(96)
+    expected = model.predict(inputs[:1], samples[:1])[0].pred_sem_seg.data[0].numpy()
+    method = dict(type="CATSeg", checkpoint=tmp_path / "run.safetensors")
+    ours = ovseg.load(method, weights=str(tmp_path / "run.safetensors"), classes=model.vocabulary)
+    picture = inputs[0].flip(0).permute(1, 2, 0).numpy()
+    assert (ours(picture).labels == expected).mean() > 0.999
+    assert ours.pipeline.protocol.window == 64 and ours.pipeline.protocol.view is None

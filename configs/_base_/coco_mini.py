@@ -5,6 +5,7 @@ _resize = dict(type="mmseg.Resize", scale=(320, 240), keep_ratio=True)
 _augment = [
     dict(type="mmseg.RandomResize", scale=(320, 240), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="mmseg.RandomCrop", crop_size=(192, 192), cat_max_ratio=0.75),
+    dict(type="Pad", size=(192, 192), pad_val=dict(img=(104, 117, 123), seg=255)),
     dict(type="mmseg.RandomFlip", prob=0.5),
     dict(type="mmseg.PhotoMetricDistortion"),
     dict(type="mmseg.PackSegInputs"),

@@ -117,6 +117,7 @@ class CostAggregation(nn.Module):
     ):
         super().__init__()
         self.top_k, self.memory = top_k, memory
+        self.settings = dict(heads=heads, window=window, attention=attention, pad_len=pad_len, top_k=top_k)
         self.conv1 = nn.Conv2d(prompts, hidden, 7, padding=3)
         with torch.no_grad():
             self.conv1.weight.div_(costs[1])

@@ -4,25 +4,26 @@
 ``sem_seg_head.predictor.clip_model.*``     the tuned CLIP (``ovseg.towers.released``); ``load_tower`` reads it too
 ``sem_seg_head.predictor.transformer.*``    the aggregation: ``transformer.*`` of ``CostScore``
 ``upsample1.*``, ``upsample2.*``            the two deconvolutions of the guidance
-``pipeline.scorer.*``                       all of ``CostScore``, in ours
+``pipeline.scorer.*``                       all of ``CostScore``, in ours; tools/export.py puts a tower beside it
 ==========================================  ===========================================================================
 
 The layout was read in the authors' code; their files were not at hand.
 """
 
+import json
 from pathlib import Path
 
 from torch import Tensor
 
-from ovseg.compat.checkpoint import read_checkpoint
+from ovseg.compat.checkpoint import read_checkpoint_with_meta
 from ovseg.towers.released import CATSEG
 
 PLACES = {
     "sem_seg_head.predictor.transformer.": "transformer.",
     "upsample1.": "upsample1.",
     "upsample2.": "upsample2.",
-    "pipeline.scorer.": "",
 }
+OURS = "pipeline.scorer."
 ELSEWHERE = (CATSEG, "pipeline.", "pixel_", "clip_pixel_")  # a tower, and statistics that travel with its weights
 
 
@@ -33,6 +34,8 @@ def head_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
         ValueError: none of them, or names that belong to no part of CAT-Seg.
     """
     head, unknown = {}, []
+    if any(name.startswith(OURS) for name in state):
+        return {name.removeprefix(OURS): tensor.float() for name, tensor in state.items() if name.startswith(OURS)}
     for name, tensor in state.items():
         place = next((place for place in PLACES if name.startswith(place)), None)
         if place is not None:
@@ -49,14 +52,15 @@ def head_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return head
 
 
-def read_head(path: str | Path) -> dict[str, Tensor]:
-    """``head_state`` of a file.
+def read_head(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """``head_state`` of a file, and the settings of ``CostAggregation`` it records (ours, made by tools/export.py).
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: as ``head_state``, with the file's name.
     """
     try:
-        return head_state(read_checkpoint(path))
+        state, notes = read_checkpoint_with_meta(path)
+        return head_state(state), json.loads(notes.get("aggregation", "{}"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

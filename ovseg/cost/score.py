@@ -33,8 +33,8 @@ class CostScore(nn.Module):
         scratch: begin with random weights, which only training wants; a ``checkpoint`` goes before it.
         width: D of the tower, for random weights: 768 for ViT-B, 1024 for ViT-L.
         pooling, pooling_eval: cells of the class step, in positions, in training and in evaluation.
-        taps: standard deviations of the two taps, folded into the start values of ``upsample1`` and ``upsample2``; ours.
-            A tower whose tokens are large would drown the costs for hundreds of steps.  (1, 1) as in the reference.
+        taps: standard deviations of the two taps, folded into the start values of ``upsample1`` and ``upsample2``;
+            ours, (1, 1) as in the reference.  A tower whose tokens are large would drown the costs for long.
         aggregation: arguments of ``CostAggregation``; sizes among them are for random weights.
 
     Raises:
@@ -72,7 +72,8 @@ class CostScore(nn.Module):
                 "tuned CLIP as well. To train one: scorer=dict(type='CostScore', scratch=True)."
             )
         if checkpoint is not None:
-            self._add(read_head(checkpoint), {k: v for k, v in settings.items() if k in NOT_IN_SHAPES})
+            state, recorded = read_head(checkpoint)
+            self._add(state, recorded | {k: v for k, v in settings.items() if k in NOT_IN_SHAPES})
         else:
             self.transformer = CostAggregation(**settings)
             early, late = (g.in_channels for g, _ in self.transformer.decoder_guidance_projection)

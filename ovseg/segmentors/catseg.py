@@ -5,11 +5,15 @@ L = mean over all classes and pixels of BCE(σ(z), y) = log(1 + exp z) − z·y,
 Pixels without a class are targets of zero for every class, as in the reference, or left out.
 """
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ovseg.cost.released import OURS
 from ovseg.registry import MODELS
+from ovseg.towers.export import save_tower
 
 from .trainable import TrainableSegmentor
 
@@ -71,6 +75,16 @@ class CATSeg(TrainableSegmentor):
             logits = self.pipeline.scorer(dense, text[first[kept]][:, :, None])
             labels = torch.stack([places(label, ids) for label, ids in zip(labels, kept, strict=True)])
         return {"loss_classes": class_loss(logits, labels, self.ignore)} | self.penalties()
+
+
+    def export(self, path: str | Path):
+        """One file for prediction: the tuned CLIP in OpenAI's names and the aggregation, for ``weights`` and
+        ``checkpoint`` alike; its prediction settings travel with it."""
+        kept = ("size", "short_side", "window", "stride", "view", "whole_view", "templates", "normalisation")
+        protocol = {name: getattr(self.pipeline.protocol, name) for name in kept}
+        scorer = self.pipeline.scorer
+        head = {f"{OURS}{name}": tensor for name, tensor in scorer.state_dict().items()}
+        save_tower(self.tower, path, Path(path).stem, protocol, head, {"aggregation": scorer.transformer.settings})
 
 
 def places(label: Tensor, ids: Tensor) -> Tensor:

@@ -87,21 +87,15 @@ class TrainableSegmentor(OpenVocabSegmentor):
         Raises:
             ValueError: pictures of several sizes.
         """
-        sizes = {tuple(picture.shape[1:]) for picture in inputs}
-        if len(sizes) > 1:
-            raise ValueError(
-                f"training pictures of one batch have one size, got {sorted(sizes)}: end the pipeline with a crop and "
-                "pad, dict(type='RandomCrop', crop_size=…) and dict(type='Pad', size=…)."
-            )
-        return self.tower.normalise(torch.stack(list(inputs)).flip(1).to(self.tower.dtype) / 255)
+        return self.tower.normalise(_stacked(inputs).flip(1).to(self.tower.dtype) / 255)
 
     def labels(self, data_samples) -> Tensor:
         """Positions in ``train_vocabulary`` (B, H, W) int64; 255 is ignored, unseen classes are 255 as well.
 
         Raises:
-            ValueError: an id that no word of the labels' vocabulary has.
+            ValueError: an id that no word of the labels' vocabulary has; maps of several sizes.
         """
-        labels = torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples]).long()
+        labels = _stacked([sample.gt_sem_seg.data for sample in data_samples])[:, 0].long()
         names = self._labelled.names
         wrong = labels[((labels < 0) | (labels >= len(names))) & (labels != 255)].unique().tolist()
         if wrong:
@@ -144,3 +138,13 @@ class TrainableSegmentor(OpenVocabSegmentor):
     @abstractmethod
     def loss(self, inputs, data_samples) -> dict[str, Tensor]:
         """Terms by name, ``loss_…``; their sum is minimised."""
+
+
+def _stacked(maps: Sequence[Tensor]) -> Tensor:
+    sizes = {tuple(each.shape[1:]) for each in maps}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"training pictures of one batch have one size, got {sorted(sizes)}: end the pipeline with a crop and pad, "
+            "dict(type='mmseg.RandomCrop', crop_size=(…)) and dict(type='Pad', size=(…), pad_val=dict(img=…, seg=255))."
+        )
+    return torch.stack(list(maps))

@@ -1,26 +1,37 @@
 """A tower as one weights file that says what it needs: ``load_tower`` reads it back without being told anything."""
 
-import copy
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from open_clip.model import QuickGELU
+from torch import Tensor
 
 from ovseg.compat.checkpoint import save_safetensors, state_hash
 
 from .base import Tower
 from .build import text_config, vision_config, visual_part
-from .tuning import merge
+from .tuning import plain_state
 
 
-def save_tower(tower: Tower, path: str | Path, name: str) -> str:
+def save_tower(
+    tower: Tower,
+    path: str | Path,
+    name: str,
+    protocol: Mapping | None = None,
+    beside: Mapping[str, Tensor] | None = None,
+    notes: Mapping | None = None,
+) -> str:
     """Write a tower with both sides in OpenAI's names; tuned weights become plain ones.
 
     Args:
         tower: it is not changed.
         path: a ``.safetensors`` file.
         name: what the weights shall be called in results.
+        protocol: prediction settings that suit these weights; those of the tower unless given.
+        beside: further tensors of a method, under names that begin with ``BESIDE``; ``load_tower`` passes them over.
+        notes: further metadata.
 
     Returns:
         the weights' hash.
@@ -30,13 +41,14 @@ def save_tower(tower: Tower, path: str | Path, name: str) -> str:
     """
     if tower.clip is None:
         raise ValueError(f"{tower.card.name} has no text tower; only whole CLIP weights can be written as such.")
-    clip = merge(copy.deepcopy(tower)).clip
-    state = {key: value for key, value in clip.state_dict().items() if not key.endswith("attn_mask")}
+    clip = tower.clip
+    state = {key: value for key, value in plain_state(clip).items() if not key.endswith("attn_mask")}
     vision, text = vision_config(visual_part(state)), text_config(state)
     if "visual.class_embedding" in state:
         vision["head_width"] = vision["width"] // tower.blocks[-1].heads
     text["heads"] = clip.transformer.resblocks[0].attn.num_heads
-    known = {"words": tower.card.words, "protocol": tower.card.protocol, "notice": tower.card.notice}
+    settings = dict(tower.card.protocol if protocol is None else protocol)
+    known = {"words": tower.card.words, "protocol": settings, "notice": tower.card.notice}
     own = {
         "name": name,
         "config": {"embed_dim": state["text_projection"].shape[1], "vision_cfg": vision, "text_cfg": text},
@@ -44,5 +56,5 @@ def save_tower(tower: Tower, path: str | Path, name: str) -> str:
         "preprocess": asdict(tower.preprocess),
         "card": {key: value for key, value in known.items() if value},
     }
-    save_safetensors(path, state, {"ovseg": json.dumps(own)})
+    save_safetensors(path, state | dict(beside or {}), {"ovseg": json.dumps(own)} | dict(notes or {}))
     return state_hash(state)

@@ -7,6 +7,7 @@ CAT-Seg keeps the in-projection W of attention (3D × D) as three matrices, its 
 import torch
 from torch import Tensor
 
+BESIDE = "pipeline."  # what our own files hold beside a tower
 CATSEG = "sem_seg_head.predictor.clip_model."
 SPLIT = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 

@@ -25,7 +25,7 @@ from ovseg.compat.checkpoint import read_checkpoint_with_meta, state_hash
 
 from .base import Preprocess, Tower, TowerCard
 from .build import build_clip, make_tower
-from .released import catseg_clip, is_catseg
+from .released import BESIDE, catseg_clip, is_catseg
 
 TINY = Path(__file__).with_name("tiny_clip.safetensors")
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -80,6 +80,7 @@ def _from_file(path: Path, name: str, arch: str | None, quick_gelu: bool | None)
     """A state dict on disk; what it does not record is taken from its shapes."""
     state, meta = read_checkpoint_with_meta(path)
     own = json.loads(meta["ovseg"]) if "ovseg" in meta else {}
+    state = {key: value for key, value in state.items() if not key.startswith(BESIDE)}
     if is_catseg(state):
         state, own = catseg_clip(state), {"quick_gelu": True}
     if "token_rows" in state:

@@ -16,11 +16,13 @@ preset                  trains                                                  
 ======================  ===========================================================================  ==================
 
 A tower is frozen until a preset is applied.  Presets that replace a weight do it by a parametrisation
-(``torch.nn.utils.parametrize``), so every reader of the weight sees the tuned one; ``merge`` writes it back.
+(``torch.nn.utils.parametrize``), so every reader of the weight sees the tuned one; ``plain_state``
+gives it as a plain weight.
 """
 
 from collections.abc import Sequence
 
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ovseg.registry import TUNING
@@ -44,7 +46,7 @@ __all__ = [
     "Tuning",
     "VisualPrompt",
     "apply",
-    "merge",
+    "plain_state",
     "trains",
 ]
 
@@ -61,13 +63,16 @@ def apply(tower: Tower, presets: Sequence[dict | Tuning]) -> list[Tuning]:
     return built
 
 
-def merge(tower: Tower) -> Tower:
-    """Write parametrised weights back as plain ones, in place; the tower gives what it gave."""
-    for module in list(tower.modules()):
-        if parametrize.is_parametrized(module):
-            for key in list(module.parametrizations):
-                parametrize.remove_parametrizations(module, key, leave_parametrized=True)
-    return tower
+def plain_state(module: nn.Module) -> dict[str, Tensor]:
+    """A state dict with the names of an untuned module: parametrised weights by their values."""
+    state = module.state_dict()
+    for place, part in module.named_modules():
+        for key in part.parametrizations if parametrize.is_parametrized(part) else ():
+            name = f"{place}.{key}" if place else key
+            inside = f"{name.removesuffix(key)}parametrizations.{key}."
+            state = {other: value for other, value in state.items() if not other.startswith(inside)}
+            state[name] = getattr(part, key).detach()
+    return state
 
 
 def trains(tower: Tower, name: str) -> bool:
