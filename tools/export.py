@@ -2,7 +2,7 @@
 
     python tools/export.py CONFIG CHECKPOINT OUT [--cfg-options KEY=VALUE …]
 
-CAT-Seg         the tuned CLIP and the aggregation: ``weights=OUT, dense=dict(type="CATSeg", checkpoint=OUT)``
+CAT-Seg         the tuned CLIP and the aggregation: ``ovseg predict photo.jpg -m catseg --weights OUT -c …``
 PixelCLIP       the tuned CLIP as plain weights: ``weights=OUT``
 CLIP-DINOiser   its two convolutions in the authors' format: ``dense=dict(type="CLIPDINOiser", checkpoint=OUT)``
 """

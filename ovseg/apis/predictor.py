@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,7 +73,10 @@ def load(
         FileNotFoundError: weights that are not here and cannot be fetched.
     """
     config = dense_config(method)
-    published = DENSE.get(config["type"]).protocol
+    extractor = DENSE.get(config["type"])
+    published = extractor.protocol
+    if weights is not None and Path(weights).is_file():
+        config = {option: weights for option in extractor.in_weights} | config
     if tower is None:
         tower = load_tower(weights, pick_device(device), arch=arch, quick_gelu=quick_gelu)
     if "refine" in settings:

@@ -69,7 +69,7 @@ class CostScore(nn.Module):
             raise ValueError(
                 "catseg needs its trained aggregation, random weights would mean nothing: dense=dict(type='CATSeg', "
                 "checkpoint='model_base.pth') and weights='model_base.pth', twice the authors' file, which holds the "
-                "tuned CLIP as well. To train one: scorer=dict(type='CostScore', scratch=True)."
+                "tuned CLIP as well (ovseg.load and --weights need it once). To train one: scorer=dict(type='CostScore', scratch=True)."
             )
         if checkpoint is not None:
             state, recorded = read_head(checkpoint)

@@ -21,6 +21,7 @@ class DenseExtractor(nn.Module, ABC):
     padding    how a picture is fitted to whole patches (``features.pad_to_patches``)
     towers     kinds of towers it can read: ``vit``, ``resnet``
     needs      options without which it cannot run (a checkpoint, for example)
+    in_weights options that ``ovseg.load`` takes from the weights' own file unless told otherwise
     """
 
     paper: str = ""
@@ -30,6 +31,7 @@ class DenseExtractor(nn.Module, ABC):
     padding: str = "floor"
     towers: tuple[str, ...] = ("vit", "resnet")
     needs: tuple[str, ...] = ()
+    in_weights: tuple[str, ...] = ()
 
     def __init__(self, positions: str | None = None, padding: str | None = None):
         super().__init__()

@@ -24,8 +24,8 @@ class CATSeg(LastBlock):
     """The value path with the class token's residual, and two earlier maps that guide the upsampling.
 
     Args:
-        checkpoint: file with the trained aggregation, the authors' or one of ``tools/train.py``, for the scorer.  The
-            authors' hold a tuned CLIP as well: give the same file as ``weights``.
+        checkpoint: file with the trained aggregation, for the scorer.  The authors' files and those of
+            ``tools/export.py`` hold the tuned CLIP as well: as ``weights`` of ``ovseg.load`` they are both.
         taps_at: the two blocks whose outputs are ``extras["guidance"]`` (B, 2, D, h, w), the earlier one first,
             numbered from 0, or as shares of the depth: (1/3, 2/3) are blocks 3 and 7 of 12, 7 and 15 of 24, as in the
             reference.
@@ -40,6 +40,7 @@ class CATSeg(LastBlock):
     positions = "exact"
     towers = ("vit",)
     needs = ("checkpoint",)
+    in_weights = ("checkpoint",)
     paper = "CAT-Seg, CVPR 2024"
     protocol = dict(
         size=(640, 640),
