@@ -20,6 +20,7 @@ from ovseg.testing.parity import Golden, compare
 from ovseg.testing.toys import toy_clip, toy_tower
 from ovseg.towers import load_tower
 from ovseg.towers.released import CATSEG
+from tests.smoke import losses_of
 
 AGGREGATION = dict(
     hidden=16, layers=1, heads=2, window=4, embed_dim=48, text=8, appearance=8, guidance=(10, 6), projected=(4, 4),
@@ -394,3 +395,8 @@ def test_an_exported_run_predicts_as_its_model(tmp_path):
     picture = inputs[0].flip(0).permute(1, 2, 0).numpy()
     assert (ours(picture).labels == expected).mean() > 0.999
     assert ours.pipeline.protocol.window == 64 and ours.pipeline.protocol.view is None
+
+
+def test_it_learns_eight_scenes(tmp_path):
+    losses = losses_of("configs/catseg/catseg_tiny_overfit.py", tmp_path, 12)
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])

@@ -202,6 +202,7 @@ def test_resuming_with_other_processes_or_without_a_state(config, whole, tmp_pat
     [
         (["configs/sclip/sclip_tiny.py"], "not trained"),
         (["configs/nothing.py"], "No config file"),
+        (["CONFIG", "--amp"], "--amp needs a GPU"),
         (["CONFIG", "--cfg-options", "optim_wrapper.optimzer.lr=1"], "optimizer"),
     ],
 )

@@ -22,7 +22,7 @@ def parse(argv=None):
     parser.add_argument(
         "--resume", nargs="?", const=True, metavar="CHECKPOINT", help="from the newest checkpoint, or from this one"
     )
-    parser.add_argument("--amp", action="store_true", help="mixed precision (float16 on CUDA, bfloat16 elsewhere)")
+    parser.add_argument("--amp", action="store_true", help="mixed precision; needs a GPU")
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="strict overrides of the config"
     )
@@ -55,8 +55,9 @@ def prepare(args):
         )
     cfg.work_dir = str(args.work_dir or Path("work_dirs") / Path(args.config).stem)
     if args.amp:
+        if not torch.cuda.is_available():
+            raise ValueError("--amp needs a GPU, and none is visible here. Train without it.")
         cfg.optim_wrapper.type = "AmpOptimWrapper"
-        cfg.optim_wrapper.dtype = "float16" if torch.cuda.is_available() else "bfloat16"
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume is True else args.resume

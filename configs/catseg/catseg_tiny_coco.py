@@ -3,12 +3,21 @@
     python tools/train.py configs/catseg/catseg_tiny_coco.py
     python tools/test.py configs/catseg/catseg_tiny_coco.py --benchmark coco_mini
 
-The classes are the 133 panoptic ones.  The model has never seen photographs: what it learns of them it learns here.
+The classes are the 133 panoptic ones.  The model has never seen photographs: what it learns of them it learns here, in
+crops of 64 px.
 """
 
 _base_ = ["../_base_/catseg_tiny.py", "../_base_/coco_mini.py"]
 
-_read = [dict(type="mmseg.LoadImageFromFile"), dict(type="mmseg.LoadAnnotations"), dict(type="mmseg.PackSegInputs")]
+_load = [dict(type="mmseg.LoadImageFromFile"), dict(type="mmseg.LoadAnnotations")]
+_augment = [
+    dict(type="mmseg.RandomResize", scale=(214, 160), ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type="mmseg.RandomCrop", crop_size=(64, 64)),
+    dict(type="mmseg.RandomFlip", prob=0.5),
+    dict(type="mmseg.PhotoMetricDistortion"),
+    dict(type="mmseg.PackSegInputs"),
+]
+_read = [*_load, dict(type="mmseg.PackSegInputs")]
 
 model = dict(
     vocabulary="coco_panoptic",
@@ -16,14 +25,17 @@ model = dict(
         "cow", "giraffe", "suitcase", "frisbee", "skateboard", "carrot", "scissors", "cardboard", "road", "river",
         "tree", "grass", "playing field", "wall",
     ],
+    scorer=dict(aggregation=dict(prior=0.05)),
     protocol=dict(
-        size=None, short_side=240, window=192, stride=64, view=None, whole_view=False, templates="imagenet_80",
+        size=None, short_side=160, window=64, stride=32, view=None, whole_view=False, templates="imagenet_80",
         normalisation="weights",
     ),
 )  # fmt: skip
+train_dataloader = dict(batch_size=32, dataset=dict(dataset=dict(pipeline=_load + _augment)))
 val_dataloader = dict(dataset=dict(pipeline=_read, indices=20))
 test_dataloader = dict(dataset=dict(pipeline=_read))
 
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
 train_cfg = dict(type="TrainLoop", max_iters=300, val_interval=300)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, begin=0, end=20, by_epoch=False),

@@ -12,6 +12,7 @@ model = dict(
     neck=dict(in_channels=[256, 256, 256 + 112, 256]),
     decode_head=dict(num_classes=112),
 )
+train_dataloader = dict(batch_size=4)
 val_dataloader = dict(dataset=dict(candidates="full"))
 test_dataloader = dict(
     batch_size=1,
@@ -23,6 +24,6 @@ test_evaluator = dict(type="OpenVocabIoU")
 test_cfg = dict(type="TestLoop")
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=50),
-    dict(type="PolyLR", power=0.9, eta_min=1e-6, by_epoch=False, begin=50, end=400),
+    dict(type="PolyLR", power=0.9, eta_min=1e-6, by_epoch=False, begin=50, end=300),
 ]
-train_cfg = dict(type="TrainLoop", max_iters=400, val_interval=400)
+train_cfg = dict(type="TrainLoop", max_iters=300, val_interval=300)

@@ -67,9 +67,10 @@ class CostScore(nn.Module):
                 )
         if checkpoint is None and not scratch:
             raise ValueError(
-                "catseg needs its trained aggregation, random weights would mean nothing: dense=dict(type='CATSeg', "
-                "checkpoint='model_base.pth') and weights='model_base.pth', twice the authors' file, which holds the "
-                "tuned CLIP as well (ovseg.load and --weights need it once). To train one: scorer=dict(type='CostScore', scratch=True)."
+                "catseg needs its trained aggregation, random weights would mean nothing. The authors' file and those "
+                "of tools/export.py hold it and the tuned CLIP: give weights='model_base.pth' to ovseg.load or "
+                "--weights; in a config also dense=dict(type='CATSeg', checkpoint='model_base.pth'). To train one: "
+                "scorer=dict(type='CostScore', scratch=True)."
             )
         if checkpoint is not None:
             state, recorded = read_head(checkpoint)
