@@ -21,7 +21,7 @@ import os
 import sys
 from pathlib import Path
 
-TRAINING = ("train_", "val_", "optim_wrapper", "param_scheduler", "custom_hooks")  # keys that measuring has no use for
+TRAINING = ("train_", "val_", "optim_wrapper", "param_scheduler")  # keys that measuring has no use for
 
 
 def parse(argv=None):
@@ -118,6 +118,7 @@ def measure(cfgs: dict, benchmark: str) -> list[dict]:
     cfg.experiment_name = f"{'-'.join(list(cfgs)[:3])}-{benchmark}-{os.getpid()}"
     for key in [key for key in cfg if key.startswith(TRAINING)]:
         cfg.pop(key)
+    cfg.custom_hooks = [dict(type="ovseg.ProgressHook")]
     runner = Trainer.from_cfg(cfg)
     runner.test()
     name = runner.test_loop.dataloader.dataset.metainfo["dataset_name"]

@@ -12,6 +12,7 @@ _load = [dict(type="mmseg.LoadImageFromFile"), dict(type="mmseg.LoadAnnotations"
 _augment = [
     dict(type="mmseg.RandomResize", scale=(214, 160), ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type="mmseg.RandomCrop", crop_size=(64, 64)),
+    dict(type="Pad", size=(64, 64), pad_val=dict(img=(104, 117, 123), seg=255)),
     dict(type="mmseg.RandomFlip", prob=0.5),
     dict(type="mmseg.PhotoMetricDistortion"),
     dict(type="mmseg.PackSegInputs"),

@@ -13,6 +13,7 @@ _load = [dict(type="mmseg.LoadImageFromFile"), dict(type="mmseg.LoadAnnotations"
 _augment = [
     dict(type="mmseg.RandomResize", scale=(214, 160), ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type="mmseg.RandomCrop", crop_size=(64, 64)),
+    dict(type="Pad", size=(64, 64), pad_val=dict(img=(104, 117, 123), seg=255)),
     dict(type="mmseg.RandomFlip", prob=0.5),
     dict(type="mmseg.PhotoMetricDistortion"),
     dict(type="mmseg.PackSegInputs"),
@@ -36,8 +37,8 @@ val_dataloader = dict(dataset=dict(pipeline=_read, indices=20))
 test_dataloader = dict(dataset=dict(pipeline=_read))
 
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-train_cfg = dict(type="TrainLoop", max_iters=300, val_interval=300)
+train_cfg = dict(type="TrainLoop", max_iters=200, val_interval=200)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, begin=0, end=20, by_epoch=False),
-    dict(type="CosineAnnealingLR", T_max=280, begin=20, end=300, eta_min=1e-5, by_epoch=False),
+    dict(type="CosineAnnealingLR", T_max=180, begin=20, end=200, eta_min=1e-5, by_epoch=False),
 ]

@@ -1,4 +1,4 @@
-"""A progress bar for training, where somebody looks."""
+"""A progress bar for training and measuring, where somebody looks."""
 
 import sys
 
@@ -11,7 +11,7 @@ from ovseg.registry import HOOKS
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Iterations done, loss, elapsed and remaining time on a terminal; nothing where the output is a file."""
+    """Steps done, loss, elapsed and remaining time on a terminal; nothing where the output is a file."""
 
     priority = "LOW"
 
@@ -19,17 +19,36 @@ class ProgressHook(Hook):
         self.bar: Progress | None = None
 
     def before_train(self, runner):
-        if not (is_main_process() and sys.stderr.isatty()):
-            return
-        columns = BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"), TimeElapsedColumn()
-        self.bar = Progress(*columns, TimeRemainingColumn(), transient=True)
-        self.bar.start()
-        self.task = self.bar.add_task("", total=runner.max_iters, completed=runner.iter, loss="")
+        self._start(runner.max_iters, runner.iter)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if self.bar is not None:
-            self.bar.update(self.task, completed=runner.iter + 1, loss=f"{float(outputs['loss']):.3f}")
+        self._advance(f"loss {float(outputs['loss']):.3f}")
 
     def after_train(self, runner):
+        self._stop()
+
+    def before_test(self, runner):
+        self._start(len(runner.test_dataloader), 0)
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._advance("")
+
+    def after_test(self, runner):
+        self._stop()
+
+    def _start(self, total: int, done: int):
+        if not (is_main_process() and sys.stderr.isatty()):
+            return
+        columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+        self.bar = Progress(*columns, TimeRemainingColumn(), transient=True)
+        self.bar.start()
+        self.task = self.bar.add_task("", total=total, completed=done)
+
+    def _advance(self, text: str):
+        if self.bar is not None:
+            self.bar.update(self.task, advance=1, description=text)
+
+    def _stop(self):
         if self.bar is not None:
             self.bar.stop()
+            self.bar = None
