@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from ovseg.cli import app
 from ovseg.engine.check_data import bare_dataset, check_split
+from tests.conftest import ROOT
 
 CONFIG = """
 default_scope = "ovseg"
@@ -65,6 +66,13 @@ def test_the_command(folder):
     assert done.exit_code == 1 and "ids [9]" in done.output.replace("\n", "")
     with pytest.raises(ValueError, match="no val_dataloader; it has train"):
         check_split(Config.fromfile(root / "config.py"), "val")
+
+
+def test_a_config_of_the_zoo():
+    done = CliRunner().invoke(
+        app, ["check-data", str(ROOT / "configs/catseg/catseg_tiny_scenes.py"), "--limit", "2", "--split", "train"]
+    )
+    assert done.exit_code == 0 and "No problem found" in done.output, done.output
 
 
 def test_wrappers_are_seen_through():

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, DefaultScope
+
+from ovseg.registry import SCOPE
 
 SPLITS = ("train", "val", "test")
 LOADERS = ("Load",)  # transforms that read files; all others would only hide what is wrong
@@ -77,7 +79,8 @@ def check_split(cfg: Config, split: str, limit: int | None = None, progress: Cal
     loader = cfg.get(f"{split}_dataloader")
     if loader is None:
         raise ValueError(f"the config has no {split}_dataloader; it has {', '.join(splits(cfg)) or 'none'}.")
-    dataset = DATASETS.build(bare_dataset(loader["dataset"]))
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope", SCOPE)):
+        dataset = DATASETS.build(bare_dataset(loader["dataset"]))
     if not dataset.metainfo.get("classes"):
         raise ValueError(f"{type(dataset).__name__} names no classes; give metainfo=dict(classes=[…]).")
     report = DataReport(tuple(dataset.metainfo["classes"]))
