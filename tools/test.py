@@ -118,7 +118,7 @@ def measure(cfgs: dict, benchmark: str) -> list[dict]:
     cfg.experiment_name = f"{'-'.join(list(cfgs)[:3])}-{benchmark}-{os.getpid()}"
     for key in [key for key in cfg if key.startswith(TRAINING)]:
         cfg.pop(key)
-    cfg.custom_hooks = [dict(type="ovseg.ProgressHook")]
+    cfg.custom_hooks, cfg.log_level = [dict(type="ovseg.ProgressHook")], "WARNING"
     runner = Trainer.from_cfg(cfg)
     runner.test()
     name = runner.test_loop.dataloader.dataset.metainfo["dataset_name"]

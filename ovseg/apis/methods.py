@@ -6,8 +6,10 @@ from ovseg.registry import DENSE, REFINERS, names
 
 
 def list_methods(ready: bool = False) -> list[str]:
-    """Names that ``load`` takes, sorted; ``ready``: only those that need no file besides the weights."""
-    return sorted(name.lower() for name in names(DENSE) if not (ready and DENSE.get(name).needs))
+    """Names that ``load`` takes, sorted; ``ready``: only those that need neither a file besides the weights nor weights
+    that were trained for them."""
+    extractors = {name: DENSE.get(name) for name in names(DENSE)}
+    return sorted(name.lower() for name, of in extractors.items() if not (ready and (of.needs or of.tuned)))
 
 
 def registered(name: str, registry, what: str) -> str:

@@ -21,6 +21,7 @@ class DenseExtractor(nn.Module, ABC):
     padding    how a picture is fitted to whole patches (``features.pad_to_patches``)
     towers     kinds of towers it can read: ``vit``, ``resnet``
     needs      options without which it cannot run (a checkpoint, for example)
+    tuned      whether it reads a tower as it is after the method's own training, and means little on any other
     in_weights options that ``ovseg.load`` takes from the weights' own file unless told otherwise
     """
 
@@ -31,6 +32,7 @@ class DenseExtractor(nn.Module, ABC):
     padding: str = "floor"
     towers: tuple[str, ...] = ("vit", "resnet")
     needs: tuple[str, ...] = ()
+    tuned: bool = False
     in_weights: tuple[str, ...] = ()
 
     def __init__(self, positions: str | None = None, padding: str | None = None):

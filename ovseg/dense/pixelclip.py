@@ -24,5 +24,6 @@ class PixelCLIP(LastBlock):
     positions = "exact"
     towers = ("vit",)
     scorer = dict(type="EnlargedScore")
+    tuned = True
     paper = "PixelCLIP, NeurIPS 2024"
     protocol = dict(size=(320, 320), window=None, templates="openai_7", logit_scale=100)
