@@ -196,3 +196,13 @@ def test_permuting_the_words_permutes_the_result():
     assert (first[0] == order[second[0]]).all()
     for a, b in zip(first[1:], second[1:], strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_best_synonym_speaks_for_its_class():
+    from ovseg.score import best_word
+
+    words = torch.randn(2, 4, 3, 5)
+    found = best_word(words, torch.tensor([0, 1, 1, 3]), 4)
+    torch.testing.assert_close(found[:, 1], words[:, 1:3].amax(1))
+    assert torch.equal(found[:, 0], words[:, 0]) and torch.equal(found[:, 3], words[:, 3]) and (found[:, 2] == 0).all()
+    assert best_word(words, torch.arange(4), 4) is words

@@ -1,5 +1,6 @@
 """Dense features × word embeddings → scores."""
 
+from .best_word import best_word
 from .centred import CentredScore
 from .cosine import CosineScore
 from .denoise import DenoisedScore
@@ -17,6 +18,7 @@ __all__ = [
     "FeedbackScore",
     "FoundScore",
     "WholeImageScore",
+    "best_word",
     "min_max",
     "DenoisedScore",
     "RunningArgmax",

@@ -76,7 +76,6 @@ class CATSeg(TrainableSegmentor):
             labels = torch.stack([places(label, ids) for label, ids in zip(labels, kept, strict=True)])
         return {"loss_classes": class_loss(logits, labels, self.ignore)} | self.penalties()
 
-
     def export(self, path: str | Path):
         """One file for prediction: the tuned CLIP in OpenAI's names and the aggregation, for ``weights`` and
         ``checkpoint`` alike; its prediction settings travel with it."""

@@ -1,6 +1,6 @@
 """Any training-free method made better by a few parameters of its tower: cross-entropy on its own scores.
 
-    ℓ = CE(τ·s, label),   s (B, K, h, w) the method's scores, enlarged bilinearly to the labels
+ℓ = CE(τ·s, label),   s (B, K, h, w) the method's scores, enlarged bilinearly to the labels
 """
 
 import torch.nn.functional as F

@@ -22,10 +22,10 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
 from ovseg.registry import MODELS
+from ovseg.score import best_word
 from ovseg.towers import IMAGENET
 
 from .aside import Aside
-from .text_head import best_word
 
 IGNORED = 255
 

@@ -16,6 +16,7 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
 from ovseg.registry import MODELS
+from ovseg.score import best_word
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
@@ -80,15 +81,6 @@ class TextClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) → (B, K, h, w) logits."""
         return best_word(self.words(x), self.query_class, len(self.vocabulary))
-
-
-def best_word(words: Tensor, query_class: Tensor, classes: int) -> Tensor:
-    """Scores (B, K, h, w) of classes from those of words (B, T, h, w), whose classes are (T,): the best synonym."""
-    if classes == words.shape[1]:
-        return words
-    index = query_class[None, :, None, None].expand_as(words)
-    shape = (len(words), classes, *words.shape[2:])
-    return words.new_zeros(shape).scatter_reduce(1, index, words, "amax", include_self=False)
 
 
 def head_for(head: dict, vocabulary) -> BaseDecodeHead:

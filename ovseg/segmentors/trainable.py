@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ovseg.dense import DenseFeatures
+from ovseg.score import best_word
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import tuning as tune
 
@@ -124,11 +125,8 @@ class TrainableSegmentor(OpenVocabSegmentor):
 
     def by_class(self, scores: Tensor) -> Tensor:
         """Scores (B, K, h, w) of classes from those of words (B, T, h, w): the best synonym."""
-        owners = self.train_vocabulary.query_class
-        if len(set(owners)) == len(owners):
-            return scores
-        groups = [[i for i, of in enumerate(owners) if of == k] for k in range(owners[-1] + 1)]
-        return torch.stack([scores[:, group].amax(1) for group in groups], 1)
+        owners = torch.tensor(self.train_vocabulary.query_class, device=scores.device)
+        return best_word(scores, owners, len(self.train_vocabulary))
 
     def penalties(self) -> dict[str, Tensor]:
         """Terms of the loss that presets ask for."""
