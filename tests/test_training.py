@@ -133,16 +133,25 @@ def test_a_killed_run_resumes_to_the_same_weights(config, whole, tmp_path):
 
 
 def test_two_processes_are_one_with_twice_the_batch(config, tmp_path):
+    """With SGD: it shows gradients of a wrong scale, and leaves rounding as small as it is."""
+    sgd = 'type="SGD", lr=0.2, momentum=0.9'
+    changed = config.with_name("sgd.py")
+    changed.write_text(config.read_text().replace('type="AdamW", lr=1e-3', sgd))
+    assert sgd in changed.read_text()
     options = ["train_cfg.max_iters=20", "param_scheduler.0.end=20", "train_cfg.val_interval=50"]
     options = ["--cfg-options", *options, "train_dataloader.batch_size="]
     two = [*options[:-1], options[-1] + "1", "--launcher", "pytorch"]
     runs = [
-        start(config, "--work-dir", tmp_path / "two", *two, processes=2),
-        start(config, "--work-dir", tmp_path / "one", *options[:-1], options[-1] + "2"),
+        start(changed, "--work-dir", tmp_path / "two", *two, processes=2),
+        start(changed, "--work-dir", tmp_path / "one", *options[:-1], options[-1] + "2"),
     ]
     for run in runs:
         finish(run)
     same(tmp_path / "one" / "iter_20.safetensors", tmp_path / "two" / "iter_20.safetensors", 1e-4)
+    learned = [
+        value for name, value in read_checkpoint(tmp_path / "one" / "iter_20.safetensors").items() if ".up" in name
+    ]
+    assert max(value.abs().max() for value in learned) > 0.02  # they began with zeros: far more than the tolerance
 
 
 def test_a_checkpoint_holds_what_trains(whole):

@@ -139,6 +139,12 @@ def test_the_index_lists_every_metafile_and_these_every_config():
     assert {path.parent for path in METAFILES} == {path.parent for path in CONFIGS}
 
 
+def test_the_lab_of_the_readme_takes_methods_alone():
+    assert "tools/test.py configs/*/*_tiny.py" in (ROOT / "README.md").read_text(encoding="utf-8")
+    kinds = {load_config(path).model.type for path in (ROOT / "configs").glob("*/*_tiny.py")}
+    assert kinds == {"OpenVocabSegmentor", "PhraseLocalizer"}
+
+
 def test_every_method_is_in_the_zoo():
     of = [read(path)["Collections"][0]["Metadata"] for path in METAFILES]
     named = [each["Method"] for each in of if "Task" not in each]

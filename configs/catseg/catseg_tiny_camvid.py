@@ -6,7 +6,7 @@
 The model has never seen photographs: what it learns of them it learns here, in crops of 64 px.
 """
 
-_base_ = ["../_base_/catseg_tiny.py", "../_base_/camvid_mini.py"]
+_base_ = ["../_base_/tiny_catseg.py", "../_base_/camvid_mini.py"]
 
 _load = [dict(type="mmseg.LoadImageFromFile"), dict(type="mmseg.LoadAnnotations")]
 _augment = [

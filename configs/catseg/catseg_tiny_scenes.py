@@ -6,7 +6,7 @@
 Crops of 64 px of scenes enlarged to 160 px: the pictures the model was made for, and its windows in prediction.
 """
 
-_base_ = ["../_base_/catseg_tiny.py", "../_base_/scenes.py"]
+_base_ = ["../_base_/tiny_catseg.py", "../_base_/scenes.py"]
 
 model = dict(
     vocabulary="scenes",

@@ -6,7 +6,7 @@ The demo model knows drawn scenes, so this shows that the parts learn, not what 
 denseclip_vitb16_ade150.py.
 """
 
-_base_ = ["../_base_/denseclip_tiny.py", "../_base_/camvid_mini.py"]
+_base_ = ["../_base_/tiny_denseclip.py", "../_base_/camvid_mini.py"]
 
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=50),

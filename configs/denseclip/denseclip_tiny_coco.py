@@ -5,7 +5,7 @@
 See denseclip_tiny_camvid.py for what to expect of it.
 """
 
-_base_ = ["../_base_/denseclip_tiny.py", "../_base_/coco_mini.py"]
+_base_ = ["../_base_/tiny_denseclip.py", "../_base_/coco_mini.py"]
 
 model = dict(
     vocabulary="coco_panoptic",

@@ -5,7 +5,7 @@
 A closed-set method: no class is hidden from training, and at test time it chooses among all of them.
 """
 
-_base_ = ["../_base_/denseclip_tiny.py", "../_base_/scenes.py"]
+_base_ = ["../_base_/tiny_denseclip.py", "../_base_/scenes.py"]
 
 model = dict(
     vocabulary="scenes",

@@ -3,7 +3,7 @@
 python tools/train.py configs/finetune/fpn_tiny_camvid.py
 """
 
-_base_ = ["../_base_/finetune_tiny.py", "../_base_/camvid_mini.py"]
+_base_ = ["../_base_/tiny_finetune.py", "../_base_/camvid_mini.py"]
 
 model = dict(
     neck=dict(type="FPN", in_channels=[256, 256, 256, 256], out_channels=64, num_outs=4),

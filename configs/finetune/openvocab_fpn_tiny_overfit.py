@@ -9,7 +9,7 @@ Scenes and not CamVid, because the embedded model has one and the same embedding
 (building, pole, sidewalk and pedestrian among them).
 """
 
-_base_ = ["../_base_/finetune_tiny.py", "../_base_/scenes.py"]
+_base_ = ["../_base_/tiny_finetune.py", "../_base_/scenes.py"]
 
 _eight = dict(count=8, split="train", first_seed=2_000_000)
 

@@ -3,7 +3,7 @@
 python tools/train.py configs/finetune/upernet_tiny_camvid.py
 """
 
-_base_ = ["../_base_/finetune_tiny.py", "../_base_/camvid_mini.py"]
+_base_ = ["../_base_/tiny_finetune.py", "../_base_/camvid_mini.py"]
 
 model = dict(
     decode_head=dict(

@@ -3,7 +3,7 @@
 python tools/train.py configs/finetune/upernet_tiny_overfit.py
 """
 
-_base_ = ["../_base_/finetune_tiny.py", "../_base_/camvid_mini_overfit.py"]
+_base_ = ["../_base_/tiny_finetune.py", "../_base_/camvid_mini_overfit.py"]
 
 # 1/√frequency of a class: mIoU counts classes, not pixels
 _weights = [0.8, 0.7, 3.7, 0.8, 1.5, 1.0, 3.2, 4.6, 1.2, 5.0, 4.0]
