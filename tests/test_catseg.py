@@ -366,7 +366,8 @@ class TestTraining:
             segmentor(**options)
 
 
-def test_an_exported_run_predicts_as_its_model(tmp_path):
+@pytest.mark.parametrize("options", [{}, dict(relations=("vv",), residual=False, ffn=False, last_n=6)])
+def test_an_exported_run_predicts_as_its_model(tmp_path, options):
     import ovseg
 
     with torch.random.fork_rng():
@@ -376,7 +377,7 @@ def test_an_exported_run_predicts_as_its_model(tmp_path):
                 type="CATSeg",
                 weights="tiny",
                 vocabulary=["cat", "dog", "grass", "sky"],
-                dense=dict(type="CATSeg"),
+                dense=dict(type="CATSeg", **options),
                 scorer=dict(type="CostScore", scratch=True, width=256, aggregation=AGGREGATION | dict(embed_dim=256)),
                 tuning=[dict(type="QV")],
                 protocol=dict(

@@ -4,11 +4,15 @@
     python tools/test.py configs/catseg/catseg_tiny_scenes.py --benchmark scenes_seen_v20 scenes_unseen_v20
 
 Crops of 64 px of scenes enlarged to 160 px: the pictures the model was made for, and its windows in prediction.
+
+The features are not the paper's.  Value-value attention of all six blocks, without residuals and feed-forwards, gives the
+embedded model better ones than the value path of its last block (42 against 28 mIoU before any training, 60 scenes).
 """
 
 _base_ = ["../_base_/tiny_catseg.py", "../_base_/scenes.py"]
 
 model = dict(
+    dense=dict(relations=("vv",), residual=False, ffn=False, last_n=6),
     vocabulary="scenes",
     unseen=[
         "car", "truck", "cat", "elephant", "rabbit", "fish", "frog", "handbag", "sports ball", "cup", "apple",

@@ -24,6 +24,6 @@ test_evaluator = dict(type="OpenVocabIoU")
 test_cfg = dict(type="TestLoop")
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=50),
-    dict(type="PolyLR", power=0.9, eta_min=1e-6, by_epoch=False, begin=50, end=300),
+    dict(type="PolyLR", power=0.9, eta_min=1e-6, by_epoch=False, begin=50, end=1600),
 ]
-train_cfg = dict(type="TrainLoop", max_iters=300, val_interval=300)
+train_cfg = dict(type="TrainLoop", max_iters=1600, val_interval=800)

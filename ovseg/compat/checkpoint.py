@@ -140,6 +140,18 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise problem(path, f"it begins like a safetensors file but is damaged ({error})", AGAIN) from error
 
 
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file without its tensors; empty for files of other formats or none at all."""
+    path = Path(path).expanduser()
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except safetensors.SafetensorError as error:
+        raise problem(path, f"it is a damaged safetensors file ({error})", AGAIN) from error
+
+
 def read_zip(path: Path):
     """The content of a zip archive written by ``torch.save`` or ``torch.jit.save``."""
     try:

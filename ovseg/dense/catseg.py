@@ -6,12 +6,14 @@ x_class, the class token that enters the last block, takes the place of every to
 its features are aggregated with the words by ``ovseg.cost.CostScore``.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ovseg.compat.checkpoint import read_metadata
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
 
@@ -26,6 +28,7 @@ class CATSeg(LastBlock):
     Args:
         checkpoint: file with the trained aggregation, for the scorer.  The authors' files and those of
             ``tools/export.py`` hold the tuned CLIP as well: as ``weights`` of ``ovseg.load`` they are both.
+            Ours also say which options the run had; those given here go before them.
         taps_at: the two blocks whose outputs are ``extras["guidance"]`` (B, 2, D, h, w), the earlier one first,
             numbered from 0, or as shares of the depth: (1/3, 2/3) are blocks 3 and 7 of 12, 7 and 15 of 24, as in the
             reference.
@@ -52,7 +55,8 @@ class CATSeg(LastBlock):
     )
 
     def __init__(self, checkpoint: str | Path | None = None, taps_at: Sequence[float] = (1 / 3, 2 / 3), **options):
-        super().__init__(**options)
+        recorded = {} if checkpoint is None else json.loads(read_metadata(checkpoint).get("dense", "{}"))
+        super().__init__(**(recorded | options))
         self.scorer = dict(type="CostScore", checkpoint=checkpoint)
         self.taps_at = tuple(taps_at)
         if len(self.taps_at) != 2:

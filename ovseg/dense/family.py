@@ -119,7 +119,7 @@ class LastBlock(DenseExtractor):
         state = tower.advance(state, depth - self.last_n, self.taps)
         total = self.read_out(tower.blocks[state.index], state.x, state.grid)
         for index in range(state.index + 1, depth):
-            state = tower.advance(state, index)
+            state = tower.advance(state, index, self.taps)
             total = total + self.read_out(tower.blocks[index], state.x, state.grid)
         projected, embedding = tower.project(total), tower.embedding(state.x, state.grid)
         extras = {"class_token": projected[:, 0]} | self.extras(tower.blocks[-1], state)

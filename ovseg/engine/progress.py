@@ -22,7 +22,7 @@ class ProgressHook(Hook):
         self._start(runner.max_iters, runner.iter)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self._advance(f"loss {float(outputs['loss']):.3f}")
+        self._advance(f"loss {outputs['loss'].item():.3f}")
 
     def after_train(self, runner):
         self._stop()

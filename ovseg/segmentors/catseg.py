@@ -83,7 +83,9 @@ class CATSeg(TrainableSegmentor):
         protocol = {name: getattr(self.pipeline.protocol, name) for name in kept}
         scorer = self.pipeline.scorer
         head = {f"{OURS}{name}": tensor for name, tensor in scorer.state_dict().items()}
-        save_tower(self.tower, path, Path(path).stem, protocol, head, {"aggregation": scorer.transformer.settings})
+        dense = {name: getattr(self.pipeline.dense, name) for name in ("relations", "residual", "ffn", "last_n")}
+        notes = {"aggregation": scorer.transformer.settings, "dense": dense}
+        save_tower(self.tower, path, Path(path).stem, protocol, head, notes)
 
 
 def places(label: Tensor, ids: Tensor) -> Tensor:
