@@ -268,7 +268,7 @@ LOCATIONS = {
     "MODELS": ["ovseg.segmentors", "ovseg.detectors"],
     "DATASETS": ["ovseg.datasets.register"],
     "TRANSFORMS": ["ovseg.datasets.register"],
-    "METRICS": ["ovseg.evaluation.iou", "ovseg.evaluation.localisation"],
+    "METRICS": ["ovseg.evaluation.boxes", "ovseg.evaluation.iou", "ovseg.evaluation.localisation"],
     "HOOKS": ["ovseg.engine.progress"],
     "LOOPS": ["ovseg.engine.loop"],
     "RUNNERS": ["ovseg.engine.trainer"],

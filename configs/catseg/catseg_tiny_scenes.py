@@ -5,8 +5,8 @@
 
 Crops of 64 px of scenes enlarged to 160 px: the pictures the model was made for, and its windows in prediction.
 
-The features are not the paper's.  Value-value attention of all six blocks, without residuals and feed-forwards, gives the
-embedded model better ones than the value path of its last block (42 against 28 mIoU before any training, 60 scenes).
+The features are not the paper's: value-value attention of all six blocks, without residuals and feed-forwards, suit
+the embedded model better than the value path of its last block (42 against 28 mIoU before any training, 60 scenes).
 """
 
 _base_ = ["../_base_/tiny_catseg.py", "../_base_/scenes.py"]

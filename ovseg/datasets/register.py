@@ -1,5 +1,5 @@
 """What the registries DATASETS and TRANSFORMS import: every dataset and transform of ovseg (this imports mmseg)."""
 
-from . import benchmarks, composed, masks, mini, phrases, seeded
+from . import benchmarks, composed, detection, masks, mini, phrases, scene_captions, seeded
 
-__all__ = ["benchmarks", "composed", "masks", "mini", "phrases", "seeded"]
+__all__ = ["benchmarks", "composed", "detection", "masks", "mini", "phrases", "scene_captions", "seeded"]

@@ -24,6 +24,12 @@ class Trainer(Runner):
     def bare_model(self) -> nn.Module:
         return self.model.module if is_model_wrapper(self.model) else self.model
 
+    def build_logger(self, *args, **kwargs):
+        """MMEngine's, without its warning for every frozen parameter: ``tools/train.py`` says how many train."""
+        logger = super().build_logger(*args, **kwargs)
+        logger.addFilter(lambda record: "since its requires_grad=" not in record.getMessage())
+        return logger
+
     @master_only
     def save_checkpoint(
         self, out_dir, filename, file_client_args=None, save_optimizer=True, save_param_scheduler=True, meta=None,
