@@ -1,5 +1,7 @@
 """Datasets of boxes: what an item holds, what training does not see, what is missing."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -88,3 +90,35 @@ def test_base_and_novel_coco():
 def test_errors(kind, options, error, says):
     with pytest.raises(error, match=says):
         DATASETS.build(dict(type=kind, **options))
+
+
+def grounding(tmp_path, images, annotations):
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps(dict(images=images, annotations=annotations)))
+    kind = dict(type="GroundingPhrases", ann_file=str(path), data_prefix=dict(img_path=str(tmp_path)))
+    return DATASETS.build(kind)
+
+
+def test_phrases_of_a_caption(tmp_path):
+    image = dict(id=1, file_name="a.jpg", width=50, height=40, caption="a cat and two dogs")
+    image["tokens_positive_eval"] = [[[0, 5]], [[10, 18]]]
+    boxes = [dict(image_id=1, bbox=[0, 0, 9, 9], phrase_ids=7), dict(image_id=1, bbox=[9, 0, 9, 9], phrase_ids=9)]
+    boxes.append(dict(image_id=1, bbox=[20, 0, 9, 9], phrase_ids=9))
+    found = grounding(tmp_path, [image], boxes).get_data_info(0)["phrases"]
+    assert [each["phrase"] for each in found] == ["a cat", "two dogs"]
+    assert found[1]["truth"].tolist() == [[9, 0, 18, 9], [20, 0, 29, 9]]
+
+
+def test_a_caption_that_is_the_phrase(tmp_path):
+    image = dict(id=1, file_name="a.jpg", width=50, height=40, caption="the left cat")
+    found = grounding(tmp_path, [image], [dict(image_id=1, bbox=[0, 0, 9, 9])]).get_data_info(0)["phrases"]
+    assert [(each["phrase"], each["truth"].tolist()) for each in found] == [("the left cat", [[0, 0, 9, 9]])]
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="another layout than MDETR's"):
+        grounding(tmp_path, [dict(id=1)], [])
+    with pytest.raises(FileNotFoundError, match="give ann_file|Give ann_file"):
+        DATASETS.build(dict(type="GroundingPhrases", ann_file="nowhere.json"))
+    with pytest.raises(FileNotFoundError, match="there is no nowhere.json"):
+        DATASETS.build(dict(type="OVLVIS", ann_file="nowhere.json"))
