@@ -94,9 +94,9 @@ class TestLocator:
     def test_an_article_does_not_make_a_word_unknown(self, tiny):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            tiny.encoder.check(["a bus", "The owl", "owl"])
+            tiny.encoder.check_known(["a bus", "The owl", "owl"])
         with pytest.warns(UserWarning, match="spoonbill"):
-            tiny.encoder.check(["a spoonbill"])
+            tiny.encoder.check_known(["a spoonbill"])
 
     def test_the_embedded_model_points_at_things(self, tiny):
         """Well above chance: the objects cover a tenth of their scenes."""

@@ -11,7 +11,6 @@ is squashed to a square; the phrase is read as it is, without template.  Parts: 
 """
 
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -177,8 +176,5 @@ class PhraseSearch:
 class _PhraseEncoder(TextEncoder):
     """Phrases as they are, without template; "a bus" counts as known where "bus" is."""
 
-    def check(self, words: Sequence[str]):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            super().check(words)
-        super().check([re.sub(r"^\s*(an?|the)\s+", "", word, flags=re.IGNORECASE) for word in words])
+    def check_known(self, words: Sequence[str]):
+        super().check_known([re.sub(r"^\s*(an?|the)\s+", "", word, flags=re.IGNORECASE) for word in words])

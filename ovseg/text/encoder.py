@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Sequence
+from functools import cache
 
 import open_clip
 import torch
@@ -12,7 +13,14 @@ from torch import Tensor
 from ovseg.towers import Tower
 
 from .cache import EmbeddingCache
+from .causal import encode_prompts
 from .templates import get_templates
+
+
+@cache
+def _tokenizer(context: int) -> open_clip.SimpleTokenizer:
+    """Making one takes a while."""
+    return open_clip.SimpleTokenizer(context_length=context)
 
 
 class TextEncoder:
@@ -34,15 +42,31 @@ class TextEncoder:
         self.tower, self.cache, self.batch = tower, cache, batch
         self.templates = get_templates(templates)
         self.context = tower.clip.context_length
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=self.context)
 
     @property
     def key(self) -> str:
         """Digest of the templates, part of the cache's key."""
         return hashlib.sha256("\n".join(self.templates).encode()).hexdigest()
 
-    def check(self, words: Sequence[str]):
-        """Warn of words the model has never learned, where it carries the list of those it has.
+    @property
+    def tokenizer(self) -> open_clip.SimpleTokenizer:
+        return _tokenizer(self.context)
+
+    def check_known(self, words: Sequence[str]):
+        """Warn of words the model has never learned, where it carries the list of those it has."""
+        known = self.tower.card.words
+        if known is not None:
+            strange = [w for w in words if w.casefold() not in known]
+            if strange:
+                more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+                warnings.warn(
+                    f"{self.tower.card.name} has never learned: {', '.join(strange[:5])}{more}; expect nothing of "
+                    "such words. See `ovseg words` for the list, or use --weights openai.",
+                    stacklevel=3,
+                )
+
+    def check_length(self, words: Sequence[str]):
+        """Refuse what the tower cannot read to its end.
 
         Raises:
             ValueError: a prompt longer than the text tower's context.
@@ -56,16 +80,6 @@ class TextEncoder:
                     f"the prompt for {shown!r} has {length} tokens with the template {longest!r}; this tower reads "
                     f"at most {self.context}. Shorten the name, or use shorter templates (templates='name')."
                 )
-        known = self.tower.card.words
-        if known is not None:
-            strange = [w for w in words if w.casefold() not in known]
-            if strange:
-                more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
-                warnings.warn(
-                    f"{self.tower.card.name} has never learned: {', '.join(strange[:5])}{more}; expect nothing of "
-                    "such words. See `ovseg words` for the list, or use --weights openai.",
-                    stacklevel=3,
-                )
 
     @torch.inference_mode()
     def __call__(self, words: Sequence[str], progress=None) -> Tensor:
@@ -78,13 +92,15 @@ class TextEncoder:
         """
         if not words:
             raise ValueError("no words to encode: give at least one name.")
-        self.check(words)
+        self.check_known(words)
         unique = list(dict.fromkeys(words))
         done: dict[str, Tensor] = {}
         if self.cache is not None:
             done = self.cache.get(self.tower.card.hash, self.key, unique)
         todo = [word for word in unique if word not in done]
-        step = max(1, self.batch // len(self.templates))
+        if todo:
+            self.check_length(todo)
+        step = max(1, 8 * self.batch // len(self.templates))  # enough prompts to sort by length
         for start in range(0, len(todo), step):
             part = todo[start : start + step]
             fresh = dict(zip(part, self.encode(part).cpu(), strict=True))
@@ -112,6 +128,6 @@ class TextEncoder:
             words: T words.
             average: over templates; otherwise unit embeddings (T, P, E) of every prompt.
         """
-        parts = [self.tower.clip.encode_text(part).float() for part in self.tokens(words).split(self.batch)]
-        each = F.normalize(torch.cat(parts), dim=-1).unflatten(0, (len(words), -1))
+        each = encode_prompts(self.tower.clip, self.tokens(words), self.batch).float()
+        each = F.normalize(each, dim=-1).unflatten(0, (len(words), -1))
         return F.normalize(each.mean(1), dim=-1) if average else each
