@@ -16,6 +16,7 @@ BLOCKS, WIDTH, PATCHES, JOINT = 3, 128, 17, 48  # of the toy tower
 COUNTS = {
     "QV": 2 * WIDTH**2 * BLOCKS,
     "Attention": (4 * WIDTH**2 + 4 * WIDTH) * BLOCKS,
+    "Blocks": (12 * WIDTH**2 + 13 * WIDTH) * BLOCKS,
     "Positions": PATCHES * WIDTH,
     "Norms": 2 * WIDTH * (2 * BLOCKS + 2),
     "LastProjection": WIDTH * JOINT,

@@ -5,6 +5,7 @@ from .catseg import CATSeg
 from .clearclip import ClearCLIP
 from .clip_dinoiser import CLIPDINOiser
 from .clip_surgery import CLIPSurgery
+from .clipself import CLIPSelf
 from .cliptrase import CLIPtrase
 from .corrclip import CorrCLIP
 from .decomposition import ClipPRS, Decomposition, decompose
@@ -26,6 +27,7 @@ __all__ = [
     "CATSeg",
     "GEM",
     "CLIPDINOiser",
+    "CLIPSelf",
     "CLIPSurgery",
     "CLIPtrase",
     "ClipPRS",

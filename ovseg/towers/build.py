@@ -6,9 +6,11 @@ import open_clip
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, QuickGELU
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import LayerNorm, VisionTransformer
+from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from .base import Preprocess, Tower, TowerCard
+from .eva import EvaTower, eva_visual, is_eva, stored_rotations, timm_names
 from .resnet import ResNetTower
 from .vit import ViTTower
 
@@ -26,9 +28,12 @@ def make_tower(visual: nn.Module, clip: nn.Module | None, preprocess: Preprocess
         return ViTTower(visual, clip, preprocess, card)
     if isinstance(visual, ModifiedResNet):
         return ResNetTower(visual, clip, preprocess, card)
+    if isinstance(getattr(visual, "trunk", None), Eva):
+        return EvaTower(visual, clip, preprocess, card)
     raise ValueError(
-        f"{card.name}: dense features need open_clip's VisionTransformer or ModifiedResNet, this image tower "
-        f"is a {type(visual).__name__}. Choose for example ViT-B-16/openai, ViT-L-14/openai or RN50/openai."
+        f"{card.name}: dense features need open_clip's VisionTransformer or ModifiedResNet, or EVA-02; this image "
+        f"tower is a {type(visual).__name__}. Choose for example ViT-B-16/openai, ViT-L-14/openai, RN50/openai or "
+        "EVA02-B-16/merged2b_s8b_b131k."
     )
 
 
@@ -96,7 +101,7 @@ def build_clip(state: dict[str, Tensor], quick_gelu: bool, config: dict | None =
     """A whole open_clip CLIP in float32 with the given weights.
 
     Args:
-        state: names and tensors as OpenAI's and open_clip's files have them.
+        state: names and tensors as OpenAI's and open_clip's files have them; of EVA-02 also as EVA-CLIP's.
         quick_gelu: x·σ(1.702 x) instead of GELU.
         config: ``embed_dim``, ``vision_cfg``, ``text_cfg``; read off the shapes where not given.
 
@@ -104,12 +109,16 @@ def build_clip(state: dict[str, Tensor], quick_gelu: bool, config: dict | None =
         ValueError: these are not the weights of a CLIP, or not of the given architecture.
     """
     state = {key: value.float() for key, value in state.items() if key not in EXTRAS}
+    eva, rotations = is_eva(state), stored_rotations(state)
+    state = timm_names(state) if eva else state
     if "text_projection" not in state or not visual_part(state):
         some = ", ".join(list(state)[:4])
         raise ValueError(
             f"these weights are not those of a CLIP: expected names such as visual.conv1.weight; found "
-            f"{len(state)} tensors ({some}, …). Give an OpenAI or open_clip checkpoint."
+            f"{len(state)} tensors ({some}, …). Give an OpenAI or open_clip checkpoint, of a ViT, a ResNet or EVA-02."
         )
+    if eva:
+        return load_exactly(_eva_clip(state, quick_gelu, config or {}, rotations), state)
     if config is None:
         vision, text = vision_config(visual_part(state)), text_config(state)
         embed_dim = state["text_projection"].shape[1]
@@ -129,6 +138,26 @@ def build_clip(state: dict[str, Tensor], quick_gelu: bool, config: dict | None =
         CLIPTextCfg(**config["text_cfg"]),
         quick_gelu=quick_gelu,
     )
+    return load_exactly(model, state)
+
+
+def _eva_clip(state: dict[str, Tensor], quick_gelu: bool, config: dict, rotations: dict) -> CLIP:
+    """A whole CLIP around an EVA-02 image tower; all but the rotations is read off the shapes."""
+    text = text_config(state)
+    text["heads"] = config.get("text_cfg", {}).get("heads", text["heads"])
+    settings = config.get("vision_cfg", {}).get("eva", rotations)
+    vision = CLIPVisionCfg(layers=0, width=64, patch_size=1, image_size=1)  # its place is taken
+    model = CLIP(state["text_projection"].shape[1], vision, CLIPTextCfg(**text), quick_gelu=quick_gelu)
+    model.visual = eva_visual(state, **settings)
+    return model
+
+
+def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    """Load a state dict whose names and shapes must be those of the model; the model, in evaluation mode.
+
+    Raises:
+        ValueError: they are not, with what is missing, surplus or of another shape.
+    """
     own = model.state_dict()
     missing = [key for key in own if key not in state and not key.endswith(("num_batches_tracked", "attn_mask"))]
     surplus = [key for key in state if key not in own]

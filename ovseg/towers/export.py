@@ -12,6 +12,7 @@ from ovseg.compat.checkpoint import save_safetensors, state_hash
 
 from .base import Tower
 from .build import text_config, vision_config, visual_part
+from .eva import EvaTower, eva_settings, timm_names
 from .tuning import plain_state
 
 
@@ -23,7 +24,7 @@ def save_tower(
     beside: Mapping[str, Tensor] | None = None,
     notes: Mapping | None = None,
 ) -> str:
-    """Write a tower with both sides in OpenAI's names; tuned weights become plain ones.
+    """Write a tower with both sides in OpenAI's names (EVA-02: timm's); tuned weights become plain ones.
 
     Args:
         tower: it is not changed.
@@ -43,16 +44,21 @@ def save_tower(
         raise ValueError(f"{tower.card.name} has no text tower; only whole CLIP weights can be written as such.")
     clip = tower.clip
     state = {key: value for key, value in plain_state(clip).items() if not key.endswith("attn_mask")}
-    vision, text = vision_config(visual_part(state)), text_config(state)
+    if isinstance(tower, EvaTower):
+        state, text_side = timm_names(state), getattr(clip, "text", clip)
+        vision = {"eva": eva_settings(tower)}
+    else:
+        vision, text_side = vision_config(visual_part(state)), clip
+    text = text_config(state)
     if "visual.class_embedding" in state:
         vision["head_width"] = vision["width"] // tower.blocks[-1].heads
-    text["heads"] = clip.transformer.resblocks[0].attn.num_heads
+    text["heads"] = text_side.transformer.resblocks[0].attn.num_heads
     settings = dict(tower.card.protocol if protocol is None else protocol)
     known = {"words": tower.card.words, "protocol": settings, "notice": tower.card.notice}
     own = {
         "name": name,
         "config": {"embed_dim": state["text_projection"].shape[1], "vision_cfg": vision, "text_cfg": text},
-        "quick_gelu": isinstance(clip.transformer.resblocks[0].mlp.gelu, QuickGELU),
+        "quick_gelu": isinstance(text_side.transformer.resblocks[0].mlp.gelu, QuickGELU),
         "preprocess": asdict(tower.preprocess),
         "card": {key: value for key, value in known.items() if value},
     }

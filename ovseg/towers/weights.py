@@ -6,7 +6,7 @@
 ``ViT-L-14/openai``                   architecture and tag, as ``open_clip.list_pretrained()`` lists them
 ``hf-hub:org/name``                   a model of the Hugging Face hub in open_clip's layout
 ``path/to/folder``                    a folder with ``open_clip_config.json`` and weights
-``path/to/file.pt`` / ``.safetensors``  OpenAI's or open_clip's state dict, half precision too; CAT-Seg's own file
+``path/to/file.pt`` / ``.safetensors``  OpenAI's or open_clip's state dict, half precision too; CAT-Seg's, RegionCLIP's
 ====================================  ==================================================================================
 """
 
@@ -24,8 +24,8 @@ from torch import Tensor
 from ovseg.compat.checkpoint import read_checkpoint_with_meta, state_hash
 
 from .base import Preprocess, Tower, TowerCard
-from .build import build_clip, make_tower
-from .released import BESIDE, catseg_clip, is_catseg
+from .build import build_clip, build_visual, make_tower, visual_part
+from .released import BESIDE, catseg_clip, is_catseg, is_regionclip, regionclip_clip
 
 TINY = Path(__file__).with_name("tiny_clip.safetensors")
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -83,6 +83,10 @@ def _from_file(path: Path, name: str, arch: str | None, quick_gelu: bool | None)
     state = {key: value for key, value in state.items() if not key.startswith(BESIDE)}
     if is_catseg(state):
         state, own = catseg_clip(state), {"quick_gelu": True}
+    elif is_regionclip(state):
+        state, own = regionclip_clip(state), {"quick_gelu": True}
+        if "text_projection" not in state:
+            return _without_text(state, name)
     if "token_rows" in state:
         state = _scatter_token_rows(state)
     config = own.get("config")
@@ -97,6 +101,14 @@ def _from_file(path: Path, name: str, arch: str | None, quick_gelu: bool | None)
         **{key: tuple(v) if isinstance(v, list) else v for key, v in own.get("preprocess", {}).items()}
     )
     return _tower(state, own.get("name", name), quick_gelu, preprocess, config, card)
+
+
+def _without_text(state: dict[str, Tensor], name: str) -> Tower:
+    """A ResNet image tower with no text tower beside it; heads are 64 wide, as in all of OpenAI's."""
+    visual = visual_part(state)
+    tower = build_visual(visual, max(1, visual["attnpool.c_proj.weight"].shape[1] // 64))
+    tower.card = TowerCard(name=name, hash=state_hash(state))
+    return tower
 
 
 def _scatter_token_rows(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ preset                  trains                                                  
 ======================  ===========================================================================  ==================
 ``QV``                  W_q and W_v of all blocks                                                    CAT-Seg, CVPR 2024
 ``Attention``           all weights and biases of attention                                          PixelCLIP, 2024
+``Blocks``              all weights of the blocks, nothing before and behind them                    CLIPSelf, ICLR 2024
 ``Positions``           position tables                                                              CAT-Seg (paper)
 ``Norms``               scale and shift of all LayerNorms
 ``LastProjection``      the projection into the joint space                                          ProLIP [recalled]
@@ -29,13 +30,14 @@ from ovseg.registry import TUNING
 from ovseg.towers.base import Tower
 
 from .base import Tuning
-from .choose import Attention, Everything, LastProjection, Norms, Positions
+from .choose import Attention, Blocks, Everything, LastProjection, Norms, Positions
 from .prompts import Prompt, VisualPrompt
 from .reparametrise import QV, LoRA, SingularValues
 
 __all__ = [
     "QV",
     "Attention",
+    "Blocks",
     "Everything",
     "LastProjection",
     "LoRA",

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from open_clip.transformer import ResidualAttentionBlock
+from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 
 from ovseg.registry import TUNING
@@ -20,6 +22,16 @@ class Attention(Tuning):
         if name == "visual" and hasattr(tower.visual, "attnpool"):
             pool = tower.visual.attnpool
             yield from (p for key, p in pool.named_parameters() if key != "positional_embedding")
+
+
+@TUNING.register_module()
+class Blocks(Tuning):
+    """All weights of the blocks; patches, positions, the last normalisation and the projection stay."""
+
+    def tune(self, tower, name):
+        for module in side(tower, name).values():
+            if isinstance(module, (ResidualAttentionBlock, EvaBlock)):
+                yield from module.parameters()
 
 
 @TUNING.register_module()

@@ -1,0 +1,59 @@
+"""CLIPSelf: the dense map, what is pooled from it under boxes and masks, and the loss against crops."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ovseg.dense import CLIPSelf
+from ovseg.regions import pool_boxes, pool_masks
+from ovseg.towers import Preprocess, Tower, TowerCard
+from ovseg.towers.build import build_visual, load_exactly, make_tower
+from ovseg.towers.eva import REFERENCE, eva_visual, stored_rotations, timm_names
+
+from .common import case
+
+INPUTS = ("normed_boxes_valid", "crops", "masks", "teacher_crop_features")
+
+
+def _weights(golden) -> dict[str, Tensor]:
+    return {name.removeprefix("student."): value for name, value in golden.under("w/").items()}
+
+
+@case(inputs=INPUTS)
+def det_clipself_openai_vit(golden):
+    weights = _weights(golden)
+    heads = golden.meta.get("heads", weights["conv1.weight"].shape[0] // 64)
+    quick_gelu = golden.meta.get("act", "QuickGELU") == "QuickGELU"
+    return _pooled(golden, build_visual(weights, heads, quick_gelu, golden.meta.get("ln_eps", 1e-5)))
+
+
+@case(inputs=INPUTS)
+def det_clipself_eva_vit(golden):
+    theirs = {f"visual.{name}": value.float() for name, value in _weights(golden).items()}
+    settings = stored_rotations(theirs)
+    heads = golden.meta.get("heads", settings.get("heads"))
+    reference = golden.meta.get("rope_pt_hw_seq_len", settings.get("reference", REFERENCE))
+    state = timm_names(theirs)
+    visual = eva_visual(state, heads, reference, golden.meta.get("ln_eps", 1e-6))
+    load_exactly(visual, {name.removeprefix("visual."): value for name, value in state.items()})
+    return _pooled(golden, make_tower(visual, None, Preprocess(), TowerCard("image tower")))
+
+
+def _pooled(golden, tower: Tower) -> dict[str, Tensor]:
+    """What the arrays of a file allow: its parts may be there or not."""
+    arrays = {}
+    if "crops" in golden.arrays:
+        arrays["out/global_of_crops0_1_student"] = tower(golden.input("crops")[:2])[0]
+    if "image" not in golden.arrays:
+        return arrays
+    maps = arrays["out/dense"] = F.normalize(CLIPSelf()(tower, golden.input("image")).features, dim=1)
+    if "normed_boxes_valid" not in golden.arrays:
+        return arrays
+    h, w = maps.shape[-2:]
+    given = golden.input("normed_boxes_valid")
+    boxes = [each[each[:, 4] > 0.5, :4] * each.new_tensor([w, h, w, h]) for each in given]
+    pooled = arrays["out/roi_features"] = pool_boxes(maps, boxes, (h, w))
+    if "masks" in golden.arrays:
+        arrays["out/mask_pool"] = pool_masks(maps, golden.input("masks").split([len(each) for each in boxes]))
+    if "teacher_crop_features" in golden.arrays:
+        arrays["out/loss_cosine"] = 1 - F.cosine_similarity(pooled, golden.input("teacher_crop_features")).mean()
+    return arrays
