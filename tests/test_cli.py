@@ -177,6 +177,33 @@ def test_resume(ovseg, folder, tmp_path):
     assert (tmp_path / "out" / "a.json").stat().st_mtime_ns == before
 
 
+def test_resume_does_over_what_other_words_made(ovseg, photo, tmp_path):
+    ovseg("predict", photo, "-c", "cat, dog", *QUICK)
+    before = (tmp_path / "out" / "photo.json").stat().st_mtime_ns
+    ovseg("predict", photo, "-c", "cat, dog", "--resume", *QUICK)
+    assert (tmp_path / "out" / "photo.json").stat().st_mtime_ns == before
+    ovseg("predict", photo, "-c", "cat, owl", "--resume", *QUICK)
+    assert json.loads((tmp_path / "out" / "photo.json").read_text())["names"] == ["cat", "owl"]
+
+
+@pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")])
+def test_processes_share_the_pictures(ovseg, folder, tmp_path, monkeypatch, names):
+    """Every picture once, every broken one named once, and the files of one process alone."""
+    words = ("predict", folder, "-c", "cat, dog", "--recursive", "--json", *QUICK)
+    _, out, said = ovseg(*words, "-o", tmp_path / "one")
+    alone, broken = sorted(json.loads(line)["image"] for line in out.splitlines()), said.count("b.jpg") + said.count("c.png")
+    together, heard = [], 0
+    for rank in range(2):
+        monkeypatch.setenv(names[0], str(rank))
+        monkeypatch.setenv(names[1], "2")
+        _, out, said = ovseg(*words, "-o", tmp_path / "two")
+        together += [json.loads(line)["image"] for line in out.splitlines()]
+        heard += said.count("b.jpg") + said.count("c.png")
+    assert sorted(together) == alone and heard == broken > 0
+    files = [sorted(p.name for p in (tmp_path / name).iterdir()) for name in ("one", "two")]
+    assert files[0] == files[1]
+
+
 def test_the_output_folder_is_a_file(ovseg, photo):
     assert_one_paragraph(ovseg("predict", photo, "-c", "cat", "-o", photo, *QUICK), "photo.png")
 

@@ -1,5 +1,6 @@
 """What the verbs of the command share: their arguments, gathering pictures and words, saying what went wrong."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -70,6 +71,17 @@ def gather(sources: list[str], recursive: bool = False) -> tuple[list, list[str]
     if not items:
         raise ValueError(" ".join(failed))
     return items, failed
+
+
+def own_share() -> tuple[int, int]:
+    """(number of this process, number of processes) as torchrun or srun tell them; (0, 1) otherwise.
+
+    Process r of W takes the pictures r, r + W, r + 2W, …
+    """
+    for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
+        if rank in os.environ and world in os.environ:
+            return int(os.environ[rank]), int(os.environ[world])
+    return 0, 1
 
 
 def given(**settings) -> dict:

@@ -24,6 +24,7 @@ from .common import (
     Words,
     gather,
     given,
+    own_share,
     read_words,
     say_done,
     say_failed,
@@ -40,7 +41,7 @@ def predict(
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
-    resume: Annotated[bool, typer.Option("--resume", help="Skip pictures that already have results in OUT.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip pictures that OUT has these very results of.")] = False,
     recursive: Recursive = False,
     short_side: ShortSide = None,
     window: Window = None,
@@ -53,7 +54,8 @@ def predict(
     """Segment pictures by words of your own.
 
     For every picture OUT gets an overlay with a legend, a label PNG and a JSON with areas and masks.  Pictures that
-    cannot be read are listed at the end (exit code 1); the others are done.
+    cannot be read are listed at the end (exit code 1); the others are done.  Under torchrun or srun every process takes
+    its share of the pictures: torchrun --nproc_per_node 2 -m ovseg.cli predict FOLDER -c "cat, sofa".
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -64,21 +66,24 @@ def predict(
 
     words = read_words(classes, vocabulary, background)
     items, failed = gather(sources, recursive)
+    rank, world = own_share()
+    failed, total = ([] if rank else failed), len(items[rank::world]) + (0 if rank else len(failed))
+    todo = list(zip(items, unique_stems(items), strict=True))[rank::world]
     settings = given(short_side=short_side, window=window, stride=stride, templates=templates)
     if refine is not None:
         settings["refine"] = [name for name in refine if name.lower() != "none"]
     model = load(method, weights, device=device, quick_gelu=quick_gelu, **settings)
 
-    console, saved, total = Console(stderr=True), [], len(items) + len(failed)
+    console, saved = Console(stderr=True), []
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not progress or as_json, transient=True) as bar:
         task = bar.add_task("words", total=len(set(words.queries)))
         model.set_classes(words, lambda done: bar.update(task, completed=done))
         bar.remove_task(task)
-        task = bar.add_task("pictures", total=len(items))
-        for item, stem in zip(items, unique_stems(items), strict=True):
+        task = bar.add_task("pictures", total=len(todo))
+        for item, stem in todo:
             bar.advance(task)
-            if resume and (out / f"{stem}.json").exists():  # the JSON is written last
+            if resume and _is_done(out / f"{stem}.json", model):
                 continue
             try:
                 result = model.set_image(item).predict()
@@ -94,6 +99,14 @@ def predict(
     if saved and not as_json:
         say_done(len(saved), "segmented", out, list(saved[0].values()))
     say_failed(failed, total)
+
+
+def _is_done(path: Path, model) -> bool:
+    """Whether a picture's JSON, which is written last, tells of these words, weights and settings."""
+    try:
+        return model.made(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
 def _line(item, result, paths) -> dict:

@@ -1,5 +1,33 @@
 """Models of ovseg that answer with boxes."""
 
+from .clipself import CLIPSelf
+from .denseclip import DenseCLIPMaskRCNN, DenseCLIPRetinaNet
+from .edadet import EdaDet
+from .frozen_tower import FrozenTower
+from .fvit import FViT
+from .fvit_head import FViTBBoxHead, FViTRoIHead
 from .phrase_localizer import PhraseLocalizer
+from .proposals import FrozenRPN, GivenBoxes, OwnRPN, RandomBoxes
+from .regionclip import RegionCLIP
+from .regionclip_head import RegionCLIPBBoxHead, RegionCLIPRoIHead
+from .regionclip_pretraining import RegionCLIPPretraining
 
-__all__ = ["PhraseLocalizer"]
+__all__ = [
+    "CLIPSelf",
+    "DenseCLIPMaskRCNN",
+    "DenseCLIPRetinaNet",
+    "EdaDet",
+    "FViT",
+    "FViTBBoxHead",
+    "FViTRoIHead",
+    "FrozenRPN",
+    "FrozenTower",
+    "GivenBoxes",
+    "OwnRPN",
+    "PhraseLocalizer",
+    "RandomBoxes",
+    "RegionCLIP",
+    "RegionCLIPBBoxHead",
+    "RegionCLIPPretraining",
+    "RegionCLIPRoIHead",
+]

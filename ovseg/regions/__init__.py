@@ -4,6 +4,8 @@ from .box_search import FoundBox, box_objective, search_box
 from .heatmap import heat_map
 from .masked_tokens import MaskedTokens
 from .phrase_search import PhraseSearch, Place
+from .pooling import pool_boxes, pool_masks
+from .prompter import Prompter
 from .sources import SamMasks, Superpixels
 from .superpixels import SEGMENT_COUNTS, as_masks, superpixels
 
@@ -13,11 +15,14 @@ __all__ = [
     "MaskedTokens",
     "PhraseSearch",
     "Place",
+    "Prompter",
     "SamMasks",
     "Superpixels",
     "as_masks",
     "box_objective",
     "heat_map",
+    "pool_boxes",
+    "pool_masks",
     "search_box",
     "superpixels",
 ]

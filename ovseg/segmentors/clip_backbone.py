@@ -25,6 +25,23 @@ from ovseg.towers.resnet import PoolBlock
 from ovseg.towers.tuning import apply
 
 
+def pyramid_steps(width: int, norm_cfg: dict, first=None) -> list[nn.Module]:
+    """Four maps (B, D, h, w) of stride p to strides p/4, p/2, p and 2p, one module each.
+
+    Args:
+        width: D.
+        norm_cfg: the normalisation between the two deconvolutions of the finest.
+        first: ``first(1, D)`` makes what each begins with, such as ``nn.GroupNorm``; None: nothing.
+    """
+
+    def up():
+        return nn.ConvTranspose2d(width, width, 2, 2)
+
+    steps = [[up(), build_norm_layer(norm_cfg, width)[1], nn.GELU(), up()], [up()], [], [nn.MaxPool2d(2, 2)]]
+    steps = [([] if first is None else [first(1, width)]) + layers for layers in steps]
+    return [layers[0] if len(layers) == 1 and first is not None else nn.Sequential(*layers) for layers in steps]
+
+
 def pool_everywhere(pool: PoolBlock, stage: Tensor, positions: str = "bilinear") -> tuple[Tensor, Tensor]:
     """The attention pool with its mean and all positions as queries: (B, D, h, w) → (B, E) and (B, E, h, w)."""
     x = stage.flatten(2).transpose(1, 2)
@@ -101,7 +118,8 @@ class CLIPBackbone(BaseModule):
         else:
             self.channels = [tower.width // 2**i for i in (3, 2, 1, 0)]
         if self.pyramid:
-            self._add_pyramid(tower.width, norm_cfg or dict(type="BN"))
+            for number, step in enumerate(pyramid_steps(tower.width, norm_cfg or dict(type="BN"), nn.GroupNorm), 1):
+                self.add_module(f"fpn{number}", step)
         for name, parameter in self.named_parameters():
             if not self._is_read(name):
                 parameter.requires_grad_(False)
@@ -167,18 +185,6 @@ class CLIPBackbone(BaseModule):
                 "four blocks (one may be named twice), or write pyramid=False."
             )
         return tuple(i % self.depth for i in chosen)
-
-    def _add_pyramid(self, width: int, norm_cfg: dict):
-        def up():
-            return nn.ConvTranspose2d(width, width, 2, 2)
-
-        def norm():
-            return nn.GroupNorm(1, width)
-
-        self.fpn1 = nn.Sequential(norm(), up(), build_norm_layer(norm_cfg, width)[1], nn.GELU(), up())
-        self.fpn2 = nn.Sequential(norm(), up())
-        self.fpn3 = norm()
-        self.fpn4 = nn.Sequential(norm(), nn.MaxPool2d(2, 2))
 
     def _is_read(self, name: str) -> bool:
         """Whether the output depends on a parameter."""

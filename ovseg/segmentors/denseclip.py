@@ -68,6 +68,81 @@ class Prompting(nn.Module):
         prompted = text + self.gamma * change
         return text, change, prompted, pixel_text_score(prompted, visual)
 
+    # --- of models with a CLIPBackbone whose last element is [global, map] -----------------------------------------
+
+    def start_prompting(
+        self,
+        vocabulary,
+        neck: Mapping,
+        class_tokens: int,
+        context_tokens: int,
+        too_long: str,
+        score_level: int | None,
+        context_decoder: dict,
+        gamma: float,
+        heads: Mapping[str, int],
+    ):
+        """Make the parts for ``self.backbone``; arguments as of ``DenseCLIP``, ``heads`` names heads and their classes.
+
+        Raises:
+            ValueError: weights without text, class names that are too long, or channels and class counts that do not
+                fit.
+        """
+        self.vocabulary = Vocabulary.parse(vocabulary)
+        self._check_classes(heads)
+        self.score_level = (2 if self.backbone.is_vit else 3) if score_level is None else score_level
+        self._check_channels(neck)
+        tokens = self._tokens(class_tokens, context_tokens, too_long)
+        self.register_buffer("tokens", tokens, persistent=False)
+        clip = self.backbone.tower.clip
+        self.add_prompting(clip, tokens.shape[1], context_tokens, self.backbone.embed_dim, context_decoder, gamma)
+        self.register_load_state_dict_pre_hook(fit_checkpoint)
+
+    def prompted_levels(self, inputs: Tensor, scale: float = 1.0) -> tuple[list[Tensor], Tensor]:
+        """Levels of the backbone, ``score_level`` with scale·s behind its channels, and s (B, K, h, w)."""
+        *levels, (embedding, visual) = self.backbone(inputs)
+        score = self.prompt(self.tokens, embedding, visual)[-1]
+        levels[self.score_level] = beside(levels[self.score_level], scale * score)
+        return levels, score
+
+    @property
+    def provenance(self) -> dict:
+        """What is saved beside every score: the model's test settings, vocabulary hash, weights it began with."""
+        card, protocol = self.backbone.tower.card, dict(self.test_cfg or {})
+        return {
+            "protocol": protocol | {"fingerprint": digest(protocol)},
+            "vocabulary": self.vocabulary.hash,
+            "weights": f"trained from {card.name} ({card.hash})",
+        }
+
+    def _tokens(self, length: int, contexts: int, too_long: str) -> Tensor:
+        clip = self.backbone.tower.clip
+        if clip is None:
+            raise ValueError(
+                "DenseCLIP encodes class names, and this tower has no text model; load whole CLIP weights."
+            )
+        return class_tokens(self.vocabulary.names, length, too_long, clip.context_length - contexts)
+
+    def _check_classes(self, heads: Mapping[str, int]):
+        classes = len(self.vocabulary)
+        for head, number in heads.items():
+            if number != classes:
+                raise ValueError(
+                    f"the vocabulary has {classes} classes and the {head} num_classes={number}; they are the same "
+                    "labels, so write the same number."
+                )
+
+    def _check_channels(self, neck: Mapping):
+        classes, wanted = len(self.vocabulary), list(self.backbone.channels)
+        if not -len(wanted) <= self.score_level < len(wanted):
+            raise ValueError(f"score_level={self.score_level}: the backbone has levels 0 to {len(wanted) - 1}.")
+        wanted[self.score_level] += classes
+        if list(neck.get("in_channels", wanted)) != wanted:
+            raise ValueError(
+                f"neck.in_channels is {list(neck['in_channels'])}, but with {classes} score maps at level "
+                f"{self.score_level} this backbone gives {wanted}; write that."
+            )
+
 
 @MODELS.register_module()
 class DenseCLIP(Prompting, EncoderDecoder):
@@ -129,17 +204,18 @@ class DenseCLIP(Prompting, EncoderDecoder):
                 data_preprocessor=data_preprocessor,
                 init_cfg=init_cfg,
             )
-        self.vocabulary = Vocabulary.parse(vocabulary)
         self.tau, self.score_weight = tau, score_weight
-        self.score_level = (2 if self.backbone.is_vit else 3) if score_level is None else score_level
-        self._check_channels(neck or {})
-        tokens = self._tokens(class_tokens, context_tokens, too_long)
-        self.register_buffer("tokens", tokens, persistent=False)
-        clip = self.backbone.tower.clip
-        self.add_prompting(
-            clip, tokens.shape[1], context_tokens, self.backbone.embed_dim, dict(context_decoder or {}), gamma
+        self.start_prompting(
+            vocabulary,
+            neck or {},
+            class_tokens,
+            context_tokens,
+            too_long,
+            score_level,
+            dict(context_decoder or {}),
+            gamma,
+            {"decode head": self.num_classes},
         )
-        self.register_load_state_dict_pre_hook(fit_checkpoint)
 
     def extract_feat(self, inputs: Tensor):
         return self._features(inputs)[0]
@@ -150,16 +226,6 @@ class DenseCLIP(Prompting, EncoderDecoder):
         for sample in found:
             sample.set_metainfo({"provenance": self.provenance})
         return found
-
-    @property
-    def provenance(self) -> dict:
-        """What is saved beside every score: MMSegmentation's test settings, vocabulary hash, weights it began with."""
-        card, protocol = self.backbone.tower.card, dict(self.test_cfg or {})
-        return {
-            "protocol": protocol | {"fingerprint": digest(protocol)},
-            "vocabulary": self.vocabulary.hash,
-            "weights": f"trained from {card.name} ({card.hash})",
-        }
 
     def loss(self, inputs: Tensor, data_samples) -> dict:
         """Losses of the heads, and ``score.loss_ce`` and ``score.acc_seg`` of the score maps."""
@@ -176,37 +242,11 @@ class DenseCLIP(Prompting, EncoderDecoder):
 
     def _features(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """What the heads read, and the score maps s (B, K, h, w)."""
-        *levels, (embedding, visual) = self.backbone(inputs)
-        score = self.prompt(self.tokens, embedding, visual)[-1]
-        levels[self.score_level] = beside(levels[self.score_level], score)
+        levels, score = self.prompted_levels(inputs)
         return (self.neck(levels) if self.with_neck else tuple(levels)), score
 
-    def _tokens(self, length: int, contexts: int, too_long: str) -> Tensor:
-        clip = self.backbone.tower.clip
-        if clip is None:
-            raise ValueError(
-                "DenseCLIP encodes class names, and this tower has no text model; load whole CLIP weights."
-            )
-        return class_tokens(self.vocabulary.names, length, too_long, clip.context_length - contexts)
 
-    def _check_channels(self, neck: Mapping):
-        classes, wanted = len(self.vocabulary), list(self.backbone.channels)
-        if self.num_classes != classes:
-            raise ValueError(
-                f"the vocabulary has {classes} classes and the decode head num_classes={self.num_classes}; they are "
-                "the same labels, so write the same number."
-            )
-        if not -len(wanted) <= self.score_level < len(wanted):
-            raise ValueError(f"score_level={self.score_level}: the backbone has levels 0 to {len(wanted) - 1}.")
-        wanted[self.score_level] += classes
-        if list(neck.get("in_channels", wanted)) != wanted:
-            raise ValueError(
-                f"neck.in_channels is {list(neck['in_channels'])}, but with {classes} score maps at level "
-                f"{self.score_level} this backbone gives {wanted}; write that."
-            )
-
-
-def fit_checkpoint(model: DenseCLIP, state: dict, prefix: str, *_):
+def fit_checkpoint(model: Prompting, state: dict, prefix: str, *_):
     """Before loading: position tables of another input size are resized; anything else that does not fit is an error.
 
     Raises:

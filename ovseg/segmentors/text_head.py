@@ -6,7 +6,6 @@ logit_c = exp(θ)·max over the words t of class c of ⟨W x/‖W x‖, t⟩,   
     set_classes(model, ["cat", "dog", "sofa"])          # other words for a trained model
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -17,25 +16,18 @@ from torch import Tensor, nn
 
 from ovseg.registry import MODELS
 from ovseg.score import best_word
-from ovseg.text.cache import EmbeddingCache
-from ovseg.text.encoder import TextEncoder
+from ovseg.score.text_classifier import NamedWords
 from ovseg.text.vocabulary import Vocabulary
-from ovseg.towers import load_tower
-
-LARGEST_SCALE = 100.0
 
 
-class TextClassifier(nn.Module):
+class TextClassifier(NamedWords):
     """A 1×1 convolution into the space of the text, and cosines to the words of a vocabulary.
 
     Checkpoints hold the convolution and the temperature, not the words: those come from the vocabulary.
 
     Args:
         channels: C of the features.
-        vocabulary: the classes with their words, anything ``Vocabulary.parse`` takes.
-        weights: whose text tower encodes them, see ``ovseg.towers.weights``.
-        templates: prompts averaged for each word, see ``ovseg.text.templates``.
-        arch, quick_gelu: for weight files that do not say.
+        vocabulary, weights, templates, arch, quick_gelu: see ``NamedWords``.
 
     Raises:
         ValueError: weights without text, or a class without words.
@@ -50,33 +42,13 @@ class TextClassifier(nn.Module):
         arch: str | None = None,
         quick_gelu: bool | None = None,
     ):
-        super().__init__()
-        self._source = dict(weights=weights, arch=arch, quick_gelu=quick_gelu)
-        self._templates = templates
-        self.set_classes(vocabulary)
+        super().__init__(vocabulary, weights, templates, arch=arch, quick_gelu=quick_gelu)
         self.project = nn.Conv2d(channels, self.text.shape[1], 1)
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(0.07)))
-
-    def set_classes(self, vocabulary):
-        """Take other classes from now on; the tower is loaded anew to encode them (embeddings are cached on disk)."""
-        vocabulary = Vocabulary.parse(vocabulary)
-        missing = set(range(len(vocabulary))) - set(vocabulary.query_class)
-        if missing:
-            raise ValueError(
-                f"class {vocabulary.names[min(missing)]!r} has no words, and this layer scores words. Give it words "
-                "(background='words'), or leave it out."
-            )
-        text = TextEncoder(load_tower(**self._source), self._templates, EmbeddingCache())(vocabulary.queries)
-        device = self.text.device if hasattr(self, "text") else text.device
-        self.vocabulary = vocabulary
-        self.register_buffer("text", text.clone().to(device), persistent=False)
-        self.register_buffer("query_class", torch.tensor(vocabulary.query_class, device=device), persistent=False)
 
     def words(self, x: Tensor) -> Tensor:
         """(B, C, h, w) → (B, T, h, w) logits of the words."""
-        scale = self.log_scale.exp().clamp(max=LARGEST_SCALE)
         unit = F.normalize(self.project(x).float(), dim=1)
-        return scale * torch.einsum("bchw,tc->bthw", unit, self.text)
+        return self.scale * torch.einsum("bchw,tc->bthw", unit, self.text)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) → (B, K, h, w) logits."""

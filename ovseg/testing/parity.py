@@ -4,12 +4,11 @@
 
 A file holds ``w/<parameter>`` (the visual tower in OpenAI's naming), ``image``, ``text``, the expected arrays, and
 ``meta`` (JSON: ``key`` names the method, the rest are its hyper-parameters).  ovseg's modules are built from weights
-and
-meta, run, and only then compared, at rtol 1e-4 and atol 1e-5 (label maps: at most 0.1 % differing pixels).  Where an
-array's values exceed 1, atol is in units of its largest magnitude: the ResNet trunk reaches 3.7e3, and there the
+and meta, run, and only then compared, at rtol 1e-4 and atol 1e-5 (label maps: at most 0.1 % differing pixels).  Where
+an array's values exceed 1, atol is in units of its largest magnitude: the ResNet trunk reaches 3.7e3, and there the
 authors' own float32 output is 2.5e-3 away from the same network in float64.  An array that was stored in half precision
-may differ by that rounding too.  One line per expected array: ``file array max_abs_err max_rel_err ok|FAIL``.  Exit
-code 1 if any array fails or is not compared.
+may differ by that rounding too.  Where NaN is expected there must be NaN, and nowhere else.  One line per expected
+array: ``file array max_abs_err max_rel_err ok|FAIL``.  Exit code 1 if any array fails or is not compared.
 """
 
 import argparse
@@ -84,7 +83,10 @@ def errors(ours: np.ndarray, expected: np.ndarray) -> tuple[float, float, bool]:
     if np.issubdtype(expected.dtype, np.integer) or expected.dtype == bool:
         differing = float(np.mean(ours != expected)) if expected.size else 0.0
         return differing, differing, differing <= 1e-3
-    ours, expected = ours.astype(np.float64), expected.astype(np.float64)
+    if not np.array_equal(np.isnan(ours), np.isnan(expected)):
+        return float("nan"), float("nan"), False
+    sound = ~np.isnan(expected)
+    ours, expected = ours[sound].astype(np.float64), expected[sound].astype(np.float64)
     absolute = np.abs(ours - expected)
     relative = absolute / np.maximum(np.abs(expected), 1e-12)
     atol = 1e-5 * max(1.0, float(np.abs(expected).max(initial=0)))

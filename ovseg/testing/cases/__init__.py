@@ -1,16 +1,33 @@
 """How each kind of golden file is run with ovseg's own modules."""
 
-from . import catseg, decomposition, denseclip, dinoiser, last_block, parallel, pixelclip, regions
+from . import (
+    catseg,
+    clipself,
+    decomposition,
+    denseclip,
+    dinoiser,
+    ensemble,
+    fgclip,
+    last_block,
+    parallel,
+    pixelclip,
+    regionclip,
+    regions,
+)
 from .common import CASES
 
 __all__ = [
     "CASES",
     "catseg",
+    "clipself",
     "decomposition",
     "denseclip",
     "dinoiser",
+    "ensemble",
+    "fgclip",
     "last_block",
     "parallel",
     "pixelclip",
+    "regionclip",
     "regions",
 ]

@@ -1,0 +1,109 @@
+"""F-ViT (in CLIPSelf, Wu et al., ICLR 2024) on the embedded demo model: Mask R-CNN for composed scenes, trained on the
+boxes and masks of base classes; at test it chooses among all 94 objects.
+
+    python tools/train.py configs/fvit/fvit_tiny_scenes.py
+    python tools/test.py configs/fvit/fvit_tiny_scenes.py --checkpoint CHECKPOINT
+    … --cfg-options model.vlm=False                     # the detector's own scores alone
+
+Pictures of 128 px are enlarged to 160 px.  Objects are 26 to 60 px of 128, hence three levels and two sizes of anchors.
+"""
+
+_base_ = "../_base_/train.py"
+
+model = dict(
+    type="FViT",
+    weights="tiny",
+    vocabulary=[
+        "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+        "stop sign", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "pig",
+        "rabbit", "lion", "tiger", "monkey", "penguin", "fish", "whale", "turtle", "butterfly", "snail", "frog",
+        "owl", "bee", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "sports ball", "kite",
+        "skateboard", "bottle", "wine glass", "cup", "knife", "spoon", "bowl", "banana", "apple", "sandwich",
+        "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "strawberry", "grapes", "watermelon",
+        "lemon", "mushroom", "chair", "couch", "potted plant", "bed", "toilet", "tv", "laptop", "mouse", "keyboard",
+        "cell phone", "book", "clock", "vase", "scissors", "teddy bear", "toothbrush", "tree", "flower", "cactus",
+        "crown", "guitar", "drum", "key", "hammer", "light bulb", "rocket", "star", "helicopter",
+    ],
+    unseen=[
+        "car", "truck", "cat", "elephant", "rabbit", "fish", "frog", "handbag", "sports ball", "cup", "apple",
+        "hot dog", "grapes", "couch", "laptop", "clock", "tree", "drum", "star",
+    ],
+    masks=True,
+    background="learned",
+    backbone=dict(scales=(0.5, 1, 2), norm_cfg=dict(type="GN", num_groups=1)),
+    neck=dict(out_channels=64, num_outs=3, norm_cfg=dict(type="GN", num_groups=8)),
+    rpn_head=dict(
+        in_channels=64, feat_channels=64, num_convs=1, anchor_generator=dict(scales=[6, 9], strides=[4, 8, 16])
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=64, finest_scale=28),
+        bbox_head=dict(
+            in_channels=64, conv_out_channels=64, fc_out_channels=256, num_shared_convs=2, num_shared_fcs=0,
+            norm_cfg=dict(type="GN", num_groups=8),
+        ),
+        mask_roi_extractor=dict(out_channels=64, finest_scale=28),
+        mask_head=dict(in_channels=64, conv_out_channels=64, num_convs=2),
+    ),
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=400, max_per_img=200),
+        rcnn=dict(sampler=dict(num=64)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=400, max_per_img=100), rcnn=dict(score_thr=0.001, nms=dict(iou_threshold=0.5))),
+    alpha=0.1,
+    beta=0.8,
+)  # fmt: skip
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type="SeededSampler", shuffle=False),
+    collate_fn=dict(type="pseudo_collate"),
+    dataset=dict(
+        type="SeededDataset",
+        dataset=dict(
+            type="SceneBoxes",
+            count=100_000,
+            split="train",
+            first_seed=2_000_000,
+            base_only=True,
+            pipeline=[
+                dict(type="LoadScenePicture"),
+                dict(type="LoadSceneBoxes"),
+                dict(type="mmdet.Resize", scale=(160, 160)),
+                dict(type="mmdet.RandomFlip", prob=0.5),
+                dict(type="mmdet.PhotoMetricDistortion"),
+                dict(type="mmdet.PackDetInputs"),
+            ],
+        ),
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    collate_fn=dict(type="pseudo_collate"),
+    dataset=dict(
+        type="SceneBoxes",
+        count=60,
+        first_seed=3_000_000,
+        pipeline=[
+            dict(type="LoadScenePicture"),
+            dict(type="mmdet.Resize", scale=(160, 160)),
+            dict(type="LoadSceneBoxes"),
+            dict(
+                type="mmdet.PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+            ),
+        ],
+    ),
+)
+val_evaluator = dict(type="OpenVocabAP")
+val_cfg = dict(type="ValLoop")
+optim_wrapper = dict(
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-2),
+    clip_grad=dict(max_norm=5.0),
+)
+train_cfg = dict(type="TrainLoop", max_iters=900, val_interval=450)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, begin=0, end=50, by_epoch=False),
+    dict(type="CosineAnnealingLR", T_max=850, begin=50, end=900, eta_min=1e-5, by_epoch=False),
+]

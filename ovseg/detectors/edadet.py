@@ -1,0 +1,188 @@
+"""EdaDet: Open-Vocabulary Object Detection Using Early Dense Alignment (Shi and Yang, ICCV 2023).
+
+This is our reading of the paper's published description, not a reproduction: there is no public code, and the number of
+layers, the weights and the exponents below are our choice [inferred].
+
+V   dense map of a CLIP ResNet: value and output projection of its attention pool at every position, (B, E, h, w)
+D   = V + Δ(V), Δ a few convolutions on the finer third stage that begin at zero                         [inferred]
+p_l = softmax_k(cos(D_l, t_k)/τ) at every location l, over classes and background words
+P_r = mean over 7×7 RoIAlign bins of p in box r                   the object score is pooled *predictions*
+L   = focal CE of P_r for base objects r, so that every location inside answers for the object           [inferred]
+s   = P_r^(1−α)·Q_r^α · o_r,   Q as P with the frozen V; o_r the objectness of class-agnostic proposals, apart from all
+
+Early alignment is that text meets locations before they are grouped to objects.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovseg.regions.pooling import pool_boxes
+from ovseg.registry import MODELS
+from ovseg.score import best_word
+from ovseg.score.ensemble import geometric_ensemble
+from ovseg.text.vocabulary import Vocabulary
+from ovseg.towers import Tower, load_tower
+
+from .proposals import build_proposals, tensor
+from .regionclip import ResNetDetector
+from .regionclip_head import select_boxes
+
+BINS = 7
+
+
+def value_map(tower: Tower, stage: Tensor) -> Tensor:
+    """V: every position of the last stage (B, D, h, w) through value and output projection, (B, E, h, w)."""
+    pool = tower.visual.attnpool
+    values = pool.c_proj(pool.v_proj(stage.flatten(2).transpose(1, 2)))
+    return values.transpose(1, 2).unflatten(2, stage.shape[-2:])
+
+
+def dense_probabilities(features: Tensor, words: Tensor, owners: Tensor, temperature: float) -> Tensor:
+    """p: (B, K, h, w) from a map (B, E, h, w) and unit words (T, E) with their classes (T,), in float32."""
+    cosines = torch.einsum("behw,te->bthw", F.normalize(features.float(), dim=1), words)
+    return best_word(cosines / temperature, owners, int(owners.max()) + 1).softmax(1)
+
+
+def pooled(probabilities: Tensor, boxes: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
+    """P (ΣR, K): the mean of 7×7 bins of (B, K, h, w) for boxes (R_b, 4) in pixels."""
+    return pool_boxes(probabilities, boxes, image_size, BINS).mean((2, 3))
+
+
+def object_loss(scores: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
+    """Mean of −(1 − P_y)^γ log P_y over objects (R, K) with labels (R,); zero without objects."""
+    if not len(labels):
+        return scores.sum()
+    right = scores.gather(1, labels[:, None]).clamp(1e-6, 1)
+    return (-((1 - right) ** gamma) * right.log()).mean()
+
+
+class Refiner(nn.Module):
+    """Δ: the third stage (B, C, 2h, 2w), reduced to the map's grid beside it, through convolutions of 3×3."""
+
+    def __init__(self, channels: int, embed_dim: int, width: int = 256, depth: int = 2):
+        super().__init__()
+        self.finer, self.coarser = nn.Conv2d(channels, width, 1), nn.Conv2d(embed_dim, width, 1)
+        self.layers = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(depth))
+        self.out = nn.Conv2d(width, embed_dim, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, dense: Tensor, finer: Tensor) -> Tensor:
+        """(B, E, h, w) on the grid of the finer stage."""
+        size = finer.shape[-2:]
+        x = self.finer(finer) + F.interpolate(self.coarser(dense), size, mode="bilinear", align_corners=False)
+        for layer in self.layers:
+            x = x + layer(x.relu())
+        return F.interpolate(dense, size, mode="bilinear", align_corners=False) + self.out(x.relu())
+
+
+@MODELS.register_module()
+class EdaDet(ResNetDetector):
+    """Dense predictions, grouped by class-agnostic boxes.
+
+    Args:
+        vocabulary: classes of the training labels; ``set_classes`` replaces them in prediction.
+        weights: a CLIP ResNet with text, see ``ovseg.towers.weights``. It stays frozen.
+        proposals: see ``detectors.proposals``; in place of the paper's query decoder an RPN [inferred].
+        unseen: names that training must not see: neither their instances nor their words.
+        background: words of what is no object, which compete at every location [inferred].
+        alpha: α, share of the frozen tower's score [inferred].
+        temperature: τ [inferred].
+        gamma: of the focal loss [inferred].
+        refiner: arguments of ``Refiner``.
+        test_cfg: ``score_thr``, ``nms``, ``max_per_img``.
+        templates, data_preprocessor: see ``RegionCLIP``.
+
+    Raises:
+        ValueError: words or weights that do not do; α beyond [0, 1].
+    """
+
+    def __init__(
+        self,
+        vocabulary,
+        weights: str | Tower | None = None,
+        proposals: dict | None = None,
+        unseen: Sequence[str] = (),
+        background: Sequence[str] = ("background",),
+        alpha: float = 0.3,
+        temperature: float = 0.01,
+        gamma: float = 2.0,
+        refiner: dict | None = None,
+        test_cfg: dict | None = None,
+        templates="imagenet_80",
+        data_preprocessor: dict | None = None,
+    ):
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha is the share of the frozen score, from 0 to 1; got {alpha}.")
+        tower = weights if isinstance(weights, Tower) else load_tower(weights)
+        super().__init__(tower, vocabulary, unseen, templates, None, 5, False, data_preprocessor)
+        tower.requires_grad_(False)
+        self.alpha, self.temperature, self.gamma, self.background = alpha, temperature, gamma, tuple(background)
+        self.test_cfg = dict(score_thr=0.001, nms=dict(type="nms", iou_threshold=0.5), max_per_img=100)
+        self.test_cfg |= dict(test_cfg or {})
+        self.refiner = Refiner(tower.width // 2, tower.embed_dim, **(refiner or {}))
+        self._templates = str(templates)
+        self.proposals = build_proposals(proposals, tower)
+
+    @property
+    def settings(self) -> dict:
+        own = dict(alpha=self.alpha, temperature=self.temperature, templates=self._templates)
+        return own | self.test_cfg | {"background": list(self.background)}
+
+    def maps(self, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """V (B, E, h, w) and D (B, E, 2h, 2w)."""
+        with torch.no_grad():
+            dense = value_map(self.tower, self.tower.visual.layer4(stages[-1]))
+        return dense, self.refiner(dense, stages[-1])
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples) -> dict[str, Tensor]:
+        samples = self.without_hidden(batch_data_samples)
+        stages = self.extract_feat(batch_inputs)
+        words, owners, places = self.text(training=True)
+        size = tuple(batch_inputs.shape[-2:])
+        boxes = [tensor(sample.gt_instances.bboxes).float() for sample in samples]
+        labels = places[torch.cat([sample.gt_instances.labels for sample in samples])]
+        p = dense_probabilities(self.maps(stages)[1], words, owners, self.temperature)
+        loss = object_loss(pooled(p, boxes, size), labels, self.gamma)
+        return self.proposals.loss(stages, samples) | {"loss_object": loss}
+
+    def text(self, training: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Words (T, E), owners (T,), background words last; in training where each label (K,) stands among them."""
+        vocabulary = self.train_vocabulary if training else self.vocabulary
+        words, owners = self.embeddings(vocabulary)
+        places = None
+        if training and self.unseen:
+            shown = ~self.hidden.to(owners.device)
+            places = shown.cumsum(0) - 1
+            words, owners = words[shown[owners]], places[owners[shown[owners]]]
+        elif training:
+            places = torch.arange(len(vocabulary), device=owners.device)
+        if self.background:
+            apart, _ = self.embeddings(Vocabulary.parse(list(self.background)))
+            first = int(owners.max()) + 1
+            numbers = torch.full((len(apart),), first, device=owners.device)
+            words, owners = torch.cat([words, apart]), torch.cat([owners, numbers])
+        return words, owners, places
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True):
+        """``pred_instances`` of each sample: ``bboxes``, ``scores``, ``labels``."""
+        stages = self.extract_feat(batch_inputs)
+        proposals = self.proposals(batch_inputs, stages, batch_data_samples)
+        words, owners, _ = self.text()
+        boxes, size = [each.bboxes for each in proposals], tuple(batch_inputs.shape[-2:])
+        frozen, refined = (
+            pooled(dense_probabilities(each, words, owners, self.temperature), boxes, size)
+            for each in self.maps(stages)
+        )
+        objectness = torch.cat([each.scores for each in proposals])
+        alike = torch.ones(refined.shape[1], dtype=torch.bool)  # one exponent for base and novel classes
+        scores = geometric_ensemble(refined, frozen, alike, self.alpha, self.alpha) * objectness[:, None]
+        scores = F.pad(scores[:, : len(self.vocabulary)], (0, 1))  # the column that MMDetection takes for background
+        found = []
+        for each, part, sample in zip(boxes, scores.split([len(b) for b in boxes]), batch_data_samples, strict=True):
+            found.append(select_boxes(each, part, sample.metainfo, self.test_cfg, rescale))
+            sample.set_metainfo({"provenance": self.provenance})
+        return self.add_pred_to_datasample(batch_data_samples, found)

@@ -1,0 +1,99 @@
+"""The words of a detector whose classes are text: those of its training labels, and others at run time."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ovseg.predict.protocol import digest
+from ovseg.text.cache import EmbeddingCache
+from ovseg.text.encoder import TextEncoder
+from ovseg.text.vocabulary import Vocabulary
+from ovseg.towers import Tower
+
+
+class OpenWords:
+    """A mix-in: ``set_classes``, and embeddings with their classes.
+
+    Attributes:
+        vocabulary: what predictions choose among.
+        train_vocabulary: what the ids of the training labels stand for.
+        unseen: names of it that training must not see.
+        trained_weights: name and hash of the checkpoint that was loaded.
+
+    A detector has ``tower``, and ``settings``: what decides a prediction besides weights and words.
+    """
+
+    trained_weights: str | None = None
+
+    def open_words(self, tower: Tower, vocabulary, unseen: Sequence[str] | str = (), templates="imagenet_80"):
+        """Set up; ``tower`` is that with the text model, ``unseen`` names or a file of them.
+
+        Raises:
+            ValueError: unseen names that the vocabulary does not have, or a tower without text.
+        """
+        self._encoder = TextEncoder(tower, templates, EmbeddingCache())
+        self.train_vocabulary = self.vocabulary = Vocabulary.parse(vocabulary)
+        names = self.vocabulary.names
+        unseen = Vocabulary.parse(unseen).names if isinstance(unseen, str) else unseen
+        unknown = [name for name in unseen if name not in names]
+        if unknown or set(names) <= set(unseen):
+            raise ValueError(
+                f"unseen: {', '.join(unknown) or 'all classes'}; expected some of the names of the training labels: "
+                f"{', '.join(names[:8])}, …."
+            )
+        self.unseen = tuple(unseen)
+        self._embedded: dict[str, Tensor] = {}
+
+    def set_classes(self, vocabulary):
+        """Predict these words from now on, anything ``Vocabulary.parse`` takes; training keeps its own.
+
+        Raises:
+            ValueError: words that are none, or that the text tower cannot read.
+        """
+        self.vocabulary = Vocabulary.parse(vocabulary)
+        self.embeddings(self.vocabulary)
+
+    def embeddings(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+        """Unit embeddings (T, E) of a vocabulary's words and their classes (T,)."""
+        queries = vocabulary.queries
+        key = "\n".join(queries)
+        if key not in self._embedded:
+            kept = list(self._embedded)[-2:]  # those in use: of training, of prediction, of background
+            self._embedded = {name: self._embedded[name] for name in kept}
+            self._embedded[key] = self._encoder(queries).clone()  # out of inference mode, so that losses may use it
+        text = self._embedded[key].to(self._encoder.tower.device)
+        return text, torch.tensor(vocabulary.query_class, device=text.device)
+
+    @property
+    def provenance(self) -> dict:
+        """What is saved beside every score: settings, vocabulary hash, the weights it began with and those loaded."""
+        card, settings = self.tower.card, self.settings
+        return {
+            "protocol": settings | {"fingerprint": digest(settings)},
+            "vocabulary": self.vocabulary.hash,
+            "weights": f"{card.name} ({card.hash}) + {self.trained_weights or 'nothing that was trained'}",
+        }
+
+    @property
+    def hidden(self) -> Tensor:
+        """(K,) boolean: classes of the training labels that training must not see."""
+        return torch.tensor([name in self.unseen for name in self.train_vocabulary.names])
+
+    def without_hidden(self, data_samples):
+        """The samples without the instances of hidden classes.
+
+        Raises:
+            ValueError: labels beyond the training vocabulary.
+        """
+        hidden = self.hidden
+        for sample in data_samples:
+            labels = sample.gt_instances.labels
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(hidden):
+                raise ValueError(
+                    f"labels go up to {int(labels.max())}, but the training vocabulary has the ids 0 to "
+                    f"{len(hidden) - 1}: give vocabulary= the classes of the dataset, in its order."
+                )
+            if hidden.any() and len(labels) and hidden[labels.cpu()].any():
+                sample.gt_instances = sample.gt_instances[~hidden[labels.cpu()].to(labels.device)]
+        return data_samples
