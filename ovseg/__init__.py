@@ -11,17 +11,19 @@ result.save("out")
 from ovseg.compat.mmcv_ops import install_mmcv_ops
 
 __version__ = "0.1.0"
-__all__ = ["Background", "Protocol", "Result", "Vocabulary", "list_methods", "load"]
+__all__ = ["Background", "Detections", "Protocol", "Result", "Vocabulary", "list_methods", "load", "load_detector"]
 
 install_mmcv_ops()  # must come before anybody imports mmseg or mmdet; costs nothing until an op is used
 
 _HOMES = {
     "Background": "ovseg.text.vocabulary",
+    "Detections": "ovseg.predict.detections",
     "Protocol": "ovseg.predict.protocol",
     "Result": "ovseg.predict.result",
     "Vocabulary": "ovseg.text.vocabulary",
     "list_methods": "ovseg.apis",
     "load": "ovseg.apis",
+    "load_detector": "ovseg.apis",
 }
 
 

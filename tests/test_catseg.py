@@ -205,7 +205,7 @@ class TestViews:
     def decoded(self, tower, picture, words=6, classes=None, **settings):
         pipeline = Pipeline(tower, CATSeg(), Protocol(**(VIEWS | settings)), score())
         encoded = pipeline.encode(picture)
-        return pipeline.decode(encoded, unit(words), classes or range(words)), pipeline, encoded
+        return tuple(pipeline.decode(encoded, unit(words), classes or range(words))), pipeline, encoded
 
     def test_windows_and_the_whole_picture_by_hand(self, vit, picture):
         (labels, scores, _), pipeline, encoded = self.decoded(vit, picture, view=80)

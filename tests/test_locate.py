@@ -10,9 +10,9 @@ from PIL import Image
 
 import ovseg.apis.predictor as predictor
 from ovseg.apis import Locator
-from ovseg.apis.draw_boxes import draw_boxes
 from ovseg.apis.locate import save_locations
 from ovseg.evaluation.localisation import box_hit, box_iou, peak, point_hit
+from ovseg.predict.draw_boxes import draw_boxes
 from ovseg.predict.pixels import ImageError
 from ovseg.registry import METRICS
 

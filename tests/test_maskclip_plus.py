@@ -34,7 +34,7 @@ PREPROCESSOR = dict(
 
 @pytest.fixture(autouse=True)
 def _loaded_once(monkeypatch):
-    monkeypatch.setattr("ovseg.segmentors.text_head.load_tower", lambda **source: tiny())
+    monkeypatch.setattr("ovseg.score.text_classifier.load_tower", lambda **source: tiny())
 
 
 @cache

@@ -23,7 +23,8 @@ def words(count, seed=0, width=48):
 def run(tower, picture, text, classes=None, method="Vanilla", scorer=None, **settings):
     dense = dict(type=method) if isinstance(method, str) else method
     pipeline = Pipeline(tower, dense, Protocol(**settings), scorer)
-    return pipeline.decode(pipeline.encode(picture), text, list(range(len(text))) if classes is None else classes)
+    classes = list(range(len(text))) if classes is None else classes
+    return tuple(pipeline.decode(pipeline.encode(picture), text, classes))
 
 
 def assert_same(first, second, differing=0.0):
@@ -164,29 +165,17 @@ def test_a_tiny_budget_changes_nothing(settings, vit, picture):
 
 
 def test_thousands_of_words_in_bounded_memory(vit, picture, monkeypatch):
-    """The largest map of any band stays near the budget, and so does its scores' on the patch grid."""
-    from ovseg.predict import pipeline as module
+    """The scores of all words at the knots of a tile stay within the budget."""
+    from ovseg.score import KnotMaps
 
-    largest = 0
-
-    class Spy(module.RunningArgmax):
-        def update(self, logits, classes):
-            nonlocal largest
-            largest = max(largest, logits.numel() * 4)
-            super().update(logits, classes)
-
-    monkeypatch.setattr(module, "RunningArgmax", Spy)
-    patches = []
-    scores = module.ClassMaps.patch_scores
-    monkeypatch.setattr(
-        module.ClassMaps, "patch_scores", lambda self, part: patches.append(scores(self, part)) or patches[-1]
-    )
+    held = []
+    values = KnotMaps.values
+    monkeypatch.setattr(KnotMaps, "values", lambda *args: held.append(values(*args)) or held[-1])
     text = words(3000)
     picture = picture[:48, :64]
     settings = dict(short_side=48, window=32, stride=16)
     labels, p, _ = run(vit, picture, text, memory=MIB, **settings)
-    assert 0 < largest <= MIB < 3000 * 48 * 64 * 4 / 16
-    assert max(sum(part.numel() * 4 for part in batch) for batch in patches) <= MIB
+    assert 0 < max(each.numel() * 4 for each in held) <= MIB < 3000 * 48 * 64 * 4 / 16
     assert_same((labels, p), run(vit, picture, text, **settings)[:2], 1e-3)
 
 
@@ -212,7 +201,7 @@ def test_area_threshold(share, background, vit, picture):
     cosine = torch.einsum("behw,te->bthw", F.normalize(encoded.parts[0].features, dim=1), text)
     maps = F.interpolate(cosine, (90, 130), mode="bilinear", align_corners=False)[0].numpy()
     expected, small = area_rule(maps, share, background)
-    labels = pipeline.decode(encoded, text, range(12), background)[0].numpy()
+    labels = pipeline.decode(encoded, text, range(12), background).labels.numpy()
     assert small and (labels != maps.argmax(0)).any()  # the case is worth something
     assert (labels != expected).mean() < 1e-3
     assert not np.isin(labels, small).any() or len(small) == 12

@@ -119,13 +119,17 @@ def measure(cfgs: dict, benchmark: str) -> list[dict]:
     for key in [key for key in cfg if key.startswith(TRAINING)]:
         cfg.pop(key)
     cfg.custom_hooks, cfg.log_level = [dict(type="ovseg.ProgressHook")], "WARNING"
+    words = cfg.pop("words", None)
     runner = Trainer.from_cfg(cfg)
+    if words is not None:
+        runner.bare_model.set_classes(words)
     runner.test()
     name = runner.test_loop.dataloader.dataset.metainfo["dataset_name"]
     rows = []
     for config, own in cfgs.items():
         report = json.loads((Path(own.work_dir) / f"metrics_{name}.json").read_text(encoding="utf-8"))
         report.pop("classes", None)
+        report["weights"] = report["weights"] or getattr(runner.bare_model, "trained_weights", None)
         rows.append({"config": config, "benchmark": benchmark or name, **report})
     return rows
 

@@ -1,7 +1,8 @@
 """ovseg in five lines: ``load`` a method, set the words, call it on pictures."""
 
+from .detector import Detector, load_detector
 from .locate import Locator
 from .methods import list_methods
 from .predictor import Predictor, load
 
-__all__ = ["Locator", "Predictor", "list_methods", "load"]
+__all__ = ["Detector", "Locator", "Predictor", "list_methods", "load", "load_detector"]

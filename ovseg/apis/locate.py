@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from ovseg.compat.checkpoint import atomic_write
+from ovseg.predict.draw_boxes import draw_boxes
 from ovseg.predict.images import LoadedImage, load_image, unique_stems
 from ovseg.regions import PhraseSearch, Place
 from ovseg.towers import Tower, load_tower
 
-from .draw_boxes import draw_boxes
 from .predictor import _say_once, pick_device
 
 

@@ -1,8 +1,8 @@
 """The object people hold: picture and words in, ``Result`` out."""
 
+import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from ovseg.predict.images import LoadedImage, iter_sources, load_image
 from ovseg.predict.pipeline import Encoded, Pipeline, make_protocol
 from ovseg.predict.pixels import ImageError
+from ovseg.predict.protocol import Protocol
 from ovseg.predict.result import Result
 from ovseg.registry import DENSE
 from ovseg.text.cache import EmbeddingCache
@@ -23,7 +24,7 @@ from .methods import dense_config, refiner_configs
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """``auto`` → CUDA, else Apple's MPS, else the CPU.
+    """``auto`` → CUDA (under torchrun the process's own GPU), else Apple's MPS, else the CPU.
 
     Raises:
         ValueError: a device this machine does not have.
@@ -36,7 +37,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
                 f"device {str(device)!r} is not available here ({str(error).splitlines()[0]}). Use auto or cpu."
             ) from None
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
@@ -119,6 +120,25 @@ class Predictor:
         self.vocabulary = vocabulary
         return self
 
+    @property
+    def weights(self) -> str:
+        """Name and hash of the weights."""
+        card = self.pipeline.tower.card
+        return f"{card.name} ({card.hash})"
+
+    @property
+    def applied(self) -> Protocol:
+        """The protocol with the threshold of the words, where they have one."""
+        threshold = None if self.vocabulary is None else self.vocabulary.background.threshold
+        protocol = self.pipeline.protocol
+        return protocol if threshold is None else protocol.but(threshold=threshold)
+
+    def made(self, record: dict) -> bool:
+        """Whether a saved result (``Result.to_dict``) comes from this very method, weights, settings and words."""
+        asked = {"method": self.method, "weights": self.weights, "vocabulary_hash": self.vocabulary.hash}
+        same = all(record.get(name) == value for name, value in asked.items())
+        return same and record.get("protocol", {}).get("fingerprint") == self.applied.fingerprint
+
     def set_image(self, image: Any) -> "Predictor":
         """Read a picture (path, URL, PIL, RGB numpy array, tensor) and run the tower over it. Returns itself.
 
@@ -139,25 +159,23 @@ class Predictor:
         if self._encoded is None or self.vocabulary is None or self._text is None:
             missing = "a picture: call set_image(...)" if self._encoded is None else "words: call set_classes([...])"
             raise ValueError(f"there is nothing to predict yet; first give {missing}.")
-        vocabulary, protocol = self.vocabulary, self.pipeline.protocol
-        threshold = vocabulary.background.threshold
-        threshold = protocol.threshold if threshold is None else threshold
-        applied = protocol.but(threshold=threshold)
+        vocabulary, applied = self.vocabulary, self.applied
         background = vocabulary.background.kind != "none"
-        labels, scores, margin = self.pipeline.decode(self._encoded, self._text, vocabulary.query_class, background)
-        card = self.pipeline.tower.card
+        decoded = self.pipeline.decode(self._encoded, self._text, vocabulary.query_class, background)
+        confidence = decoded.confidence  # which does not hold the labels
         result = Result(
-            labels=labels.cpu().numpy(),
-            scores=scores.cpu().numpy(),
-            margin=margin.cpu().numpy(),
+            labels=decoded.labels.cpu().numpy(),
+            scores=lambda: tuple(map_.cpu().numpy() for map_ in confidence()),
             image=self._image.array,
             vocabulary=vocabulary,
             protocol=applied.to_dict() | {"fingerprint": applied.fingerprint},
             method=self.method,
-            weights=f"{card.name} ({card.hash})",
+            weights=self.weights,
             path=self._image.path,
         )
-        return replace(result.rethreshold(threshold), protocol=result.protocol) if threshold > 0 else result
+        if applied.threshold > 0:
+            result.labels = result.fall_back(decoded.below(applied.threshold).cpu().numpy())
+        return result
 
     def __call__(self, source: Any, classes: Any = None) -> Result | list[Result]:
         """One ``Result`` for one picture; a list for a folder, a glob, a list or a generator.

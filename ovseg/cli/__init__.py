@@ -5,16 +5,18 @@ import warnings
 
 import typer
 
-from . import check_data, compare, doctor, explain, locate, methods, predict, words
+from . import check_data, classify_boxes, compare, detect, doctor, explain, locate, methods, predict, words
 
 app = typer.Typer(
     name="ovseg",
-    help="Open-vocabulary dense prediction: a picture and any words in, a segmentation out.",
+    help="Open-vocabulary dense prediction: a picture and any words in, a segmentation or boxes out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("predict")(predict.predict)
+app.command("detect")(detect.detect)
+app.command("classify-boxes")(classify_boxes.classify_boxes)
 app.command("compare")(compare.compare)
 app.command("explain")(explain.explain)
 app.command("locate")(locate.locate)

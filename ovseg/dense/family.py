@@ -99,8 +99,11 @@ class LastBlock(DenseExtractor):
 
     def read_out(self, block, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """x'' of one block from the tokens x (B, N, D) that enter it."""
-        q, k, v = block.qkv(block.ln_1(x))
-        z = block.out(self.attend(q, k, v, block.scale, grid))
+        normed = block.ln_1(x)
+        if self.relations == ("identity",) and type(self).attend is LastBlock.attend:
+            z = block.out(block.values(normed))
+        else:
+            z = block.out(self.attend(*block.qkv(normed), block.scale, grid))
         if block.has_residual:
             z = z + (x[:, :1] if self.residual == "class" else x) if self.residual else z
             z = z + block.ffn(z) if self.ffn else z
@@ -121,9 +124,9 @@ class LastBlock(DenseExtractor):
         for index in range(state.index + 1, depth):
             state = tower.advance(state, index, self.taps)
             total = total + self.read_out(tower.blocks[index], state.x, state.grid)
-        projected, embedding = tower.project(total), tower.embedding(state.x, state.grid)
+        projected, x, grid = tower.project(total), state.x, state.grid
         extras = {"class_token": projected[:, 0]} | self.extras(tower.blocks[-1], state)
-        return DenseFeatures(to_grid(projected[:, 1:], state.grid), embedding, padding, extras)
+        return DenseFeatures(to_grid(projected[:, 1:], grid), lambda: tower.embedding(x, grid), padding, extras)
 
 
 def patch_distance(grid: tuple[int, int], device: torch.device) -> Tensor:

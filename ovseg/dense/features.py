@@ -15,17 +15,29 @@ class DenseFeatures:
     """Patch features in the joint image-text space.
 
     features   (B, E, h, w), not normalised
-    embedding  (B, E) of the whole picture, not normalised
+    embedding  (B, E) of the whole picture, not normalised; may be given as a function, called when it is first read
     padding    pixels (left, top, right, bottom) that were added around the picture; the h×w grid covers the padded one
     extras     what a method hands on to its own later stage (MaskCLIP's keys, for example), by name
     reread     Sem (B, h·w, h·w) → features (B, E, h, w) of the last block read again with that feedback (ResCLIP)
     """
 
     features: Tensor
-    embedding: Tensor
+    embedding: Tensor | Callable[[], Tensor]
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     extras: dict[str, Tensor] = field(default_factory=dict)
     reread: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self):
+        if callable(self.embedding):
+            self._embed = self.__dict__.pop("embedding")
+
+    def __getattr__(self, name: str):
+        if name != "embedding" or "_embed" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        with torch.inference_mode(self.features.is_inference()):
+            self.embedding = self._embed()
+        del self._embed
+        return self.embedding
 
 
 def pad_to_patches(

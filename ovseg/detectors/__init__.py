@@ -6,6 +6,7 @@ from .edadet import EdaDet
 from .frozen_tower import FrozenTower
 from .fvit import FViT
 from .fvit_head import FViTBBoxHead, FViTRoIHead
+from .open_vocab import BoxClassifier, OpenVocabDetector
 from .phrase_localizer import PhraseLocalizer
 from .proposals import FrozenRPN, GivenBoxes, OwnRPN, RandomBoxes
 from .regionclip import RegionCLIP
@@ -13,6 +14,7 @@ from .regionclip_head import RegionCLIPBBoxHead, RegionCLIPRoIHead
 from .regionclip_pretraining import RegionCLIPPretraining
 
 __all__ = [
+    "BoxClassifier",
     "CLIPSelf",
     "DenseCLIPMaskRCNN",
     "DenseCLIPRetinaNet",
@@ -23,6 +25,7 @@ __all__ = [
     "FrozenRPN",
     "FrozenTower",
     "GivenBoxes",
+    "OpenVocabDetector",
     "OwnRPN",
     "PhraseLocalizer",
     "RandomBoxes",

@@ -49,7 +49,8 @@ class FViT(OpenWords, BaseDetector):
         vlm: score with the tower too; False leaves p alone.
         vlm_temperature: T_v; None: the tower's own.
         alpha, beta: α, β.
-        neck, rpn_head, roi_head, train_cfg, test_cfg: changes to ``fvit_parts.published_parts``, put into them at any depth.
+        neck, rpn_head, roi_head, train_cfg, test_cfg: changes to ``fvit_parts.published_parts``,
+            at any depth.
         statistics: normalisation of pictures, that of the ``tower`` or ``imagenet``, with which F-ViT's released
             weights were trained whatever the tower.
         templates: of the prompts.
@@ -117,7 +118,8 @@ class FViT(OpenWords, BaseDetector):
         self.train_cfg, self.test_cfg = train, test
         with MMDET_MODELS.switch_scope_and_registry("mmdet"):
             self.neck = MMDET_MODELS.build(parts.neck)
-            self.rpn_head = MMDET_MODELS.build(dict(parts.rpn_head, num_classes=1, train_cfg=train.rpn, test_cfg=test.rpn))
+            rpn = dict(parts.rpn_head, num_classes=1, train_cfg=train.rpn, test_cfg=test.rpn)
+            self.rpn_head = MMDET_MODELS.build(rpn)
             self.roi_head = MMDET_MODELS.build(dict(parts.roi_head, train_cfg=train.rcnn, test_cfg=test.rcnn))
 
     @property

@@ -1,6 +1,6 @@
 """Neck, heads and settings of F-ViT (in CLIPSelf, Wu et al., ICLR 2024), for OV-COCO unless a config changes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 
 def published_parts(classes: int, embed_dim: int, channels, strides, masks: bool) -> dict:

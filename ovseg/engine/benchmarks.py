@@ -16,6 +16,16 @@ from ovseg.registry import did_you_mean
 
 COMPONENTS = ("dense", "scorer")
 SCORED_BY = {"OpenVocabSegmentor": "OpenVocabIoU", "PhraseLocalizer": "PhraseMetric"}
+SCORED_BY |= {"OpenVocabDetector": "OpenVocabAP", "BoxClassifier": "BoxAccuracy"}
+TRAINED_DETECTORS = ("FViT", "RegionCLIP", "EdaDet")  # take other words by set_classes, pictures by their own pipeline
+SCORED_BY |= dict.fromkeys(TRAINED_DETECTORS, "OpenVocabAP")
+BOX_LOADERS = {  # of the picture and of the truth, which detectors read after they resized the picture
+    "ovseg.SceneBoxes": (dict(type="ovseg.LoadScenePicture"), dict(type="ovseg.LoadSceneBoxes")),
+    "ovseg.COCOMiniBoxes": (
+        dict(type="mmcv.LoadImageFromFile"),
+        dict(type="mmdet.LoadAnnotations", with_bbox=True, with_mask=True),
+    ),
+}
 LOADERS = [dict(type="mmseg.LoadImageFromFile"), dict(type="mmseg.LoadAnnotations"), dict(type="mmseg.PackSegInputs")]
 
 
@@ -41,6 +51,9 @@ def _scenes() -> dict[str, Row]:
             rows[f"scenes_{styles}_{candidates}"] = Row(dataset, "scenes")
         dataset = dict(type="ovseg.ScenePhrases", styles=styles, count=100)
         rows[f"scenes_phrases_{styles}"] = Row(dataset, objects, "PhraseMetric")
+        dataset = dict(type="ovseg.SceneBoxes", styles=styles, count=300)
+        rows[f"scenes_boxes_{styles}"] = Row(dataset, objects, "OpenVocabAP")
+        rows[f"scenes_gt_boxes_{styles}"] = Row(dataset, objects, "BoxAccuracy")
     return rows
 
 
@@ -56,6 +69,8 @@ def benchmarks() -> dict[str, Row]:
     rows["camvid_mini"] = Row(dict(type="ovseg.CamVidMini", pipeline=LOADERS), "camvid")
     rows["coco_mini"] = Row(dict(type="ovseg.COCOMini", pipeline=LOADERS), "coco_panoptic")
     rows["coco_mini_phrases"] = Row(dict(type="ovseg.COCOMiniPhrases"), things, "PhraseMetric")
+    rows["coco_mini_boxes"] = Row(dict(type="ovseg.COCOMiniBoxes"), things, "OpenVocabAP")
+    rows["coco_mini_gt_boxes"] = Row(dict(type="ovseg.COCOMiniBoxes"), things, "BoxAccuracy")
     return rows | _scenes()
 
 
@@ -93,6 +108,33 @@ def own_test(cfg: Config, work_dir: str) -> Config:
     return cfg
 
 
+def _publish(cfg: Config, name: str, vocabulary):
+    """Words and published settings of a benchmark, put into a model's config."""
+    cfg.model.vocabulary = vocabulary
+    cfg.model.published, changes = split_row(cfg.get("benchmarks", {}).get(name, {}))
+    for key, change in changes.items():
+        cfg.model[key] = changed(cfg.model.get(key), change)
+        if "type" not in cfg.model[key]:
+            raise ValueError(
+                f"benchmarks.{name}.{key} changes {', '.join(change)}, but the config's model names no {key}: say "
+                f"which one is meant, {key}=dict(type='…', {next(iter(change), '')}=…)."
+            )
+
+
+def _own_pipeline(cfg: Config, dataset: str) -> list[dict]:
+    """A trained detector's pipeline of validation or test, with the loaders of another dataset."""
+    own = cfg.get("test_dataloader") or cfg.val_dataloader
+    pictures, truth = BOX_LOADERS[dataset]
+    kinds = {}
+    for pair in BOX_LOADERS.values():
+        kinds |= {_bare(pair[0]): pictures, _bare(pair[1]): truth}
+    return [kinds.get(_bare(step), dict(step)) for step in own.dataset.pipeline]
+
+
+def _bare(step: dict) -> str:
+    return step["type"].rpartition(".")[2]
+
+
 def set_benchmark(cfg: Config, name: str, work_dir: str) -> Config:
     """Point a freshly read config at a benchmark, in place.
 
@@ -105,15 +147,10 @@ def set_benchmark(cfg: Config, name: str, work_dir: str) -> Config:
         raise ValueError(f"unknown benchmark {name!r}. {did_you_mean(name, rows)}There are: {', '.join(rows)}.")
     _check_fits(cfg.model.type, name, rows)
     dataset, vocabulary, metric = rows[name]
-    cfg.model.vocabulary = vocabulary
-    cfg.model.published, changes = split_row(cfg.get("benchmarks", {}).get(name, {}))
-    for key, change in changes.items():
-        cfg.model[key] = changed(cfg.model.get(key), change)
-        if "type" not in cfg.model[key]:
-            raise ValueError(
-                f"benchmarks.{name}.{key} changes {', '.join(change)}, but the config's model names no {key}: say "
-                f"which one is meant, {key}=dict(type='…', {next(iter(change), '')}=…)."
-            )
+    if cfg.model.type.removeprefix("ovseg.") in TRAINED_DETECTORS:
+        dataset, cfg.words = dict(dataset, pipeline=_own_pipeline(cfg, dataset["type"])), vocabulary
+    else:
+        _publish(cfg, name, vocabulary)
     cfg.test_dataloader = dict(
         batch_size=1,
         num_workers=0,

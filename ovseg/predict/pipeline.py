@@ -5,6 +5,7 @@ as the words change.
 """
 
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -15,9 +16,20 @@ from ovseg.dense import DenseFeatures
 from ovseg.dense.windows import Box, windows
 from ovseg.refine import LabelRefiner, MapRefiner, Picture
 from ovseg.registry import DENSE, REFINERS, SCORERS
-from ovseg.score import CosineScore, RunningArgmax, class_chunks, resize_rows, source_rows
+from ovseg.score import (
+    Confidence,
+    CosineScore,
+    KnotMaps,
+    RunningArgmax,
+    class_chunks,
+    make_axis,
+    resize_rows,
+    source_rows,
+    winning_words,
+)
 from ovseg.towers import IMAGENET, Tower
 
+from .decoded import Decoded
 from .protocol import Protocol
 from .resize import resize
 
@@ -59,16 +71,30 @@ class ClassMaps:
         else:  # the scorer looks at all words of a picture at once
             self._scores = [scorer(view, text) for view in encoded.views]
             self._prepared = None
-        counts = torch.zeros(encoded.resized, device=text.device)
-        for top, left, bottom, right in encoded.boxes:
-            counts[top:bottom, left:right] += 1
-        self.counts = counts
 
     def patch_scores(self, words: slice) -> list[Tensor]:
         """Scores on the patch grid, one (n, C, h, w) per batch of windows and one of the whole view."""
         if self._prepared is None:
             return [scores[:, words] for scores in self._scores]
         return [self.scorer.score(prepared, self.text[words]) for prepared in self._prepared]
+
+    def knots(self) -> KnotMaps:
+        """All words by their values at knots, for scores without an activation."""
+        encoded, scorer = self.encoded, self.scorer
+        by_features = self._prepared is not None and type(scorer).score is CosineScore.score
+        by_features = by_features and len(self.text) > encoded.parts[0].features.shape[1]
+        views = self._prepared if by_features else self.patch_scores(slice(None))
+        views, whole = (views, None) if encoded.whole is None else (views[:-1], views[-1])
+        grid = views[0].shape[2:]
+        left, top, right, bottom = encoded.parts[0].padding
+        axes = []
+        for i, padding in enumerate([(top, bottom), (left, right)]):
+            starts = sorted({box[i] for box in encoded.boxes})
+            window = encoded.boxes[0][i + 2] - encoded.boxes[0][i]
+            seen = None if whole is None else (self.side, whole.shape[i + 2])
+            size = (encoded.resized[i], encoded.size[i])
+            axes.append(make_axis(starts, window, grid[i], padding, *size, seen, self.text.device))
+        return KnotMaps(torch.cat(views), whole, *axes, self.text if by_features else None)
 
     def stitched(self, scores: list[Tensor], rows: tuple[int, int]) -> Tensor:
         """Rows [a, b) of the resized picture: the mean over the windows that cover a pixel, (C, b − a, W')."""
@@ -87,6 +113,14 @@ class ClassMaps:
                 total[:, a - first : b - first, x0:x1] += band[..., left : padded[1] - right]
         mean = total / self.counts[first:last]
         return mean if self.encoded.whole is None else (mean + self._whole(scores[-1], rows)) / 2
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """How many windows cover each pixel of the resized picture, (H', W')."""
+        counts = torch.zeros(self.encoded.resized, device=self.text.device)
+        for top, left, bottom, right in self.encoded.boxes:
+            counts[top:bottom, left:right] += 1
+        return counts
 
     def _whole(self, scores: Tensor, rows: tuple[int, int]) -> Tensor:
         """Rows [a, b) of the resized picture from the scores (1, C, h, w) of the whole view."""
@@ -170,12 +204,17 @@ class Pipeline(nn.Module):
         protocol = self.protocol
         boxes = windows(*pixels.shape[1:], protocol.window, protocol.stride)
         crops = [pixels[:, top:bottom, left:right] for top, left, bottom, right in boxes]
-        parts = [
-            self.features(torch.stack(crops[i : i + protocol.window_batch]))
-            for i in range(0, len(crops), protocol.window_batch)
-        ]
+        batch = self._window_batch(crops[0].shape[1:])
+        parts = [self.features(torch.stack(crops[i : i + batch])) for i in range(0, len(crops), batch)]
         whole = None if picture is None else self.features(_square(picture[None], protocol.window))
         return parts, boxes, whole
+
+    def _window_batch(self, size: tuple[int, int]) -> int:
+        """Windows per forward pass: as many as the protocol allows and as fit into its memory, at twelve floats per
+        token and channel (of a block's input, sums, q, k, v, attention and hidden layer)."""
+        height, width = size if self.protocol.view is None else (self.protocol.view, self.protocol.view)
+        tokens = 1 + -(-height // self.tower.stride) * -(-width // self.tower.stride)
+        return max(1, min(self.protocol.window_batch, self.protocol.memory // (48 * self.tower.width * tokens)))
 
     def features(self, views: Tensor) -> DenseFeatures:
         """Dense features of normalised pictures (B, 3, H, W), resized to the protocol's ``view`` where it has one."""
@@ -194,9 +233,7 @@ class Pipeline(nn.Module):
         return self.tower.normalise(pixels, IMAGENET if self.protocol.normalisation == "imagenet" else None)[0]
 
     @torch.inference_mode()
-    def decode(
-        self, encoded: Encoded, text: Tensor, query_class, background: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def decode(self, encoded: Encoded, text: Tensor, query_class, background: bool = False) -> Decoded:
         """Label map for words, before any threshold on the probability.
 
         Args:
@@ -204,9 +241,6 @@ class Pipeline(nn.Module):
             text: (T, E) unit word embeddings.
             query_class: class of each word, in non-decreasing order.
             background: class 0 is the background, which the area threshold never drops.
-
-        Returns:
-            labels (H, W) int64; probability of the winner and its lead over the second, (H, W) float32 in [0, 1].
         """
         maps = ClassMaps(encoded, text, self.scorer, self.protocol.window)
         affinities = [
@@ -215,12 +249,37 @@ class Pipeline(nn.Module):
             if isinstance(refiner, MapRefiner)
         ]
         query_class = list(query_class)
-        found = self._argmax(encoded, maps, affinities, query_class)
+        if affinities or self.scorer.activation is not None:
+            find = partial(self._streamed, encoded, maps, affinities, query_class)
+        else:
+            find = partial(self._bounded, maps.knots(), query_class)
+        found = find()
         if self.protocol.area_threshold > 0:
-            small = self._small_classes(found[0], query_class[-1] + 1, background)
+            small = self._small_classes(found.labels, query_class[-1] + 1, background)
             if small:
-                found = self._argmax(encoded, maps, affinities, query_class, small)
-        return self._relabelled(found[0], encoded, maps, affinities, query_class), *found[1:]
+                found = find(small)
+        found.labels = self._relabelled(found.labels, encoded, maps, affinities, query_class)
+        return found
+
+    def _bounded(self, knots: KnotMaps, query_class, exclude=frozenset()) -> Decoded:
+        """By branch and bound: for maps that are linear from the patches to the picture."""
+        memory = max(2**18, self.protocol.memory // 8)
+        classes = torch.tensor(query_class, device=self.tower.device)
+        excluded = None
+        if exclude:
+            excluded = torch.isin(classes, torch.tensor(sorted(exclude), device=classes.device))
+            kept = (~excluded).nonzero()[:, 0]
+            winners = kept[winning_words(knots.of(kept), memory)] if len(kept) else None
+        else:
+            winners = winning_words(knots, memory)
+        if winners is None:
+            winners = torch.zeros(knots.rows.size, knots.columns.size, dtype=torch.long, device=classes.device)
+            labels = winners.clone()
+        else:
+            labels = winners if query_class == list(range(len(query_class))) else classes[winners]
+        scale = None if self.scorer.probabilities else self.protocol.logit_scale
+        confidence = Confidence(knots, winners.int(), classes, scale, excluded, memory)
+        return Decoded(labels, confidence.scores, confidence.below)
 
     def _relabelled(self, labels, encoded, maps, affinities, query_class) -> Tensor:
         """The label map after the refiners that look at it as a whole."""
@@ -246,8 +305,9 @@ class Pipeline(nn.Module):
             return chunk.clamp(min=1e-12).log()
         return chunk * self.protocol.logit_scale
 
-    def _argmax(self, encoded, maps, affinities, query_class, exclude=frozenset()):
-        """Bands of rows, and in each the words in portions, sized so that the maps stay within the memory budget."""
+    def _streamed(self, encoded, maps, affinities, query_class, exclude=frozenset()) -> Decoded:
+        """By the maps of all words, which a refiner or an activation asks for: bands of rows, and in each the words in
+        portions, sized so that the maps stay within the memory budget."""
         height, width = encoded.size
         row_bytes = 4 * 6 * max(width, encoded.resized[1]) * max(1.0, encoded.resized[0] / height)
         few = min(len(query_class), 16)
@@ -260,7 +320,8 @@ class Pipeline(nn.Module):
             for part in class_chunks(query_class, words):
                 running.update(self._logits(maps, part, band, affinities), query_class[part])
             bands.append(running.result())
-        return tuple(torch.cat(column) for column in zip(*bands, strict=True))
+        labels, *confidence = (torch.cat(column) for column in zip(*bands, strict=True))
+        return Decoded(labels, lambda: tuple(confidence))
 
     def _small_classes(self, labels: Tensor, classes: int, background: bool) -> frozenset[int]:
         """Foreground classes below the area threshold, relative to all foreground pixels (SCLIP); none if they are only

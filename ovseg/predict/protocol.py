@@ -20,7 +20,7 @@ class Protocol:
     max_long_side     … unless the long side would exceed this
     size              resize to exactly (H, W) instead
     window, stride    square sliding window in pixels of the resized picture; window None: the whole picture at once
-    window_batch      windows per forward pass
+    window_batch      windows per forward pass, at most
     view              side in pixels of the square that every window is resized to for the tower (None: as it is)
     whole_view        one more view, the whole picture at the size of a window; its maps count as much as those of all
                       windows together
@@ -32,7 +32,7 @@ class Protocol:
     refine            names or configs of refiners, in order
     refine_image      what refiners see: "resized", the resized picture enlarged to its own size again (as the reference
                       codes do), or "original", the picture itself
-    memory            bytes that the class maps of one picture may take at a time
+    memory            bytes that the class maps of one picture, or the tokens of one forward pass, may take at a time
 
     Raises:
         ValueError: a setting out of its range.

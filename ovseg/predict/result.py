@@ -1,7 +1,7 @@
 """What a prediction returns: a label map that can be looked at, asked, re-thresholded, saved and read back."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ class Result:
     Args:
         labels: (H, W) class ids, or ``unlabelled``; stored as uint8 for up to 255 classes, as uint16 beyond.
         scores: (H, W) probability in [0, 1] of the winning class, also where a threshold turned it into background;
-            float16 or float32. None if it was not saved.
+            float16 or float32. None if it was not saved.  A function that returns scores and margin is called when one
+            of them is first read.
         vocabulary: names, words, colours and background policy.
         margin: (H, W) probability of the winner minus that of the runner-up, in [0, 1].
         image: (H, W, 3) uint8 RGB.
@@ -43,9 +44,9 @@ class Result:
     """
 
     labels: np.ndarray
-    scores: np.ndarray | None
+    scores: np.ndarray | Callable[[], tuple[Any, Any]] | None
     vocabulary: Vocabulary
-    margin: np.ndarray | None = None
+    margin: np.ndarray | None = field(default_factory=lambda: None)  # no class attribute: see __getattr__
     image: np.ndarray | None = None
     protocol: Mapping[str, Any] = field(default_factory=dict)
     method: str = ""
@@ -58,14 +59,32 @@ class Result:
             raise ValueError(f"a result holds at most 65535 classes, the vocabulary has {len(self.vocabulary)}.")
         self.labels = self._check_ids(self.labels, "labels")
         self.winners = self.labels if self.winners is None else self._check_ids(self.winners, "winners")
-        self.scores = self._check_probabilities(self.scores, "scores")
-        self.margin = self._check_probabilities(self.margin, "margin")
+        if callable(self.scores):
+            self._confidence = self.scores
+            del self.scores, self.margin
+        else:
+            self.scores = self._check_probabilities(self.scores, "scores")
+            self.margin = self._check_probabilities(self.margin, "margin")
         if self.image is not None and np.shape(self.image) != (*self.labels.shape, 3):
             raise ValueError(
                 f"the image of a result must be (H, W, 3) with the H, W of its labels {self.labels.shape}, got "
                 f"{np.shape(self.image)}."
             )
         self.path = None if self.path is None else Path(self.path)
+
+    def __getattr__(self, name: str):
+        """Scores and margin, when they are first read."""
+        if name not in ("scores", "margin") or "_confidence" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        scores, margin = self._confidence()
+        self.scores = self._check_probabilities(scores, "scores")
+        self.margin = self._check_probabilities(margin, "margin")
+        self.__dict__.pop("_confidence", None)
+        return self.__dict__[name]
+
+    def __getstate__(self) -> dict:  # a copy or a pickle has the numbers, not what makes them
+        _ = self.scores
+        return self.__dict__
 
     # --- asking ----------------------------------------------------------------------------------------------------
 
@@ -143,10 +162,14 @@ class Result:
                 "this result has no scores to compare with a threshold: they were not saved. Predict again, or add "
                 "'scores' to the formats of Result.save."
             )
-        fallback = self.unlabelled if self.vocabulary.background.kind == "none" else 0
-        labels = np.where(self.scores < threshold, self.labels.dtype.type(fallback), self.winners)
+        labels = self.fall_back(self.scores < threshold)
         protocol = {key: value for key, value in self.protocol.items() if key != "fingerprint"}  # of the old threshold
         return replace(self, labels=labels, protocol=protocol | {"threshold": float(threshold)})
+
+    def fall_back(self, below: np.ndarray) -> np.ndarray:
+        """The winners (H, W), and what a threshold makes of pixels below it, (H, W) bool."""
+        fallback = self.unlabelled if self.vocabulary.background.kind == "none" else 0
+        return np.where(below, self.labels.dtype.type(fallback), self.winners)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 

@@ -84,11 +84,8 @@ def save(result: Result, folder: str | Path, stem: str | None, formats: Sequence
     if "scores" in formats and result.scores is None:
         raise ValueError("this result has no scores to save: it was read from files without them. Leave out 'scores'.")
     stem = unique_stems([result.path])[0] if stem is None else stem
-    if not stem or Path(stem).name != stem:
-        raise ValueError(f"a stem is the beginning of a file name, without folder, got {stem!r}.")
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"cannot save into {folder}: it is a file. Give a folder; it is made if need be.")
+    check_place(folder, stem)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {f: folder / f"{stem}{FORMATS[f]}" for f in FORMATS if f in formats}
     for kind, path in paths.items():
@@ -105,6 +102,14 @@ def save(result: Result, folder: str | Path, stem: str | None, formats: Sequence
                 # A file name that is not UTF-8 reaches us with lone surrogates; as \udcxx they are valid JSON.
                 temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
     return paths
+
+
+def check_place(folder: Path, stem: str):
+    """Raise ValueError for a stem with a folder in it, or a folder that is a file."""
+    if not stem or Path(stem).name != stem:
+        raise ValueError(f"a stem is the beginning of a file name, without folder, got {stem!r}.")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"cannot save into {folder}: it is a file. Give a folder; it is made if need be.")
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -126,7 +131,7 @@ def load(path: str | Path) -> dict[str, Any]:
         return dict(
             labels=labels,
             vocabulary=vocabulary,
-            image=_load_pixels(source, path.parent, labels.shape),
+            image=load_pixels(source, path.parent, labels.shape),
             protocol=data["protocol"],
             method=data["method"],
             weights=data["weights"],
@@ -170,7 +175,8 @@ def _load_scores(folder: Path, files: Mapping[str, str]) -> dict[str, np.ndarray
         return {name: arrays[name] for name in ("scores", "winners", "margin") if name in arrays}
 
 
-def _load_pixels(source: Path | None, folder: Path, shape: tuple[int, int]) -> np.ndarray | None:
+def load_pixels(source: Path | None, folder: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """The picture a file names, if it is still there or in ``folder`` and of the shape (H, W)."""
     for path in (source, source and folder / source.name):
         if path and path.is_file():
             try:

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .pooling import pool_masks
+
 SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
 RING = 1.5
 
@@ -111,19 +113,32 @@ def enlarged(boxes: Tensor, factor: float = RING) -> Tensor:
     return torch.cat([centre - half, centre + half], 1)
 
 
-def contrast(scores: Tensor, regions: Proposals) -> Tensor:
-    """How much more a class is at home inside a region than around it, (R,).
+def contrast(scores: Tensor, boxes: Tensor, masks: Tensor) -> Tensor:
+    """How much more each class is at home inside a region than around it, (R, K).
 
     Args:
-        scores: (K, h, w) probabilities, on the grid of the regions.
-        regions: a region without surroundings is compared with nothing.
+        scores: (K, h, w) probabilities.
+        boxes: (R, 4) of the regions in cells of that grid; the ring lies in them, ``RING`` times enlarged.
+        masks: (R, h, w) boolean or shares; a region without surroundings is compared with nothing.
     """
-    found = [scores.new_zeros(0)]
-    for boxes, masks, labels in zip(*(part.split(64) for part in regions), strict=True):
-        own, inside = scores[labels], masks.to(scores.dtype)
-        around = (box_masks(enlarged(boxes), tuple(scores.shape[1:])) - inside).clamp(min=0)
-        mean_in, mean_out = (
-            (own * weights).sum((1, 2)) / (weights.sum((1, 2)) + 1e-12) for weights in (inside, around)
-        )
+    found = [scores.new_zeros(0, len(scores))]
+    for box, mask in zip(boxes.split(256), masks.split(256), strict=True):
+        inside = mask.to(scores.dtype)
+        around = (box_masks(enlarged(box), tuple(scores.shape[1:])) - inside).clamp(min=0)
+        mean_in, mean_out = (pool_masks(scores[None], [weights]) for weights in (inside, around))
         found.append((mean_in - mean_out).clamp(min=0))
     return torch.cat(found)
+
+
+def outermost(boxes: Tensor, labels: Tensor, share: float) -> Tensor:
+    """Which of the boxes (R, 4), the best first, are left when of two of one class the later one goes if the smaller
+    lies inside the larger by more than ``share`` of its area: indices (R',)."""
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    gone, kept = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device), []
+    for i in range(len(boxes)):
+        if not gone[i]:
+            kept.append(i)
+            low, high = torch.maximum(boxes[:, :2], boxes[i, :2]), torch.minimum(boxes[:, 2:], boxes[i, 2:])
+            common = (high - low).clamp(min=0).prod(1)
+            gone |= (labels == labels[i]) & (common > share * torch.minimum(area, area[i]))
+    return torch.tensor(kept, dtype=torch.long, device=boxes.device)

@@ -25,7 +25,7 @@ class WholeImageScore(CosineScore):
         self.scale = scale
 
     def prepare(self, dense: DenseFeatures) -> tuple[Tensor, Tensor]:
-        token = dense.extras.get("class_token", dense.embedding)
+        token = dense.extras["class_token"] if "class_token" in dense.extras else dense.embedding
         return super().prepare(dense), F.normalize(token.float(), dim=1)
 
     def score(self, prepared: tuple[Tensor, Tensor], text: Tensor) -> Tensor:

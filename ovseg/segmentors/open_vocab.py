@@ -80,7 +80,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         }
 
     def predict(self, inputs, data_samples=None):
-        """Label maps as ``pred_sem_seg`` (1, H, W), with the probability of the winner as ``seg_scores`` (1, H, W).
+        """Label maps as ``pred_sem_seg`` (1, H, W).
 
         Args:
             inputs: list of (3, H, W) uint8 BGR pictures.
@@ -92,10 +92,11 @@ class OpenVocabSegmentor(BaseSegmentor):
         for picture, sample in zip(inputs, data_samples, strict=True):
             rgb = np.ascontiguousarray(picture.flip(0).permute(1, 2, 0).cpu().numpy())
             text, classes = self._words(sample.metainfo.get("candidates"))
-            labels, scores, _ = self.pipeline.decode(self.pipeline.encode(rgb), text, classes, background)
+            decoded = self.pipeline.decode(self.pipeline.encode(rgb), text, classes, background)
+            labels = decoded.labels
             if background and threshold > 0:
-                labels = torch.where(scores < threshold, 0, labels)
-            sample.set_data({"pred_sem_seg": PixelData(data=labels[None]), "seg_scores": PixelData(data=scores[None])})
+                labels = torch.where(decoded.below(threshold), 0, labels)
+            sample.set_data({"pred_sem_seg": PixelData(data=labels[None])})
             sample.set_metainfo({"provenance": self.provenance})
         return data_samples
 

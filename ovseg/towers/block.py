@@ -37,6 +37,13 @@ class TappedBlock:
         batch, tokens, _ = projected.shape
         return projected.reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
+    def values(self, normed: Tensor) -> Tensor:
+        """The values of ``qkv`` alone, (B, heads, N, d)."""
+        weight, bias = self.attention.in_proj_weight, self.attention.in_proj_bias
+        third = slice(2 * len(weight) // 3, None)
+        v = F.linear(normed, weight[third], None if bias is None else bias[third])
+        return v.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
     def out(self, values: Tensor) -> Tensor:
         """O(·): concatenate heads and project, (B, heads, N, d) → (B, N, D)."""
         return self.block.ls_1(self.attention.out_proj(values.transpose(1, 2).flatten(2)))

@@ -120,6 +120,10 @@ class TappedEvaBlock:
         q, k = attention.q_norm(q), attention.k_norm(k)
         return (q, k, v) if self.rotation is None else (self.rotation(q), self.rotation(k), v)
 
+    def values(self, normed: Tensor) -> Tensor:
+        """The values of ``qkv`` alone, (B, heads, N, d)."""
+        return self.qkv(normed)[2]
+
     def out(self, values: Tensor) -> Tensor:
         """O(LN(·)): concatenate heads, normalise and project, (B, heads, N, d) → (B, N, D)."""
         attention = self.block.attn

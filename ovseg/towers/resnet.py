@@ -32,6 +32,10 @@ class PoolBlock:
         parts = (layer(x) for layer in (self.pool.q_proj, self.pool.k_proj, self.pool.v_proj))
         return tuple(part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
 
+    def values(self, x: Tensor) -> Tensor:
+        """The values of ``qkv`` alone, (B, heads, N, d)."""
+        return self.pool.v_proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
     def out(self, values: Tensor) -> Tensor:
         """Concatenate heads and project into the joint space, (B, heads, N, d) → (B, N, E)."""
         return self.pool.c_proj(values.transpose(1, 2).flatten(2))

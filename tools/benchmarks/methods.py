@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import open_clip
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from rich.progress import track
@@ -40,13 +41,20 @@ TARGETS = dict.fromkeys(["vanilla", "maskclip", "sclip", "clearclip", "naclip"],
 WORDS = 20
 
 
-def random_tower(seed: int = 0) -> Tower:
-    """The shape of ViT-B/16 with random weights; its text tower is a stub."""
+def random_tower(seed: int = 0, arch: str = "ViT-B-16") -> Tower:
+    """The shape of one of open_clip's models with random weights; its text tower is a stub.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    config = open_clip.get_model_config(arch)
+    if config is None:
+        raise ValueError(f"open_clip knows no {arch!r}; open_clip.list_models() gives the names, such as ViT-B-16.")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        vision = CLIPVisionCfg(layers=12, width=768, patch_size=16, image_size=224)
-        clip = CLIP(512, vision, CLIPTextCfg(context_length=77, width=64, heads=1, layers=1)).eval()
-    return make_tower(clip.visual, clip, Preprocess(), TowerCard("ViT-B-16, random weights"))
+        text = CLIPTextCfg(context_length=77, width=64, heads=1, layers=1)
+        clip = CLIP(config["embed_dim"], CLIPVisionCfg(**config["vision_cfg"]), text).eval()
+    return make_tower(clip.visual, clip, Preprocess(), TowerCard(f"{arch}, random weights"))
 
 
 def workloads(tower: Tower, side: int, only: list[str] | None = None) -> dict[str, Callable]:

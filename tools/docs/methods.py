@@ -23,17 +23,18 @@ PICTURE_BYTES = 60_000
 QUOTES = "`table` names whose table was read: many are one paper quoting another. [Protocols](README.md#protocols)."
 STYLES = ("seen", "unseen")
 SEGMENT, PHRASES, TRAINED = "Open-Vocabulary Semantic Segmentation", "Phrase Localisation", "Semantic Segmentation"
+DETECT = "Open-Vocabulary Object Detection"
 SPLIT = ("mIoU_seen", "mIoU_unseen", "hIoU")
+BOXES = ("AP50", "AP50_base", "AP50_novel", "mask_AP50", "mAcc")
 SCORES = {SEGMENT: ("mIoU", "aAcc"), PHRASES: ("accuracy", "pointing"), TRAINED: ("mIoU", "aAcc", *SPLIT)}
-SHOWN = {SEGMENT: ("mIoU",), PHRASES: ("accuracy", "pointing"), TRAINED: ("mIoU",)}
-EMBEDDED = {SEGMENT: "embedded", PHRASES: "phrases-embedded", TRAINED: "trained-embedded"}
+SCORES |= {DETECT: ("AP", *BOXES, "AR100", "AR100_any", "top1", "mAcc_base", "mAcc_novel")}
+SHOWN = {SEGMENT: ("mIoU",), PHRASES: ("accuracy", "pointing"), TRAINED: ("mIoU",), DETECT: BOXES}
+EMBEDDED = {SEGMENT: "embedded", PHRASES: "phrases-embedded", TRAINED: "trained-embedded", DETECT: "boxes-embedded"}
 TABLES = {"test_tiny.json": SEGMENT, "phrases_tiny.json": PHRASES, "trained_tiny.json": TRAINED}
-USE = {
-    SEGMENT: " --benchmark voc20",
-    PHRASES: " --benchmark coco_mini_phrases",
-    TRAINED: " --checkpoint CHECKPOINT",
-}
+TABLES |= {"boxes_tiny.json": DETECT}
+USE = {SEGMENT: " --benchmark voc20", PHRASES: " --benchmark coco_mini_phrases", DETECT: " --benchmark coco_mini_boxes"}
 LOADED = {SEGMENT: "`{name}`", PHRASES: "none: `ovseg locate`", TRAINED: "none: tools/train.py"}
+LOADED |= {DETECT: "`ovseg.load_detector`, tools/train.py"}
 
 
 def read_yaml(path: Path):
@@ -122,7 +123,7 @@ def results_table(models: list[dict], source: str) -> str:
         for entry in model["Results"]:
             if entry["Source"] == source:
                 key = model["Name"], entry["Table"], entry["Protocol"]
-                scores = [str(entry["Metrics"][name]) for name in SHOWN[entry["Task"]]]
+                scores = [str(entry["Metrics"].get(name, "–")) for name in SHOWN[entry["Task"]]]
                 rows.setdefault(key, {})[entry["Dataset"]] = " / ".join(scores)
                 datasets[entry["Dataset"]] = None
     cells = [[f"`{name}`", whose, how, *(row.get(d, "") for d in datasets)] for (name, whose, how), row in rows.items()]
@@ -196,6 +197,8 @@ def command(meta: dict) -> str:
     """What to type for the picture of a page."""
     if task(meta) == PHRASES:
         return f"ovseg locate demo/scene.png {' '.join(f'-p {word}' for word in THINGS)}"
+    if task(meta) == DETECT:
+        return f'ovseg detect demo/scene.png -c "{", ".join(THINGS)}"'
     return f'ovseg predict demo/scene.png -c "{", ".join(WORDS)}" -m {registered_name(meta)}'
 
 
@@ -209,6 +212,7 @@ def page(name: str, meta: dict, differences: list[dict]) -> str:
     links = [f"[paper]({paper['URL']})"] if paper else []
     links += [f"[`{code['File']}`](../../{code['File']})"]
     links += [f"[reference code]({code['Reference']})"] if "Reference" in code else []
+    trained = "train_dataloader" in load_config(ROOT / models[0]["Config"])
     if collection["Metadata"]["Picture"]:
         shown = (
             f"![{collection['Name']} on demo/scene.png](../images/methods/{name}.png)\n\nWith the embedded demo model."
@@ -224,8 +228,8 @@ def page(name: str, meta: dict, differences: list[dict]) -> str:
     published, ours = results_table(models, "paper"), results_table(models, "measured")
     names = " / ".join(SHOWN[kind])
     first = models[0]["Config"]
-    usage += f"python tools/test.py {first}{USE[kind]}"
-    usage += f"\npython tools/train.py {first}" if "train_dataloader" in load_config(ROOT / first) else ""
+    usage += f"python tools/test.py {first}{' --checkpoint CHECKPOINT' if trained else USE[kind]}"
+    usage += f"\npython tools/train.py {first}" if trained else ""
     commands = dict.fromkeys(e["Command"] for m in models for e in m["Results"] if e["Source"] == "measured")
     listed = "\n".join(f"* {d['Difference']} {_switch(d)}" for d in differences)
     parts = [
@@ -238,7 +242,7 @@ def page(name: str, meta: dict, differences: list[dict]) -> str:
         table(["config", "backbone", "weights, licence"], weights),
         settings(ROOT / models[0]["Config"]),
         f"## Published {names} (paper)\n\n" + (published and f"{QUOTES}\n\n{published}" or "None on these benchmarks."),
-        f"## Measured by us{'' if kind != PHRASES else f' ({names}, in percent)'}\n\n"
+        f"## Measured by us{f' ({names}, in percent)' if kind in (PHRASES, DETECT) else ''}\n\n"
         + (f"{ours}\n\n```bash\n" + "\n".join(commands) + "\n```" if ours else "Not yet measured."),
         f"## Differences from the reference\n\n{listed or 'None known.'}",
     ]
@@ -297,13 +301,15 @@ def picture(meta: dict, path: Path):
     """
     import ovseg
     from ovseg.apis import Locator
-    from ovseg.apis.draw_boxes import draw_boxes
     from ovseg.compat.checkpoint import atomic_write
+    from ovseg.predict.draw_boxes import draw_boxes
 
     scene = ROOT / "demo/scene.png"
     if task(meta) == PHRASES:
         found = Locator()(scene, THINGS)
         shown = draw_boxes(found[0].image, [each.box for each in found], THINGS)
+    elif task(meta) == DETECT:
+        shown = ovseg.load_detector(classes=THINGS, score_threshold=0.2)(scene).plot()
     else:
         shown = ovseg.load(registered_name(meta), classes=WORDS)(scene).plot()
     for colors in (256, 128, 64, 32, 16):

@@ -1,14 +1,15 @@
-"""Boxes with their phrases on a picture."""
+"""Boxes with their labels on a picture, and the masks inside them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ovseg.predict.draw import MAX_SIDE
-from ovseg.predict.fonts import Text
-from ovseg.text.palette import palette
+from ovseg.text.palette import RGB, palette
+
+from .draw import MAX_SIDE
+from .fonts import Text
 
 INK, PAPER = (20, 22, 26), (255, 255, 255)
 SMALL = 512  # pictures with a longer side below this are enlarged, so that labels can be read
@@ -19,6 +20,8 @@ def draw_boxes(
     boxes: Sequence[Sequence[float]],
     labels: Sequence[str],
     heat: np.ndarray | None = None,
+    masks: Iterable[np.ndarray] | None = None,
+    colors: Sequence[RGB] | None = None,
 ) -> Image.Image:
     """Boxes on a picture, each under a tab with its label.
 
@@ -27,6 +30,8 @@ def draw_boxes(
         boxes: (x1, y1, x2, y2) in pixels of the picture.
         labels: one per box.
         heat: (h, w) in [0, 1] of any size; where it is low the picture is greyed and darkened.
+        masks: one (H, W) bool per box, tinted; where they overlap the first one shows.
+        colors: (r, g, b) per box; all different unless given.
 
     Returns:
         RGB; the picture's size, with a longer side above ``MAX_SIDE`` shrunk to it and one below ``SMALL`` enlarged by
@@ -35,8 +40,12 @@ def draw_boxes(
     Raises:
         ValueError: not one label per box.
     """
-    if len(boxes) != len(labels):
-        raise ValueError(f"expected one label per box, got {len(boxes)} boxes and {len(labels)} labels.")
+    if len(boxes) != len(labels) or (colors is not None and len(colors) != len(boxes)):
+        raise ValueError(
+            f"expected one label per box, and one colour where there are colours; got {len(boxes)} boxes, "
+            f"{len(labels)} labels, {'no' if colors is None else len(colors)} colours."
+        )
+    colors = palette(max(len(boxes), 1))[: len(boxes)] if colors is None else colors
     height, width = image.shape[:2]
     side = max(height, width)
     scale = -(-SMALL // side) if side < SMALL else min(1.0, MAX_SIDE / side)
@@ -45,9 +54,10 @@ def draw_boxes(
     picture = Image.fromarray(np.ascontiguousarray(image[::step, ::step])).resize(size, Image.Resampling.BICUBIC)
     if heat is not None:
         picture = _dimmed(picture, heat)
+    if masks is not None:
+        picture = _tinted(picture, masks, colors)
     pen, line = ImageDraw.Draw(picture), max(3, round(max(size) / 200))
     font, taken = int(np.clip(round(max(size) / 36), 13, 40)), []
-    colors = palette(len(boxes))
     for box, color in zip(boxes, colors, strict=True):
         corners = _corners(box, size, scale)
         pen.rectangle(corners, outline=INK, width=line + 2)
@@ -69,6 +79,17 @@ def _dimmed(picture: Image.Image, heat: np.ndarray) -> Image.Image:
     photo = np.asarray(picture).astype(np.float32)
     grey = (photo @ np.float32([0.299, 0.587, 0.114]))[..., None] * 0.45
     return Image.fromarray((grey + np.sqrt(heat) * (photo - grey)).round().clip(0, 255).astype(np.uint8))
+
+
+def _tinted(picture: Image.Image, masks: Iterable[np.ndarray], colors: Sequence[RGB]) -> Image.Image:
+    """Masks in their colours, half transparent, on the drawn picture."""
+    shown = np.asarray(picture).astype(np.float32)
+    free = np.ones(shown.shape[:2], bool)
+    for mask, color in zip(masks, colors, strict=True):
+        inside = free & cv2.resize(mask.astype(np.uint8), picture.size, interpolation=cv2.INTER_NEAREST).astype(bool)
+        free &= ~inside
+        shown[inside] += 0.45 * (np.float32(color) - shown[inside])
+    return Image.fromarray(shown.round().clip(0, 255).astype(np.uint8))
 
 
 def _tab(pen, corners, label: str, color, font: int, size: tuple[int, int], taken: list) -> None:

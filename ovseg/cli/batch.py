@@ -1,0 +1,83 @@
+"""What ``predict`` and ``detect`` do alike: words once, then picture by picture, past those that cannot be read."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from .common import own_share, say_done, say_failed
+
+
+def batch(
+    model,
+    words,
+    items: list,
+    failed: list[str],
+    out: Path,
+    answer: Callable,
+    describe: Callable,
+    *,
+    done: str,
+    suffix: str = "",
+    resume: bool = False,
+    as_json: bool = False,
+    progress: bool = True,
+):
+    """Run a model over pictures; exit code 1 if any could not be read.
+
+    Args:
+        model: ``set_classes(words, progress)``, and ``made(record)``: whether a saved JSON is what it would make.
+        words: a ``Vocabulary``.
+        items, failed: see ``common.gather``.
+        out: folder of the results.
+        answer: picture → a result with ``save(out, stem)``, which writes its JSON last.
+        describe: result → what a JSON line tells of it, and one line for people.
+        done: what has happened to the pictures, in a word.
+        suffix: of the JSON files' stems.
+        resume, as_json, progress: as the options of that name.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ovseg.predict.images import unique_stems
+    from ovseg.predict.pixels import ImageError
+
+    rank, world = own_share()
+    failed, total = ([] if rank else failed), len(items[rank::world]) + (0 if rank else len(failed))
+    todo = list(zip(items, unique_stems(items), strict=True))[rank::world]
+    console, saved = Console(stderr=True), []
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, disable=not progress or as_json, transient=True) as bar:
+        task = bar.add_task("words", total=len(set(words.queries)))
+        model.set_classes(words, lambda finished: bar.update(task, completed=finished))
+        bar.remove_task(task)
+        task = bar.add_task("pictures", total=len(todo))
+        for item, stem in todo:
+            bar.advance(task)
+            if resume and _is_done(out / f"{stem}{suffix}.json", model):
+                continue
+            try:
+                result = answer(item)
+            except ImageError as error:
+                failed.append(str(error))
+                continue
+            paths = result.save(out, stem)
+            saved.append(paths)
+            told, text = describe(result)
+            if as_json:
+                files = {kind: str(path) for kind, path in paths.items()}
+                print(json.dumps({"image": str(item), **told, "files": files}, ensure_ascii=False), flush=True)
+            elif len(items) <= 10:
+                line = f"[bold]{escape(str(item))}[/bold]: {escape(text)}"
+                console.print(line, highlight=False, soft_wrap=True)
+    if saved and not as_json:
+        say_done(len(saved), done, out, list(saved[0].values()))
+    say_failed(failed, total)
+
+
+def _is_done(path: Path, model) -> bool:
+    """Whether a picture's JSON, which is written last, tells of these words, weights and settings."""
+    try:
+        return model.made(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,66 @@
+"""``ovseg classify-boxes PATH… --boxes FILE -c "cat, dog"``."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import (
+    Classes,
+    Device,
+    QuickGELU,
+    Recursive,
+    Sources,
+    Templates,
+    Weights,
+    Words,
+    gather,
+    given,
+    read_words,
+    say_failed,
+)
+
+
+def classify_boxes(
+    sources: Sources,
+    boxes: Annotated[Path, typer.Option(help="Boxes in pixels: .json ([[x1, y1, x2, y2], …] or COCO's) or .csv.")],
+    classes: Classes = None,
+    vocabulary: Words = None,
+    method: Annotated[str, typer.Option("-m", "--method", help="Extractor of roi and mask.")] = "clipsurgery",
+    weights: Weights = None,
+    quick_gelu: QuickGELU = None,
+    device: Device = "auto",
+    readout: Annotated[
+        list[str] | None, typer.Option(help="roi, mask, crop, masked_crop; several are averaged.")
+    ] = None,
+    margin: Annotated[list[float] | None, typer.Option(help="How many times larger a crop is than its box.")] = None,
+    recursive: Recursive = False,
+    templates: Templates = None,
+):
+    """Name given boxes: one JSON line per picture, each box with its best words.
+
+    Boxes without area, or beyond the picture, have a score of 0.  Pictures that cannot be read are listed at the end
+    (exit code 1); the others are done.
+    """
+    from ovseg.apis import load_detector
+    from ovseg.predict.given_boxes import GivenBoxes
+    from ovseg.predict.name_boxes import BoxNamer
+    from ovseg.predict.pixels import ImageError
+    from ovseg.regions.crops import MARGINS
+
+    words = read_words(classes, vocabulary)
+    items, failed = gather(sources, recursive)
+    total = len(items) + len(failed)
+    chosen = GivenBoxes(boxes)
+    model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **given(templates=templates))
+    namer = BoxNamer(model.engine, readout or ("crop", "masked_crop"), margin or MARGINS)
+    model.set_classes(words)
+    for item in items:
+        try:
+            found = model.name_boxes(item, chosen.of(item), namer)
+        except ImageError as error:
+            failed.append(str(error))
+        else:
+            print(json.dumps({"image": str(item), "boxes": found}, ensure_ascii=False), flush=True)
+    say_failed(failed, total)

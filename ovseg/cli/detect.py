@@ -1,0 +1,90 @@
+"""``ovseg detect PATH… -c "cat, dog"``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .batch import batch
+from .common import (
+    AsJson,
+    Classes,
+    Device,
+    Out,
+    QuickGELU,
+    Recursive,
+    ShortSide,
+    ShowProgress,
+    Sources,
+    Stride,
+    Templates,
+    Weights,
+    Window,
+    Words,
+    gather,
+    given,
+    read_words,
+)
+
+
+def detect(
+    sources: Sources,
+    classes: Classes = None,
+    vocabulary: Words = None,
+    method: Annotated[str, typer.Option("-m", "--method", help="An extractor of `ovseg methods`.")] = "clipsurgery",
+    weights: Weights = None,
+    quick_gelu: QuickGELU = None,
+    device: Device = "auto",
+    out: Out = Path("out"),
+    score_threshold: Annotated[float, typer.Option("--score", help="Lowest score, from 0 to 1.")] = 0.2,
+    max_detections: Annotated[int, typer.Option("--most", help="Most detections of a picture.")] = 100,
+    background: Annotated[
+        str | None,
+        typer.Option("--background", help='Words against which things stand out: "sea, sand"; names of stuff.'),
+    ] = None,
+    boxes: Annotated[Path | None, typer.Option(help="Choose among these boxes: .json or .csv.")] = None,
+    masks: Annotated[bool, typer.Option(help="Draw masks.")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip pictures that OUT has these very results of.")] = False,
+    recursive: Recursive = False,
+    short_side: ShortSide = None,
+    window: Window = None,
+    stride: Stride = None,
+    templates: Templates = None,
+    as_json: AsJson = False,
+    progress: ShowProgress = True,
+):
+    """Find things by words of your own, without training: boxes with masks.
+
+    For every picture OUT gets a drawing and a JSON in the manner of COCO.  Pictures that cannot be read are listed at
+    the end (exit code 1); the others are done.
+    """
+    from ovseg.apis import load_detector
+    from ovseg.predict.given_boxes import GivenBoxes
+
+    if resume and boxes is not None:
+        raise ValueError("--resume cannot tell whether results come from the same --boxes: give one of the two.")
+    words = read_words(classes, vocabulary)
+    items, failed = gather(sources, recursive)
+    chosen = None if boxes is None else GivenBoxes(boxes)
+    settings = given(short_side=short_side, window=window, stride=stride, templates=templates)
+    settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
+    if background is not None:
+        settings["background"] = [word.strip() for word in background.split(",") if word.strip()]
+    model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **settings)
+
+    def answer(item):
+        found = model.set_image(item).predict(boxes=None if chosen is None else chosen.of(item))
+        return found if masks else found.without_masks()
+
+    options = dict(done="searched", suffix="_detections", resume=resume, as_json=as_json, progress=progress)
+    batch(model, words, items, failed, out, answer, _describe, **options)
+
+
+def _describe(found) -> tuple[dict, str]:
+    boxes = [[round(float(value), 2) for value in box] for box in found.boxes]
+    rows = [
+        {"name": name, "score": round(float(score), 4), "box": box}
+        for name, score, box in zip(found.names, found.scores, boxes, strict=True)
+    ]
+    text = ", ".join(f"{row['name']} {row['score']:.2f}" for row in rows[:8]) or "nothing"
+    return {"detections": rows}, text + (f", {len(rows) - 8} more" if len(rows) > 8 else "")

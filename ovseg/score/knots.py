@@ -1,0 +1,204 @@
+"""From patches to pixels as one linear map, by the few rows and columns between which it is straight.
+
+Enlarging the maps of windows, averaging windows that overlap, and resizing to the picture act on rows and columns
+separately, because windows lie on a grid:
+
+    m_c(i, j) = Σ_ab P_ia Q_jb s_c(a, b),    P, Q ≥ 0,  Σ_a P_ia = Σ_b Q_jb = 1
+
+a, b count the patches of all windows along an axis.  Along the resized picture a row of P is a straight function of its
+place except at *knots*: the pixels beside the centre of a patch (of any window) and beside the border of a window.
+Resizing to the picture interpolates between whole pixels of the resized one, and knots are such pixels.  So P = L·K, K
+the rows of P at the knots and L with two weights a row, and in a cell between four knots
+
+    m_c = bilinear interpolation of the knot values v_c = K s_c K'ᵀ                             (exact)
+
+Where a picture has fewer rows than there are knots, the rows themselves take the knots' place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Span = tuple[int, int]
+
+
+@dataclass
+class Axis:
+    """One axis of the map.
+
+    weights  (knots, windows·patches) K
+    patches  of a window along the axis
+    whole    (knots, patches of the whole view), or None
+    low      (n,) the knot at or before each of the n rows of the picture
+    part     (n,) weight of the next knot
+    step     1, or 0 where every row of the picture is a knot
+    """
+
+    weights: Tensor
+    patches: int
+    whole: Tensor | None
+    low: Tensor
+    part: Tensor
+    step: int
+
+    def __post_init__(self):
+        self.knots, self.size = len(self.weights), len(self.low)
+        self.next = (torch.arange(self.knots, device=self.low.device) + self.step).clamp(max=self.knots - 1)
+        inside = torch.bincount(self.low, minlength=self.knots)
+        self.stop = inside.cumsum(0)
+        self.start = self.stop - inside
+
+    def windows(self, knots: Span) -> tuple[Span, Tensor]:
+        """The windows [a, b) that knots of a range see, and their part of the weights."""
+        band = self.weights[slice(*knots)]
+        seen = band.ne(0).any(0).nonzero()[:, 0]
+        a, b = int(seen[0]) // self.patches, int(seen[-1]) // self.patches + 1
+        return (a, b), band[:, a * self.patches : b * self.patches]
+
+
+def make_axis(
+    starts: Sequence[int],
+    window: int,
+    patches: int,
+    padding: Span,
+    resized: int,
+    size: int,
+    whole: Span | None = None,
+    device: torch.device | str = "cpu",
+) -> Axis:
+    """The map along one axis.
+
+    Args:
+        starts: first pixel of each window in the resized picture.
+        window: pixels of a window.
+        patches: h, patches of a window.
+        padding: pixels before and after a window that its patches cover too, in pixels of the window.
+        resized, size: pixels of the resized picture and of the picture itself.
+        whole: pixels of the whole view as it is enlarged first, and its patches.
+    """
+    padded = window + sum(padding)
+    wanted = [0, resized - 1]
+    for start in starts:
+        wanted += [start - 1, start, start + window - 1, start + window]
+        bends = (torch.arange(patches, dtype=torch.float64) + 0.5) * padded / patches - 0.5 + start - padding[0]
+        wanted += _beside(bends[(bends >= start) & (bends <= start + window - 1)])
+    if whole:
+        side, count = whole
+        bends = (torch.arange(count, dtype=torch.float64) + 0.5) * side / count - 0.5
+        bends = torch.tensor(_beside(bends), dtype=torch.float64).clamp(0, side - 1)
+        wanted += _beside((bends + 0.5) * resized / side - 0.5)
+    knots = torch.tensor(sorted({y for y in wanted if 0 <= y < resized}), dtype=torch.float64)
+    place = ((torch.arange(size, dtype=torch.float64) + 0.5) * resized / size - 0.5).clamp(0, resized - 1)
+    step = int(size > len(knots))
+    if not step:
+        knots, low, part = place, torch.arange(size), torch.zeros(size, dtype=torch.float64)
+    else:
+        low = (torch.searchsorted(knots, place, right=True) - 1).clamp(0, max(len(knots) - 2, 0))
+        ends = knots[(low + 1).clamp(max=len(knots) - 1)]
+        part = (place - knots[low]) / (ends - knots[low]).clamp(min=1)
+
+    def between(rows):
+        before = knots.floor()
+        share = (knots - before)[:, None]
+        return ((1 - share) * rows(before) + share * rows((before + 1).clamp(max=resized - 1))).float().to(device)
+
+    def of_windows(y):
+        columns = []
+        for start in starts:
+            inside = ((y >= start) & (y < start + window))[:, None]
+            columns.append(_taps(y - start + padding[0], padded, patches) * inside)
+        rows = torch.cat(columns, 1)
+        return rows / rows.sum(1, keepdim=True)
+
+    def of_whole(y):
+        return _taps(y, resized, whole[0]) @ _taps(torch.arange(whole[0], dtype=torch.float64), *whole)
+
+    seen = between(of_whole) if whole else None
+    return Axis(between(of_windows), patches, seen, low.to(device), part.float().to(device), step)
+
+
+def _beside(places: Tensor) -> list[int]:
+    """Whole numbers next to places: one for a place that is as good as whole, else two."""
+    return torch.cat([(places + 1e-6).floor(), (places - 1e-6).ceil()]).long().tolist()
+
+
+def _taps(y: Tensor, length: int, patches: int) -> Tensor:
+    """Weights (n, patches) by which row y of the bilinear enlargement of ``patches`` rows to ``length`` is made."""
+    u = ((y + 0.5) * patches / length - 0.5).clamp(0, patches - 1)
+    low = u.floor().clamp(max=patches - 1)
+    at = low.long()[:, None]
+    rows = u.new_zeros(len(u), patches).scatter_(1, at, (1 - (u - low))[:, None])
+    return rows.scatter_add_(1, (at + 1).clamp(max=patches - 1), (u - low)[:, None])
+
+
+class KnotMaps:
+    """Knot values of all words, from maps of windows.
+
+    Where the scores are inner products with features (``text`` given), the map acts on features, E channels instead of
+    T: for T > E that is less work, and memory does not grow with T.
+
+    Args:
+        windows: (R·C, D, h, w), the windows row by row; whole view (1, D, h', w') or None.
+        rows, columns: the two axes.
+        text: (T, D), or None where the D channels are the scores of T words already.
+    """
+
+    def __init__(self, windows: Tensor, whole: Tensor | None, rows: Axis, columns: Axis, text: Tensor | None):
+        self.rows, self.columns, self.text = rows, columns, text
+        h, w = windows.shape[2:]
+        tiles = windows.unflatten(0, (rows.weights.shape[1] // h, -1)).permute(0, 3, 1, 4, 2)
+        self.patches = tiles.flatten(2, 3).flatten(0, 1).contiguous()  # (R·h, C·w, D)
+        self.whole = None if whole is None else whole[0].permute(1, 2, 0).contiguous()
+        self.words = self.patches.shape[2] if text is None else len(text)
+
+    def values(self, rows: Span, columns: Span, out: Tensor | None = None) -> Tensor:
+        """v (knots, T) at the knots of a range of rows and one of columns, row by row.
+
+        ``out`` is memory to write to where it is large enough: a flat tensor.
+        """
+        (top, bottom), down = self.rows.windows(rows)
+        (left, right), across = self.columns.windows(columns)
+        h, w = self.rows.patches, self.columns.patches
+        channels = self._apply(self.patches[top * h : bottom * h, left * w : right * w], down, across)
+        if self.whole is not None:
+            down, across = self.rows.whole[slice(*rows)], self.columns.whole[slice(*columns)]
+            channels = (channels + self._apply(self.whole, down, across)) / 2
+        channels = channels.flatten(0, 1)
+        if self.text is None:
+            return channels
+        size = len(channels) * len(self.text)
+        if out is None or out.numel() < size:
+            return channels @ self.text.T
+        return torch.mm(channels, self.text.T, out=out[:size].view(len(channels), -1))
+
+    def of(self, words: Tensor) -> "KnotMaps":
+        """The same for some of the words."""
+        some = object.__new__(KnotMaps)
+        some.__dict__ |= self.__dict__ | {"words": len(words)}
+        if self.text is not None:
+            some.text = self.text[words]
+        else:
+            some.patches = self.patches[..., words]
+            some.whole = None if self.whole is None else self.whole[..., words]
+        return some
+
+    def tiles(self, memory: int):
+        """Ranges of cells, (rows, columns), whose knot values take about ``memory`` bytes; a cell is named by its first
+        knot."""
+        most = max(4, memory // (4 * self.words))
+        columns = min(self.columns.knots, max(1, most // 2 - 1))
+        rows = min(self.rows.knots, max(1, most // (columns + 1) - 1))
+        for top in range(0, self.rows.knots, rows):
+            for left in range(0, self.columns.knots, columns):
+                yield (
+                    (top, min(top + rows, self.rows.knots)),
+                    (left, min(left + columns, self.columns.knots)),
+                )
+
+    @staticmethod
+    def _apply(patches: Tensor, down: Tensor, across: Tensor) -> Tensor:
+        """(a, b, D) maps → (rows, columns, D)."""
+        made = (down @ patches.flatten(1)).unflatten(1, patches.shape[1:])
+        return torch.matmul(across, made)

@@ -1,0 +1,189 @@
+"""The winning word of every pixel, without the maps of the others: branch and bound over cells of the picture.
+
+In a cell between four knots the map of a word is the bilinear interpolation of its knot values (``knots``): at every
+pixel a convex combination, with the same weights for all words, of its values u at four corners.  So for words c, c*
+
+    u_c(i) ≤ u_c*(i) at the four corners i   ⟹   m_c ≤ m_c* at every pixel of the cell                     (domination)
+
+1. c* of a cell is, of the words that win its corners, the one with the greatest sum over them.  Where it wins all four
+   the cell is decided.  Otherwise a word c can win a pixel only if at some corner u_c(i) > u_c*(i): only words that
+   rank above c* there, found by the first few of each knot or, where these do not reach down to u_c*, by comparing all.
+2. The words left in a cell are compared again at its four outermost pixels, a cell with several is split along its
+   sides, and so on until the cells are small or the words few.
+3. The maps of what is left are made and compared pixel by pixel.
+
+No step drops a word that could be strictly best, so the result is the arg-max of the maps themselves, apart from
+rounding where two words are equal.  The synonyms of a class compete like other words; the class of the best word is the
+class of the best class.
+"""
+
+import torch
+from torch import Tensor
+
+from .knots import KnotMaps
+
+FIRST = 8  # words looked at per knot before all are compared
+SMALL = 24  # pixels of a cell that is not split any further
+MANY = 2**19  # words in cells, kept until they are drawn: 24 bytes each
+
+
+def winning_words(maps: KnotMaps, memory: int) -> Tensor:
+    """Index of the best word of every pixel, (H, W) int64.
+
+    Args:
+        maps: knot values.
+        memory: bytes that the knot values of all words may take at a time.
+    """
+    device = maps.patches.device
+    words = torch.zeros(maps.rows.size, maps.columns.size, dtype=torch.long, device=device)
+    scratch = torch.empty(max(4 * maps.words, memory // 4), device=device) if maps.text is not None else None
+    left = []
+    for rows, columns in maps.tiles(memory):
+        corners, cells = _cells(maps, rows, columns)
+        if not len(cells):
+            continue
+        wide = (min(rows[1] + 1, maps.rows.knots), min(columns[1] + 1, maps.columns.knots))
+        values = maps.values((rows[0], wide[0]), (columns[0], wide[1]), scratch)
+        sole, open_cells, owner, word, knot_values = _first_bound(values, corners)
+        _fill(words, cells, sole)
+        left += _compare(maps, cells[open_cells], owner, word, knot_values)
+        if sum(len(word) for _, _, word, _ in left) > MANY:
+            _draw(words, maps, left)
+            left = []
+    _draw(words, maps, left)
+    return words
+
+
+def _cells(maps: KnotMaps, rows, columns) -> tuple[Tensor, Tensor]:
+    """The cells of a tile that hold pixels: their corners (n, 4) in its knots and their pixels (n, 4), top, bottom,
+    left and right with both ends."""
+    width = min(columns[1] + 1, maps.columns.knots) - columns[0]
+    y, x = (
+        torch.arange(*span, device=axis.low.device)[axis.stop[slice(*span)] > axis.start[slice(*span)]]
+        for axis, span in ((maps.rows, rows), (maps.columns, columns))
+    )
+    ends = [maps.rows.start[y], maps.rows.stop[y] - 1, maps.columns.start[x], maps.columns.stop[x] - 1]
+    grid = [e[:, None].expand(-1, len(x)) for e in ends[:2]] + [e.expand(len(y), -1) for e in ends[2:]]
+    y, x = y[:, None], x[None]
+    below, right = maps.rows.next[y], maps.columns.next[x]
+    corners = [(b - rows[0]) * width + a - columns[0] for b in (y, below) for a in (x, right)]
+    return torch.stack(corners, -1).flatten(0, 1), torch.stack(grid, -1).flatten(0, 1)
+
+
+def _first_bound(values: Tensor, corners: Tensor):
+    """Step 1: the sole word of each cell (−1 for none), the open cells, and what is left in them, ascending: the open
+    cell of each word (P,), the word, and its values (P, 4) at the corners."""
+    knots, total = values.shape
+    best, ids = values.topk(min(FIRST, total), 1)
+    winners = ids[:, 0][corners]
+    decided = (winners == winners[:, :1]).all(1)
+    sole = torch.where(decided, winners[:, 0], -1)
+    open_cells = (~decided).nonzero()[:, 0]
+    corners, winners = corners[open_cells], winners[open_cells]
+    at = values.flatten()[corners[:, None] * total + winners[:, :, None]]  # (n, winner, corner)
+    chosen = at.sum(2).argmax(1, keepdim=True)
+    level = at.gather(1, chosen[:, :, None].expand(-1, -1, 4))[:, 0]
+    lowest = values.new_full((knots,), torch.inf).scatter_reduce_(0, corners.flatten(), level.flatten(), "amin")
+    deep = (best[:, -1] > lowest) & (total > FIRST)
+    knot, rank = ((best > lowest[:, None]) & ~deep[:, None]).nonzero(as_tuple=True)
+    word = ids[knot, rank]
+    deep = deep.nonzero()[:, 0]
+    more, others = (values[deep] > lowest[deep, None]).nonzero(as_tuple=True)
+    knot, word = torch.cat([knot, deep[more]]), torch.cat([word, others])
+    found = values[knot, word]
+    pairs = [torch.arange(len(open_cells), device=values.device) * total + winners.gather(1, chosen)[:, 0]]
+    for corner in range(4):
+        cell = corners.new_full((knots,), -1)
+        cell[corners[:, corner]] = torch.arange(len(open_cells), device=values.device)
+        cell = cell[knot]
+        above = (cell >= 0) & (found > level[cell, corner])
+        pairs.append(cell[above] * total + word[above])
+    pairs = torch.cat(pairs).unique()
+    owner, word = pairs // total, pairs % total
+    return sole, open_cells, owner, word, values.flatten()[corners[owner] * total + word[:, None]]
+
+
+def _fill(words: Tensor, cells: Tensor, sole: Tensor):
+    """Write the words of decided cells; the cells of a tile tell its rows and columns."""
+    top, bottom, left, right = int(cells[0, 0]), int(cells[-1, 1]), int(cells[0, 2]), int(cells[-1, 3])
+    across = int((cells[:, 0] == top).sum())
+    sole = sole.view(-1, across)
+    heights, widths = cells[::across, 1] - cells[::across, 0] + 1, cells[:across, 3] - cells[:across, 2] + 1
+    words[top : bottom + 1, left : right + 1] = sole.repeat_interleave(heights, 0).repeat_interleave(widths, 1)
+
+
+def _compare(maps: KnotMaps, cells: Tensor, owner: Tensor, word: Tensor, knot_values: Tensor) -> list:
+    """Step 2.  ``owner`` is ascending.  Returns what is left, in portions: cells (n, 4), words per cell (n,), and the
+    words (P,) of one cell after the other with their values (P, 4)."""
+    left = []
+    while len(owner):
+        down, across = maps.rows.part[cells[:, :2]], maps.columns.part[cells[:, 2:]]
+        corner = _interpolate(knot_values, down[owner], across[owner])
+        total = corner.sum(1)
+        most = total.new_full((len(cells),), -torch.inf).scatter_reduce_(0, owner, total, "amax")
+        place = torch.arange(len(owner), device=owner.device).masked_fill_(total < most[owner], len(owner))
+        chosen = place.new_full((len(cells),), len(owner)).scatter_reduce_(0, owner, place, "amin")
+        kept = (corner > corner[chosen][owner]).any(1)
+        kept[chosen] = True
+        owner, word, knot_values = owner[kept], word[kept], knot_values[kept]
+        count = torch.bincount(owner, minlength=len(cells))
+        height, width = cells[:, 1] - cells[:, 0] + 1, cells[:, 3] - cells[:, 2] + 1
+        split = (count > 2) & (height * width > SMALL)
+        ready = ~split[owner]
+        left.append((cells[~split], count[~split], word[ready], knot_values[ready]))
+        cells, parent = _halves(cells, split, height, width)
+        first, number = count.cumsum(0) - count, count[parent]
+        owner = torch.arange(len(cells), device=owner.device).repeat_interleave(number)
+        at = torch.arange(len(owner), device=owner.device) + (first[parent] - number.cumsum(0) + number)[owner]
+        word, knot_values = word[at], knot_values[at]
+    return left
+
+
+def _interpolate(values: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Values (P, 4) at the corners of knots → (P, 4) at places of two rows and two columns, (P, 2) each."""
+    side = torch.lerp(values[:, None, :2], values[:, None, 2:], down[:, :, None])
+    return torch.lerp(side[:, :, :1], side[:, :, 1:], across[:, None]).flatten(1)
+
+
+def _halves(cells: Tensor, split: Tensor, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """Cells cut in two along each side that has more than a third of the other: the parts and the cell each is of."""
+    parent = split.nonzero()[:, 0]
+    cells = cells[parent]
+    for first, sides in ((0, 3 * height > width), (2, 3 * width > height)):
+        cut = sides[parent] & (cells[:, first + 1] > cells[:, first])
+        middle = (cells[:, first] + cells[:, first + 1]) // 2
+        upper, lower = cells.clone(), cells[cut]
+        upper[:, first + 1] = torch.where(cut, middle, upper[:, first + 1])
+        lower[:, first] = middle[cut] + 1
+        cells, parent = torch.cat([upper, lower]), torch.cat([parent, parent[cut]])
+    return cells, parent
+
+
+def _draw(words: Tensor, maps: KnotMaps, left: list):
+    """Step 3, in groups of cells of like size and like number of words, filled up to the largest."""
+    if not left:
+        return
+    cells, count, word, values = (torch.cat(column) for column in zip(*left, strict=True))
+    first = count.cumsum(0) - count
+    sizes = [count, cells[:, 1] - cells[:, 0] + 1, cells[:, 3] - cells[:, 2] + 1]
+    keys = sum(size.float().log2().ceil().long() << (6 * i) for i, size in enumerate(sizes))
+    for key in keys.unique().tolist():
+        group = (keys == key).nonzero()[:, 0]
+        number, height, width = (int(size[group].max()) for size in sizes)
+        rows, columns = (
+            (cells[group, e, None] + torch.arange(n, device=cells.device)).minimum(cells[group, e + 1, None])
+            for e, n in ((0, height), (2, width))
+        )
+        down, across = maps.rows.part[rows][:, :, None], maps.columns.part[columns][:, None]
+        winner, best = word[first[group]][:, None, None].expand(-1, height, width), None
+        for rank in range(number if number > 1 else 0):
+            at = first[group] + count[group].clamp(max=rank + 1) - 1
+            corner = values[at][:, None]
+            side = torch.lerp(corner[:, :, :2], corner[:, :, 2:], down)
+            made = torch.lerp(side[:, :, :1], side[:, :, 1:], across)
+            if best is None:
+                best = made
+            else:
+                winner = torch.where(made > best, word[at][:, None, None], winner)
+                best = torch.maximum(best, made)
+        words[rows[:, :, None], columns[:, None]] = winner
