@@ -1,7 +1,7 @@
 """A frozen CLIP tower as the backbone of a detector: levels, and one map in the space of the text, of a single pass.
 
-ViT      maps after chosen blocks, those of the last as the dense extractor has it before its projection (F-ViT: the value
-         path of the last block); deconv₂→norm→GELU→deconv₂, deconv₂, identity, maxpool₂: strides p/4, p/2, p, 2p
+ViT      maps after chosen blocks, those of the last as the dense extractor has it before its projection (F-ViT: the
+         value path of the last block); deconv₂→norm→GELU→deconv₂, deconv₂, identity, maxpool₂: strides p/4, p/2, p, 2p
          V (B, E, h, w): the extractor's dense map, each position divided by its length;  r = RoIAlign(V, box), one bin
 ResNet   its four stages, strides 4 to 32;  V: the last of them;  r = attention pool of RoIAlign(V, box)   (F-VLM)
 

@@ -6,7 +6,6 @@ from numbers import Real
 from ovseg.regions.proposals import SHARES
 from ovseg.text.background import STUFF_WORDS
 
-
 MORE_STUFF = "sand snow dirt gravel water rock leaves pavement tiles rug brick_wall stone_wall wood_floor".split()
 BACKGROUND = (*STUFF_WORDS, *(word.replace("_", " ") for word in MORE_STUFF))
 """What detection sets against the words, in place of a threshold."""
