@@ -275,7 +275,7 @@ def test_configs(path):
     """All are sound; those of the embedded model build, and their heads fit the backbone."""
     cfg = load_config(path)
     check_components(cfg, cfg.default_scope)
-    if cfg.model.backbone.weights == "tiny":
+    if cfg.model.get("backbone", {}).get("weights") == "tiny":
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             model = ROOT_MODELS.build(cfg.model).eval()
         assert model._forward(images(64, 96)).shape[:2] == (1, model.num_classes)

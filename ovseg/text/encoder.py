@@ -92,7 +92,6 @@ class TextEncoder:
         """
         if not words:
             raise ValueError("no words to encode: give at least one name.")
-        self.check_known(words)
         unique = list(dict.fromkeys(words))
         done: dict[str, Tensor] = {}
         if self.cache is not None:
@@ -100,6 +99,7 @@ class TextEncoder:
         todo = [word for word in unique if word not in done]
         if todo:
             self.check_length(todo)
+        self.check_known(words)
         step = max(1, 8 * self.batch // len(self.templates))  # enough prompts to sort by length
         for start in range(0, len(todo), step):
             part = todo[start : start + step]
