@@ -7,7 +7,8 @@ from ovseg.testing.parity import compare, errors, main
 
 FILES = (
     "vanilla maskclip maskclip_rn sclip clearclip naclip pamr gem cliptrase proxyclip clip_dinoiser clip_prs "
-    "adapting_clip_vit det_box_search trained_clipdinoiser trained_pixelclip".split()
+    "adapting_clip_vit det_box_search trained_clipdinoiser trained_pixelclip "
+    "det_regionclip_region det_regionclip_pretrain_loss det_fgclip_losses det_score_ensemble".split()
 )
 
 

@@ -168,7 +168,7 @@ class DenseDetector(nn.Module):
             picture, words: what ``encode`` and ``read`` returned.
             boxes: (R, 4) x1, y1, x2, y2 in pixels to choose from, in place of regions found here. Those without area,
                 beyond the picture or not finite are no detections.
-            masks: (R, H, W) boolean, likewise, on the CPU.
+            masks: (R, H, W) boolean tensor, likewise.
             objectness: (R,) in [0, 1] of the given regions.
 
         Raises:
@@ -203,7 +203,7 @@ class DenseDetector(nn.Module):
         kept = owner[keep]
         outlines = None
         if masks is not None:
-            outlines = [rle.encode(np.asarray(masks[i])) for i in places[kept].tolist()]
+            outlines = [rle.encode(np.asarray(masks[i].cpu())) for i in places[kept].tolist()]
         elif boxes is None:
             outlines = [_outline(mask, picture.size) for mask in shown[kept]]
         return Found(found[kept].cpu(), scores[keep].cpu(), classes[label[keep]].cpu(), outlines)
@@ -218,7 +218,9 @@ class DenseDetector(nn.Module):
             cells, shown = (torch.cat([one, other]) for one, other in zip(of_all[:2], of_class[:2], strict=True))
             q = self._names(picture, words, logits, masks=shares_of_cells(shown.float(), coarse))
             return cells, shown, q, torch.arange(len(cells), device=q.device)
-        given, whole, places = given_regions(boxes, masks, picture.size)
+        given, whole, places = (
+            None if part is None else part.to(maps.device) for part in given_regions(boxes, masks, picture.size)
+        )
         cells = given * given.new_tensor([fine[1] / picture.size[1], fine[0] / picture.size[0]] * 2)
         if whole is None:
             return cells, box_masks(cells, fine), self._names(picture, words, logits, boxes=given), places

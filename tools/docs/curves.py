@@ -1,4 +1,4 @@
-"""Loss and validation mIoU of a run of tools/train.py as one picture.
+"""Loss and validation scores of a run of tools/train.py as one picture.
 
 python tools/docs/curves.py work_dirs/catseg_tiny_scenes docs/images/curves/catseg_tiny_scenes.png
 """
@@ -11,6 +11,9 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
+
+SHOWN = (("mIoU", "black"), ("mIoU_seen", "tab:green"), ("mIoU_unseen", "tab:orange"))
+SHOWN += (("boxes/AP50", "black"), ("boxes/AP50_base", "tab:green"), ("boxes/AP50_novel", "tab:orange"))
 
 
 def points(run: Path) -> list[dict]:
@@ -34,7 +37,7 @@ def draw(run: Path, out: Path):
     axis.set_ylabel("loss")
     axis.set_yscale("log")
     scores = axis.twinx()
-    for name, color in (("mIoU", "black"), ("mIoU_seen", "tab:green"), ("mIoU_unseen", "tab:orange")):
+    for name, color in SHOWN:
         found = [(row["step"], row[name]) for row in rows if name in row]
         if found:
             scores.plot(*zip(*found, strict=True), "o--", color=color, label=name)
