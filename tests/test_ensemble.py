@@ -63,9 +63,7 @@ def test_any_file_of_the_format(tmp_path, capsys, left_out):
     det, vlm, text = (rng.normal(size=(n, 6)).astype(np.float32) for n in (4, 4, 3))
     base = np.array([True, False, True])
     logits = rng.normal(size=(2, 4, 3)).astype(np.float32)
-    meta = dict(
-        key="det_score_ensemble", alpha=0.3, beta=0.6, det_temperature=20, vlm_temperature=8, baron_factor=0.55
-    )
+    meta = dict(key="det_score_ensemble", alpha=0.3, beta=0.6, det_temperature=20, vlm_temperature=8, baron_factor=0.55)
     unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in (det, vlm, text)]
     arrays = dict(
         det_embed=det, vlm_roi_embed=vlm, class_embed_with_bg=text, is_base_incl_bg=base,

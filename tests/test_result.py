@@ -1,6 +1,8 @@
 """A result answers, re-thresholds, and survives being saved and read back."""
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -139,6 +141,30 @@ def test_tensors_and_types():
     assert result.scores.dtype == np.float32 and result.scores.max() == 1 and result.margin is None
     assert Result(labels=labels, scores=np.zeros((2, 3), np.float16), vocabulary=WORDS).scores.dtype == np.float16
     assert result.plot().mode == "RGB"
+
+
+def test_scores_are_made_when_first_read():
+    calls, given = [], make()
+
+    def confidence():
+        calls.append(1)
+        return torch.from_numpy(given.scores), given.margin.astype(np.float64)
+
+    def lazy():
+        calls.clear()
+        return make(scores=confidence, margin=None)
+
+    assert lazy().plot().mode == "RGB" and lazy().present == given.present and not calls
+    for read in (lambda r: r, copy.copy, lambda r: pickle.loads(pickle.dumps(r)), lambda r: r.rethreshold(0.3)):
+        result = read(lazy())
+        assert (result.scores == given.scores).all() and (result.margin == given.margin).all() and len(calls) == 1
+    assert (
+        lazy().to_dict() == given.to_dict() and (lazy().rethreshold(0.4).labels == given.rethreshold(0.4).labels).all()
+    )
+    with pytest.raises(AttributeError, match="no attribute 'score'"):
+        lazy().score  # noqa: B018
+    with pytest.raises(ValueError, match="scores must be"):
+        make(scores=lambda: (given.scores[1:], given.margin)).margin  # noqa: B018
 
 
 @pytest.mark.parametrize(

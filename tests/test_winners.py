@@ -5,9 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovseg.predict.pipeline import Pipeline
+from ovseg.dense import DenseFeatures
+from ovseg.dense.windows import windows
+from ovseg.predict.pipeline import Encoded, Pipeline
 from ovseg.predict.protocol import Protocol
-from ovseg.score import CosineScore
+from ovseg.score import CosineScore, make_axis
 
 GENERATOR = torch.Generator
 
@@ -64,6 +66,40 @@ def assert_equal(found, expected, tie: float = 1e-5):
     assert (found.scores - scores).abs().max() < 5e-4 and (found.margin - margin).abs().max() < 1e-3
 
 
+# --- the linear map --------------------------------------------------------------------------------------------------
+
+
+def up(maps: torch.Tensor, length: int) -> torch.Tensor:
+    return F.interpolate(maps[None], length, mode="linear", align_corners=False)[0]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_an_axis_is_interpolation_averaging_and_interpolation(seed):
+    """Unit maps of every patch through windows, their mean, and the resizing; and through a whole view."""
+    rng = np.random.default_rng(seed)
+    resized, size, patches = (int(rng.integers(1, n)) for n in (60, 90, 9))
+    window = int(rng.integers(1, resized + 1))
+    stride, padding = int(rng.integers(1, window + 1)), tuple(rng.integers(0, 4, 2).tolist())
+    starts = sorted({top for top, *_ in windows(resized, 1, window, stride)})
+    side, count = int(rng.integers(1, 30)), int(rng.integers(1, 9))
+    axis = make_axis(starts, window, patches, padding, resized, size, (side, count))
+    total, covered = torch.zeros(len(starts) * patches, resized), torch.zeros(resized)
+    for i, start in enumerate(starts):
+        maps = up(torch.eye(patches), window + sum(padding))[:, padding[0] : padding[0] + window]
+        total[i * patches : (i + 1) * patches, start : start + window] += maps
+        covered[start : start + window] += 1
+    for weights, expected in (
+        (axis.weights, up(total / covered, size)),
+        (axis.whole, up(up(up(torch.eye(count), side), resized), size)),
+    ):
+        part = axis.part[:, None]
+        found = weights[axis.low] * (1 - part) + weights[axis.next[axis.low]] * part
+        torch.testing.assert_close(found.T, expected, atol=5e-5, rtol=0)
+    assert axis.knots <= max(size, 1) and axis.weights.min() >= 0
+
+
+# --- the label map ---------------------------------------------------------------------------------------------------
+
 SETTINGS = [
     dict(short_side=None, window=None),
     dict(short_side=None, window=64, stride=32),
@@ -98,6 +134,33 @@ def test_more_words_than_features(vit, picture):
     encoded, text = pipeline.encode(np.ascontiguousarray(picture[:45, :65])), unit(1000)
     logits = plain(pipeline, encoded, text)
     assert_equal(pipeline.decode(encoded, text, range(1000)), reference(logits, list(range(1000))))
+
+
+@pytest.mark.parametrize("roughness", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize(
+    "words, settings",
+    [(30, dict(scorer=dict(type="EnlargedScore", side=7))), (12, {}), (300, {}), (300, dict(whole_view=True))],
+    ids=["enlarged", "few", "many", "whole"],
+)
+def test_features_without_any_structure(vit, words, settings, roughness):
+    """Neighbouring patches that have nothing in common leave many words in each cell."""
+    settings = dict(settings)
+    scorer = settings.pop("scorer", None)
+    pipeline = Pipeline(vit, dict(type="MaskCLIP"), Protocol(window=32, stride=24, **settings), scorer)
+    boxes, generator = windows(61, 83, 32, 24), GENERATOR().manual_seed(words)
+    rough = 1 + roughness * torch.randn(len(boxes) + 1, 48, 4, 5, generator=generator)
+    parts = [DenseFeatures(part, part.mean((2, 3)), (1, 0, 2, 3)) for part in rough[:-1].split(4)]
+    whole = DenseFeatures(rough[-1:], rough[-1:].mean((2, 3))) if pipeline.protocol.whole_view else None
+    encoded, text = Encoded(parts, boxes, (61, 83), (101, 77), None, None, whole), unit(words)
+    expected = reference(plain(pipeline, encoded, text), list(range(words)))
+    assert_equal(pipeline.decode(encoded, text, range(words)), expected)
+
+
+def test_of_equal_words_the_first_wins(vit, picture):
+    pipeline = Pipeline(vit, dict(type="MaskCLIP"), Protocol(short_side=None, window=64, stride=32))
+    encoded, text = pipeline.encode(picture), torch.eye(48)[:4]
+    once, twice = (pipeline.decode(encoded, text.repeat(n, 1), range(4 * n)).labels for n in (1, 2))
+    assert torch.equal(once, twice)
 
 
 def test_a_large_vocabulary(vit, picture):

@@ -20,6 +20,7 @@ train_dataloader = dict(
                 dict(type="mmdet.LoadAnnotations", with_bbox=True),
                 dict(
                     type="mmdet.RandomChoiceResize",
+                    resize_type="mmdet.Resize",
                     scales=[(side, 1333) for side in range(640, 801, 32)],
                     keep_ratio=True,
                 ),

@@ -8,7 +8,7 @@ boxes and masks of base classes; at test it chooses among all 94 objects.
 Pictures of 128 px are enlarged to 160 px.  Objects are 26 to 60 px of 128, hence three levels and two sizes of anchors.
 """
 
-_base_ = "../_base_/train.py"
+_base_ = ["../_base_/train.py", "../_base_/scene_boxes.py"]
 
 model = dict(
     type="FViT",
@@ -52,52 +52,6 @@ model = dict(
     alpha=0.1,
     beta=0.8,
 )  # fmt: skip
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="SeededSampler", shuffle=False),
-    collate_fn=dict(type="pseudo_collate"),
-    dataset=dict(
-        type="SeededDataset",
-        dataset=dict(
-            type="SceneBoxes",
-            count=100_000,
-            split="train",
-            first_seed=2_000_000,
-            base_only=True,
-            pipeline=[
-                dict(type="LoadScenePicture"),
-                dict(type="LoadSceneBoxes"),
-                dict(type="mmdet.Resize", scale=(160, 160)),
-                dict(type="mmdet.RandomFlip", prob=0.5),
-                dict(type="mmdet.PhotoMetricDistortion"),
-                dict(type="mmdet.PackDetInputs"),
-            ],
-        ),
-    ),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    collate_fn=dict(type="pseudo_collate"),
-    dataset=dict(
-        type="SceneBoxes",
-        count=60,
-        first_seed=3_000_000,
-        pipeline=[
-            dict(type="LoadScenePicture"),
-            dict(type="mmdet.Resize", scale=(160, 160)),
-            dict(type="LoadSceneBoxes"),
-            dict(
-                type="mmdet.PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
-            ),
-        ],
-    ),
-)
-val_evaluator = dict(type="OpenVocabAP")
-val_cfg = dict(type="ValLoop")
 optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-2),
     clip_grad=dict(max_norm=5.0),

@@ -49,6 +49,7 @@ train_dataloader = dict(
                     dict(type="mmdet.LoadAnnotations", with_bbox=True, with_mask=True),
                     dict(
                         type="mmdet.RandomChoiceResize",
+                        resize_type="mmdet.Resize",
                         scales=[(side, 1333) for side in range(640, 801, 32)],
                         keep_ratio=True,
                     ),

@@ -12,6 +12,7 @@ from .proposals import FrozenRPN, GivenBoxes, OwnRPN, RandomBoxes
 from .regionclip import RegionCLIP
 from .regionclip_head import RegionCLIPBBoxHead, RegionCLIPRoIHead
 from .regionclip_pretraining import RegionCLIPPretraining
+from .text_classifier import OpenVocabDetHead, TextLayer, set_classes
 
 __all__ = [
     "BoxClassifier",
@@ -25,6 +26,7 @@ __all__ = [
     "FrozenRPN",
     "FrozenTower",
     "GivenBoxes",
+    "OpenVocabDetHead",
     "OpenVocabDetector",
     "OwnRPN",
     "PhraseLocalizer",
@@ -33,4 +35,6 @@ __all__ = [
     "RegionCLIPBBoxHead",
     "RegionCLIPPretraining",
     "RegionCLIPRoIHead",
+    "TextLayer",
+    "set_classes",
 ]

@@ -16,6 +16,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ovseg.dense.base import to_grid
+from ovseg.dense.windows import Box, windows
 from ovseg.regions.pooling import pool_boxes
 from ovseg.regions.regionclip import first_token, table_side
 from ovseg.registry import DENSE, MODELS
@@ -36,7 +37,8 @@ class Listener:
     """
 
     def __init__(self, tower: Tower, blocks: Sequence[int]):
-        self._tower, self._taps = tower, {index: f"block.{index}.out" for index in blocks}
+        self._tower, self._blocks = tower, tuple(blocks)
+        self._taps = {index: f"block.{index}.out" for index in blocks}
         self._state: TokenState | None = None
         self._projected: Tensor | None = None
 
@@ -56,14 +58,14 @@ class Listener:
         return self._tower.project(z)
 
     def maps(self) -> list[Tensor]:
-        """(B, D, h, w) after each block; of the last block what was projected first."""
+        """(B, D, h, w) after each of the blocks; of the last block what was projected first."""
         last, (h, w) = len(self._tower.blocks) - 1, self._state.grid
         found = self._state.taps
         if last in self._taps and self._projected is not None:
             found = found | {self._taps[last]: self._projected}
         self._tower.advance(self._state, last + 1, [tap for tap in self._taps.values() if tap not in found])
         found = self._state.taps | found
-        return [to_grid(found[tap][:, -h * w :], (h, w)) for tap in self._taps.values()]
+        return [to_grid(found[self._taps[index]][:, -h * w :], (h, w)) for index in self._blocks]
 
 
 @MODELS.register_module()
@@ -76,6 +78,8 @@ class FrozenTower(BaseModule):
         scales: strides of a ViT's levels in patches, some of ¼, ½, 1, 2.
         out_indices: the block of each, counted from 0; None: evenly spaced ones.
         norm_cfg: the normalisation between the deconvolutions, BN unless given.
+        window, window_stride: read a ViT's pictures in overlapping windows of this side, each this far from the last,
+            in pixels and whole patches, and average; for towers that know small pictures alone. None: whole.
 
     Attributes:
         channels: of each level.
@@ -92,6 +96,8 @@ class FrozenTower(BaseModule):
         scales: Sequence[float] = SCALES,
         out_indices: Sequence[int] | None = None,
         norm_cfg: dict | None = None,
+        window: int | None = None,
+        window_stride: int | None = None,
     ):
         super().__init__()
         self.tower = tower.requires_grad_(False)
@@ -111,6 +117,9 @@ class FrozenTower(BaseModule):
                 f"scales are some of {', '.join(map(str, SCALES))}, and out_indices names one of the blocks 0 to "
                 f"{depth - 1} for each; got {tuple(scales)} and {self.out_indices}."
             )
+        self.window, self.window_stride = window, window_stride or window
+        if any(length % tower.stride for length in (window or 0, window_stride or 0)):
+            raise ValueError(f"window and window_stride are whole patches of {tower.stride} px.")
         steps = dict(zip(SCALES, pyramid_steps(tower.width, norm_cfg or dict(type="BN")), strict=True))
         self.steps = nn.ModuleList(steps[scale] for scale in scales)
         self.channels, self.strides = [tower.width] * len(scales), [tower.stride * scale for scale in scales]
@@ -139,12 +148,32 @@ class FrozenTower(BaseModule):
                 f"pictures of {height}×{width} px are not two or more whole patches of {self.tower.stride} px: let the "
                 f"data preprocessor pad them, pad_size_divisor={2 * self.tower.stride}."
             )
-        listener = Listener(self.tower, dict.fromkeys(self.out_indices))
         with torch.no_grad():
-            dense = self.extractor(listener, images)
-            maps = dict(zip(dict.fromkeys(self.out_indices), listener.maps(), strict=True))
-        levels = [step(maps[i].contiguous()) for step, i in zip(self.steps, self.out_indices, strict=True)]
-        return levels, F.normalize(dense.features, dim=1)
+            *maps, dense = self._read(images)
+        levels = [step(each.contiguous()) for step, each in zip(self.steps, maps, strict=True)]
+        return levels, F.normalize(dense, dim=1)
+
+    def _read(self, images: Tensor) -> list[Tensor]:
+        """The map after each of ``out_indices`` (B, D, h, w), and the dense one (B, E, h, w)."""
+        places = windows(*images.shape[-2:], self.window, self.window_stride)
+        parts = torch.cat([images[..., top:bottom, left:right] for top, left, bottom, right in places])
+        listener = Listener(self.tower, self.out_indices)
+        dense = self.extractor(listener, parts)
+        found = [*listener.maps(), F.normalize(dense.features, dim=1)]
+        if len(places) == 1:
+            return found
+        grid = self.tower.grid_of(*images.shape[-2:])
+        return [self._stitched(each, places, grid) for each in found]
+
+    def _stitched(self, parts: Tensor, places: list[Box], grid: tuple[int, int]) -> Tensor:
+        """The mean (B, C, h, w) of maps of windows (n·B, C, h', w')."""
+        parts = parts.unflatten(0, (len(places), -1))
+        total, count = parts.new_zeros(*parts.shape[1:3], *grid), parts.new_zeros(grid)
+        for part, place in zip(parts, places, strict=True):
+            top, left, bottom, right = (length // self.tower.stride for length in place)
+            total[..., top:bottom, left:right] += part
+            count[top:bottom, left:right] += 1
+        return total / count
 
     @torch.no_grad()
     def regions(self, seen: Tensor, boxes: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:

@@ -102,7 +102,8 @@ class FViT(OpenWords, BaseDetector):
         self.open_words(tower, vocabulary, unseen, templates)
         self._background = Vocabulary.parse(list(words)) if words else None
         self._notes = dict(background=background, statistics=statistics, templates=str(templates))
-        self._notes |= dict(dense=dict(backbone or {}).get("dense"))
+        if levels.is_vit:
+            self._notes |= dict(dense=type(levels.extractor).__name__, window=levels.window)
         parts = published_parts(
             len(self.train_vocabulary), tower.embed_dim, levels.channels, levels.strides, masks
         )  # fmt: skip
@@ -129,7 +130,9 @@ class FViT(OpenWords, BaseDetector):
     @property
     def settings(self) -> dict:
         """What decides a prediction besides weights and words."""
-        return self._notes | self.roi_head.mixture | dict(test_cfg=self.test_cfg.to_dict())
+        regions = self.test_cfg.rcnn
+        found = dict(score_thr=regions.score_thr, nms=regions.nms.iou_threshold, max_per_img=regions.max_per_img)
+        return self._notes | self.roi_head.mixture | dict(proposals=self.test_cfg.rpn.max_per_img) | found
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Levels of the neck, and V behind them."""

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 Span = tuple[int, int]
+SPARSE = 1.4  # knots per patch from which scores cost less at patches, enlarging them included
 
 
 @dataclass
@@ -50,12 +51,11 @@ class Axis:
         self.stop = inside.cumsum(0)
         self.start = self.stop - inside
 
-    def windows(self, knots: Span) -> tuple[Span, Tensor]:
-        """The windows [a, b) that knots of a range see, and their part of the weights."""
+    def seen(self, knots: Span) -> tuple[Tensor, Tensor]:
+        """The patches (m,) of all windows that the knots [a, b) see, and their weights (b − a, m)."""
         band = self.weights[slice(*knots)]
-        seen = band.ne(0).any(0).nonzero()[:, 0]
-        a, b = int(seen[0]) // self.patches, int(seen[-1]) // self.patches + 1
-        return (a, b), band[:, a * self.patches : b * self.patches]
+        patches = band.any(0).nonzero()[:, 0]
+        return patches, band[:, patches]
 
 
 def make_axis(
@@ -136,8 +136,9 @@ def _taps(y: Tensor, length: int, patches: int) -> Tensor:
 class KnotMaps:
     """Knot values of all words, from maps of windows.
 
-    Where the scores are inner products with features (``text`` given), the map acts on features, E channels instead of
-    T: for T > E that is less work, and memory does not grow with T.
+    Where the scores are inner products with features (``text`` given), no scores are kept: those of a range of knots
+    are made when asked for, from the patches it sees, by enlarging features or by enlarging scores, whichever costs
+    less.
 
     Args:
         windows: (R·C, D, h, w), the windows row by row; whole view (1, D, h', w') or None.
@@ -158,20 +159,23 @@ class KnotMaps:
 
         ``out`` is memory to write to where it is large enough: a flat tensor.
         """
-        (top, bottom), down = self.rows.windows(rows)
-        (left, right), across = self.columns.windows(columns)
-        h, w = self.rows.patches, self.columns.patches
-        channels = self._apply(self.patches[top * h : bottom * h, left * w : right * w], down, across)
+        (y, down), (x, across) = self.rows.seen(rows), self.columns.seen(columns)
+        parts = [(self.patches[y[:, None], x], down, across)]
         if self.whole is not None:
-            down, across = self.rows.whole[slice(*rows)], self.columns.whole[slice(*columns)]
-            channels = (channels + self._apply(self.whole, down, across)) / 2
-        channels = channels.flatten(0, 1)
+            parts = [(patches, down / 2, across) for patches, down, across in parts]
+            parts.append((self.whole, self.rows.whole[slice(*rows)] / 2, self.columns.whole[slice(*columns)]))
+        knots = len(down) * len(across)
+        out = None if out is None or out.numel() < knots * self.words else out[: knots * self.words]
         if self.text is None:
-            return channels
-        size = len(channels) * len(self.text)
-        if out is None or out.numel() < size:
-            return channels @ self.text.T
-        return torch.mm(channels, self.text.T, out=out[:size].view(len(channels), -1))
+            return sum(_enlarged(*part) for part in parts).flatten(0, 1)
+        if SPARSE * sum(patches[..., 0].numel() for patches, *_ in parts) < knots:  # fewer patches: words first
+            first, *others = ((patches @ self.text.T, down, across) for patches, down, across in parts)
+            made = _enlarged(*first, None if out is None else out.view(len(down), len(across), -1))
+            for other in others:
+                made += _enlarged(*other)
+            return made.flatten(0, 1)
+        channels = sum(_enlarged(*part) for part in parts).flatten(0, 1)
+        return torch.mm(channels, self.text.T, out=None if out is None else out.view(knots, -1))
 
     def of(self, words: Tensor) -> "KnotMaps":
         """The same for some of the words."""
@@ -197,8 +201,8 @@ class KnotMaps:
                     (left, min(left + columns, self.columns.knots)),
                 )
 
-    @staticmethod
-    def _apply(patches: Tensor, down: Tensor, across: Tensor) -> Tensor:
-        """(a, b, D) maps → (rows, columns, D)."""
-        made = (down @ patches.flatten(1)).unflatten(1, patches.shape[1:])
-        return torch.matmul(across, made)
+
+def _enlarged(patches: Tensor, down: Tensor, across: Tensor, out: Tensor | None = None) -> Tensor:
+    """Maps (a, b, D) of patches → (rows, columns, D)."""
+    made = (down @ patches.flatten(1)).unflatten(1, patches.shape[1:])
+    return torch.bmm(across.expand(len(down), -1, -1), made, out=out)

@@ -5,9 +5,10 @@ pixel a convex combination, with the same weights for all words, of its values u
 
     u_c(i) ≤ u_c*(i) at the four corners i   ⟹   m_c ≤ m_c* at every pixel of the cell                     (domination)
 
-1. c* of a cell is, of the words that win its corners, the one with the greatest sum over them.  Where it wins all four
-   the cell is decided.  Otherwise a word c can win a pixel only if at some corner u_c(i) > u_c*(i): only words that
-   rank above c* there, found by the first few of each knot or, where these do not reach down to u_c*, by comparing all.
+1. A word that wins all four corners has the cell.  Otherwise c* is, of the first few words of each corner, the one that
+   nowhere falls far behind the corner's winner, and a word c can win a pixel only if u_c(i) > u_c*(i) at some corner:
+   only words that rank above c* there, found among those few or, where these do not reach down to u_c*, by comparing
+   all.
 2. The words left in a cell are compared again at its four outermost pixels, a cell with several is split along its
    sides, and so on until the cells are small or the words few.
 3. The maps of what is left are made and compared pixel by pixel.
@@ -75,14 +76,17 @@ def _first_bound(values: Tensor, corners: Tensor):
     cell of each word (P,), the word, and its values (P, 4) at the corners."""
     knots, total = values.shape
     best, ids = values.topk(min(FIRST, total), 1)
-    winners = ids[:, 0][corners]
+    winners = ids.where(best == best[:, :1], total).amin(1)[corners]  # of equal words the first
     decided = (winners == winners[:, :1]).all(1)
     sole = torch.where(decided, winners[:, 0], -1)
     open_cells = (~decided).nonzero()[:, 0]
-    corners, winners = corners[open_cells], winners[open_cells]
-    at = values.flatten()[corners[:, None] * total + winners[:, :, None]]  # (n, winner, corner)
-    chosen = at.sum(2).argmax(1, keepdim=True)
+    corners = corners[open_cells]
+    known = ids[corners].flatten(1)
+    at = values.flatten()[corners[:, None] * total + known[:, :, None]]  # (n, word, corner)
+    behind = (at - best[:, 0][corners][:, None]).amin(2)
+    least, chosen = behind.max(1, keepdim=True)
     level = at.gather(1, chosen[:, :, None].expand(-1, -1, 4))[:, 0]
+    chosen = known.where(behind == least, total).amin(1)
     lowest = values.new_full((knots,), torch.inf).scatter_reduce_(0, corners.flatten(), level.flatten(), "amin")
     deep = (best[:, -1] > lowest) & (total > FIRST)
     knot, rank = ((best > lowest[:, None]) & ~deep[:, None]).nonzero(as_tuple=True)
@@ -91,7 +95,7 @@ def _first_bound(values: Tensor, corners: Tensor):
     more, others = (values[deep] > lowest[deep, None]).nonzero(as_tuple=True)
     knot, word = torch.cat([knot, deep[more]]), torch.cat([word, others])
     found = values[knot, word]
-    pairs = [torch.arange(len(open_cells), device=values.device) * total + winners.gather(1, chosen)[:, 0]]
+    pairs = [torch.arange(len(open_cells), device=values.device) * total + chosen]
     for corner in range(4):
         cell = corners.new_full((knots,), -1)
         cell[corners[:, corner]] = torch.arange(len(open_cells), device=values.device)
@@ -119,9 +123,11 @@ def _compare(maps: KnotMaps, cells: Tensor, owner: Tensor, word: Tensor, knot_va
     while len(owner):
         down, across = maps.rows.part[cells[:, :2]], maps.columns.part[cells[:, 2:]]
         corner = _interpolate(knot_values, down[owner], across[owner])
-        total = corner.sum(1)
-        most = total.new_full((len(cells),), -torch.inf).scatter_reduce_(0, owner, total, "amax")
-        place = torch.arange(len(owner), device=owner.device).masked_fill_(total < most[owner], len(owner))
+        top = corner.new_full((len(cells), 4), -torch.inf)
+        top.scatter_reduce_(0, owner[:, None].expand(-1, 4), corner, "amax")
+        lead = (corner - top[owner]).amin(1)
+        most = lead.new_full((len(cells),), -torch.inf).scatter_reduce_(0, owner, lead, "amax")
+        place = torch.arange(len(owner), device=owner.device).masked_fill_(lead < most[owner], len(owner))
         chosen = place.new_full((len(cells),), len(owner)).scatter_reduce_(0, owner, place, "amin")
         kept = (corner > corner[chosen][owner]).any(1)
         kept[chosen] = True
@@ -160,13 +166,15 @@ def _halves(cells: Tensor, split: Tensor, height: Tensor, width: Tensor) -> tupl
 
 
 def _draw(words: Tensor, maps: KnotMaps, left: list):
-    """Step 3, in groups of cells of like size and like number of words, filled up to the largest."""
+    """Step 3, in groups of cells with like sides (by powers of 4) and numbers of words (of 2), filled up to the
+    largest."""
     if not left:
         return
     cells, count, word, values = (torch.cat(column) for column in zip(*left, strict=True))
     first = count.cumsum(0) - count
     sizes = [count, cells[:, 1] - cells[:, 0] + 1, cells[:, 3] - cells[:, 2] + 1]
-    keys = sum(size.float().log2().ceil().long() << (6 * i) for i, size in enumerate(sizes))
+    number, height, width = (size.float().log2().ceil().long() for size in sizes)
+    keys = number + ((height + 1) // 2 << 6) + ((width + 1) // 2 << 12)
     for key in keys.unique().tolist():
         group = (keys == key).nonzero()[:, 0]
         number, height, width = (int(size[group].max()) for size in sizes)

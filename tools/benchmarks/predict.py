@@ -14,6 +14,10 @@ Every prediction comes right after a pass of the tower, and the ratio is the med
 quartiles.  ``extra_mb`` is by how many megabytes (10⁶) the highest sum of what torch holds on the CPU during a
 prediction, counted by its profiler, lies above that of the bare tower.
 
+``tower`` is also set against the machine: its floating-point operations, counted by torch, per second, as a share of
+what a product of two square matrices reaches.  Embeddings of words, 4·E bytes each, are not in ``extra_mb``: they are
+there before.
+
 The picture is either ``--picture`` or smooth noise, the words are random unit vectors: with random weights patches and
 words have no structure that would make it easy to rule words out.
 """
@@ -31,6 +35,7 @@ import torch
 import torch.nn.functional as F
 from methods import peak_memory, random_tower, timed
 from rich.progress import track
+from torch.utils.flop_counter import FlopCounterMode
 
 import ovseg
 from ovseg.apis.predictor import Predictor
@@ -126,6 +131,23 @@ def paired(bare: Callable, run: Callable, runs: int, warmup: int = 1) -> dict:
     return {"ratio": round(middle, 4), "spread": [round(low, 4), round(high, 4)], "ms": statistics.median(times)}
 
 
+@torch.inference_mode()
+def peak_share(bare: Callable, side: int = 2048, runs: int = 5) -> dict:
+    """GFLOP/s of the tower and of a matrix product, medians, and their ratio."""
+    with FlopCounterMode(display=False) as counter:
+        bare()
+    a, b = torch.randn(2, side, side)
+    out = torch.empty(side, side)
+    pairs = [(timed(bare), timed(lambda: torch.mm(a, b, out=out))) for _ in range(runs + 1)][1:]
+    tower, product = (statistics.median(times) for times in zip(*pairs, strict=True))
+    speeds = counter.get_total_flops() / tower / 1e6, 2 * side**3 / product / 1e6
+    return {
+        "tower_gflops": round(speeds[0], 1),
+        "matmul_gflops": round(speeds[1], 1),
+        "share": round(speeds[0] / speeds[1], 3),
+    }
+
+
 def measure(work: Work, classes: list[int], runs: int, most_plain: int) -> list[dict]:
     """One row per number of classes."""
     with torch.inference_mode():
@@ -142,10 +164,12 @@ def measure(work: Work, classes: list[int], runs: int, most_plain: int) -> list[
 
 
 def markdown(report: dict) -> str:
-    height, width = report["size"]
+    (height, width), peak = report["size"], report["peak"]
     lines = [
         f"{report['method']}, {report['tower']}, picture {height}×{width}, {report['windows']} windows; "
-        f"{report['machine']}, {report['threads']} threads, {report['runs']} pairs of runs, torch {report['torch']}.",
+        f"{report['machine']}, {report['threads']} threads, {report['runs']} pairs of runs, torch {report['torch']}. "
+        f"The tower runs at {peak['tower_gflops']:.0f} GFLOP/s, {peak['share']:.0%} of a matrix product's "
+        f"{peak['matmul_gflops']:.0f}.",
         "",
         "| classes | prediction ÷ bare tower | quartiles | target | plain loop | memory beyond the tower | target |",
         "|---|---|---|---|---|---|---|",
@@ -205,6 +229,7 @@ def main():
         "threads": torch.get_num_threads(),
         "runs": args.runs,
         "torch": torch.__version__,
+        "peak": peak_share(work.bare),
         "rows": measure(work, args.classes, args.runs, args.plain),
     }
     args.json.parent.mkdir(parents=True, exist_ok=True)

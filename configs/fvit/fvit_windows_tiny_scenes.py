@@ -1,0 +1,12 @@
+"""F-ViT as in fvit_tiny_scenes.py, its pictures read in windows of the 64 px that the tower was made for.
+
+    python tools/train.py configs/fvit/fvit_windows_tiny_scenes.py
+    python tools/test.py configs/fvit/fvit_windows_tiny_scenes.py --checkpoint CHECKPOINT
+
+The dense map and T_v are those that name the true boxes of base classes best in 250 scenes of the training split: in
+windows Vanilla 42 %, the value path 36 %, SCLIP 34 %.
+"""
+
+_base_ = "fvit_tiny_scenes.py"
+
+model = dict(backbone=dict(dense=dict(type="Vanilla"), window=64, window_stride=48), vlm_temperature=30.0)
