@@ -30,6 +30,12 @@ COUNTS = {
     "lvis": 1203,
     "camvid": 11,
     "scenes": 112,
+    "scenes_unseen": 23,
+    "scene_objects": 94,
+    "scene_objects_novel": 19,
+    "coco_things": 80,
+    "ov_coco": 65,
+    "ov_coco_novel": 17,
 }
 
 
@@ -101,6 +107,20 @@ def test_foreground_lists_are_the_background_lists_without_class_0():
         assert benchmark_labels(long) == ("background", *benchmark_labels(short))
     assert benchmark_vocabulary("coco_object").names[1:] == benchmark_vocabulary("coco_panoptic").names[:80]
     assert benchmark_vocabulary("coco_stuff").names[:80] == benchmark_vocabulary("coco_panoptic").names[:80]
+
+
+def test_lists_that_are_parts_of_others():
+    from ovseg.datasets.scenes import object_names, stuff_names
+
+    things, objects = benchmark_vocabulary("coco_things").names, benchmark_vocabulary("scene_objects").names
+    assert things == benchmark_vocabulary("coco_panoptic").names[:80]
+    both = benchmark_vocabulary("ov_coco").names
+    assert both == tuple(name for name in things if name in both)
+    assert set(benchmark_vocabulary("ov_coco_novel").names) < set(both)
+    assert objects == tuple(object_names()) and (*objects, *stuff_names()) == benchmark_vocabulary("scenes").names
+    unseen = benchmark_vocabulary("scenes_unseen").names
+    assert unseen == (*objects[2::5], *stuff_names()[2::4])
+    assert benchmark_vocabulary("scene_objects_novel").names == tuple(name for name in objects if name in unseen)
 
 
 def test_names_are_found_and_misspellings_answered():

@@ -15,6 +15,7 @@ from ovseg.engine.trainer import Trainer
 from ovseg.evaluation.boxes import BoxAccuracy
 from ovseg.predict import rle
 from ovseg.registry import MODELS, check_components, find_component
+from ovseg.text.vocabulary import Vocabulary
 from tests.conftest import ROOT
 from tests.test_datasets import few_stuff_pictures  # noqa: F401 (fixture)
 
@@ -139,7 +140,7 @@ class TestBenchmarks:
                 cfg = set_benchmark(load_config(config), name, "out")
                 check_components(cfg, cfg.default_scope)
                 assert cfg.test_evaluator.type == f"ovseg.{row.metric}" == "ovseg." + SCORED_BY[cfg.model.type]
-                assert len(cfg.model.vocabulary) == (80 if "coco" in name else 94)
+                assert len(Vocabulary.parse(cfg.model.vocabulary)) == (80 if "coco" in name else 94)
             else:
                 with pytest.raises(DoesNotFit, match="cannot read the answers"):
                     set_benchmark(load_config(config), name, "out")
@@ -155,7 +156,7 @@ class TestBenchmarks:
         for name in sum(self.FITTING.values(), []):
             row = benchmarks()[name]
             classes = find_component(row.dataset["type"], "ovseg").METAINFO["classes"]
-            assert list(classes) == list(row.vocabulary)
+            assert tuple(classes) == Vocabulary.parse(row.vocabulary).names
 
     @pytest.mark.parametrize("path, name", [(path, names[0]) for path, names in sorted(FITTING.items())])
     def test_the_runner_measures_them(self, path, name, tmp_path):

@@ -132,6 +132,12 @@ def test_accuracy_by_hand():
     assert scores["gt_boxes/mAcc"] == 50 and scores["gt_boxes/mAcc_base"] == 25 and scores["gt_boxes/mAcc_novel"] == 100
 
 
+def test_ties_are_wrong_and_scores_are_numbers():
+    assert accuracy([0, 1], [[1.0, 1, 0], [0.0, 0, 0]])["gt_boxes/top1"] == 0
+    with pytest.raises(ValueError, match="1 scores are not finite"):
+        accuracy([0], [[float("nan"), 1, 2]])
+
+
 def test_accuracy_wants_a_score_of_every_class():
     with pytest.raises(ValueError, match=r"is \(1, 3\); got \(1, 2\)"):
         accuracy([0], [[1.0, 2.0]])

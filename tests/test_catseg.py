@@ -390,11 +390,12 @@ def test_an_exported_run_predicts_as_its_model(tmp_path, options):
             if parameter.requires_grad:
                 parameter.mul_(1.05)
     model.export(tmp_path / "run.safetensors")
+    model.cache = None  # words encoded elsewhere, in other batches, differ by a rounding, and so do untrained scores
     inputs, samples = batch(96)
     expected = model.predict(inputs[:1], samples[:1])[0].pred_sem_seg.data[0].numpy()
-    ours = ovseg.load("catseg", weights=str(tmp_path / "run.safetensors"), classes=model.vocabulary)
+    ours = ovseg.load("catseg", weights=str(tmp_path / "run.safetensors"), classes=model.vocabulary, cache=False)
     picture = inputs[0].flip(0).permute(1, 2, 0).numpy()
-    assert (ours(picture).labels == expected).mean() > 0.99  # of untrained scores that hardly differ
+    assert (ours(picture).labels == expected).mean() > 0.999
     assert ours.pipeline.protocol.window == 64 and ours.pipeline.protocol.view is None
 
 

@@ -275,7 +275,7 @@ def test_heads_and_words_that_do_not_fit():
         )
     with pytest.raises(ValueError, match="no column for background"):
         dense("RetinaHead", background="zero")
-    with pytest.raises(ValueError, match="unseen: the vocabulary has no whale"):
+    with pytest.raises(ValueError, match="unseen: whale; expected some of the names"):
         dense("RetinaHead", unseen=["whale"])
     with pytest.raises(ValueError, match="moves all boxes alike"):
         OpenVocabDetHead(dict(type="Shared2FCBBoxHead", in_channels=8, reg_class_agnostic=False), WORDS)

@@ -12,10 +12,10 @@ from PIL import Image
 import ovseg as package
 from ovseg.apis.detector import TRAINED, Detector, load_detector
 from ovseg.predict import rle
+from ovseg.predict.box_file import BoxFile
 from ovseg.predict.box_settings import BACKGROUND, BoxSettings
 from ovseg.predict.detect import Found
 from ovseg.predict.detections import Detections
-from ovseg.predict.given_boxes import GivenBoxes
 from ovseg.predict.name_boxes import BoxNamer
 from ovseg.predict.pixels import ImageError
 from ovseg.text.vocabulary import Vocabulary
@@ -319,7 +319,7 @@ class TestBoxFiles:
     def test_layouts(self, tmp_path):
         def read(name, text, picture="photo.png"):
             (tmp_path / name).write_text(text)
-            return GivenBoxes(tmp_path / name).of(picture).tolist()
+            return BoxFile(tmp_path / name).of(picture).tolist()
 
         assert read("list.json", "[[1, 2, 3, 4]]") == [[1, 2, 3, 4]] and read("none.json", "[]") == []
         images = [dict(id=3, file_name="x/photo.png"), dict(id=4, file_name="b.png")]
@@ -338,9 +338,9 @@ class TestBoxFiles:
     def test_mistakes(self, tmp_path, name, text):
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match="holds no boxes that can be read"):
-            GivenBoxes(tmp_path / name)
+            BoxFile(tmp_path / name)
         with pytest.raises(FileNotFoundError, match="no file of boxes"):
-            GivenBoxes(tmp_path / "missing.json")
+            BoxFile(tmp_path / "missing.json")
 
 
 class TestNaming:
@@ -407,7 +407,7 @@ class TestCommands:
         assert set(lines[0]) == {"image", "detections", "files"} and (tmp_path / "there/a_detections.png").is_file()
         assert ovseg(*words, "--resume")[1] == "" and ovseg(*words, "--resume", "--score", 0.5)[1] != ""
 
-    def test_given_boxes_and_no_masks(self, ovseg, photo, tmp_path):  # noqa: F811
+    def test_box_file_and_no_masks(self, ovseg, photo, tmp_path):  # noqa: F811
         (tmp_path / "boxes.csv").write_text("x1,y1,x2,y2\n10,10,90,80\n5,5,5,5\n400,400,500,500\n")
         code, out, _ = ovseg(
             "detect", photo, "-c", "owl, bus", "--boxes", "boxes.csv", "--score", 0, "--json", *QUICK_CLI

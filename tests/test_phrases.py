@@ -239,5 +239,5 @@ def test_every_config_builds(path, vit):
         cfg = set_benchmark(load_config(path), name, "out")
         check_components(cfg, cfg.default_scope)
         model = MODELS.build(dict(cfg.model, weights=vit))
-        assert model.search.alpha == 0.8 and model.vocabulary.names == tuple(benchmarks()[name].vocabulary)
+        assert model.search.alpha == 0.8 and model.vocabulary == Vocabulary.parse(benchmarks()[name].vocabulary)
         assert cfg.test_evaluator == dict(type="ovseg.PhraseMetric", work_dir="out")

@@ -14,17 +14,7 @@ model = dict(
         pad_size_divisor=32,
     ),
     backbone=dict(weights="RN50/openai", position_size=1344),
-    vocabulary=[
-        "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
-        "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
-        "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
-        "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
-        "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
-        "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
-        "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard",
-        "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase",
-        "scissors", "teddy bear", "hair drier", "toothbrush",
-    ],
+    vocabulary="coco_things",
     class_tokens=5,
     context_tokens=8,
     context_decoder=dict(width=256, heads=4, layers=3, dropout=0.1),
@@ -33,7 +23,7 @@ model = dict(
     score_weight=1.0,
     score_level=3,
     neck=dict(type="FPN", in_channels=[256, 512, 1024, 2048 + 80], out_channels=256, num_outs=5),
-)  # fmt: skip
+)
 
 optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=2e-4, weight_decay=1e-4),

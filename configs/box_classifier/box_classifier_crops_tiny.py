@@ -5,6 +5,4 @@ python tools/test.py CONFIG --benchmark scenes_gt_boxes_seen coco_mini_gt_boxes 
 
 _base_ = "../_base_/detection.py"
 
-model = dict(
-    type="BoxClassifier", dense=dict(type="MaskCLIP"), readouts=["crop", "masked_crop"], margins=[1.0, 1.5]
-)
+model = dict(type="BoxClassifier", dense=dict(type="MaskCLIP"), readouts=["crop", "masked_crop"], margins=[1.0, 1.5])

@@ -11,24 +11,22 @@ _base_ = ["../_base_/train.py", "../_base_/ov_coco_boxes.py"]
 model = dict(
     type="EdaDet",
     weights="RN50/openai",
-    vocabulary=[
-        "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "bench", "bird", "cat",
-        "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag",
-        "tie", "suitcase", "frisbee", "skis", "snowboard", "kite", "skateboard", "surfboard", "bottle", "cup", "fork",
-        "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "pizza", "donut",
-        "cake", "chair", "couch", "bed", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "microwave", "oven",
-        "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "toothbrush",
-    ],
-    unseen=[
-        "airplane", "bus", "cat", "dog", "cow", "elephant", "umbrella", "tie", "snowboard", "skateboard", "cup",
-        "knife", "cake", "couch", "keyboard", "sink", "scissors",
-    ],
+    vocabulary="ov_coco",
+    unseen="ov_coco_novel",
     background=[
-        "background", "sky", "grass", "wall", "floor", "road", "water", "tree", "building",
+        "background",
+        "sky",
+        "grass",
+        "wall",
+        "floor",
+        "road",
+        "water",
+        "tree",
+        "building",
     ],
     proposals=dict(type="OwnRPN"),
     alpha=0.3,
-)  # fmt: skip
+)
 
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=2e-4, weight_decay=1e-4), clip_grad=dict(max_norm=1.0))
 param_scheduler = [

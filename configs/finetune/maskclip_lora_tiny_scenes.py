@@ -7,34 +7,16 @@ Any other method and preset goes here as well: ``dense=dict(type="NACLIP")``, ``
 Crops of 64 px of scenes enlarged to 160 px, the classes of ``ovseg.datasets.splits`` hidden.
 """
 
-_base_ = ["../_base_/train.py", "../_base_/scenes.py"]
+_base_ = ["../_base_/train.py", "../_base_/scene_crops.py"]
 
 model = dict(
     type="DenseTuning",
     weights="tiny",
     dense=dict(type="MaskCLIP"),
     vocabulary="scenes",
-    unseen=[
-        "car", "truck", "cat", "elephant", "rabbit", "fish", "frog", "handbag", "sports ball", "cup", "apple",
-        "hot dog", "grapes", "couch", "laptop", "clock", "tree", "drum", "star", "sea", "stone wall", "tiles", "leaves",
-    ],
+    unseen="scenes_unseen",
     tuning=[dict(type="LoRA", rank=8)],
     protocol=dict(size=None, short_side=160, window=64, stride=32, templates="imagenet_80", normalisation="weights"),
-)  # fmt: skip
-train_dataloader = dict(
-    batch_size=32,
-    dataset=dict(
-        dataset=dict(
-            pipeline=[
-                dict(type="LoadScene"),
-                dict(type="mmseg.Resize", scale=(160, 160)),
-                dict(type="mmseg.RandomCrop", crop_size=(64, 64)),
-                dict(type="mmseg.RandomFlip", prob=0.5),
-                dict(type="mmseg.PhotoMetricDistortion"),
-                dict(type="mmseg.PackSegInputs"),
-            ]
-        )
-    ),
 )
 optim_wrapper = dict(
     type="OptimWrapper",

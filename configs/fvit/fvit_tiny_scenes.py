@@ -13,21 +13,8 @@ _base_ = ["../_base_/train.py", "../_base_/scene_boxes.py"]
 model = dict(
     type="FViT",
     weights="tiny",
-    vocabulary=[
-        "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
-        "stop sign", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "pig",
-        "rabbit", "lion", "tiger", "monkey", "penguin", "fish", "whale", "turtle", "butterfly", "snail", "frog",
-        "owl", "bee", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "sports ball", "kite",
-        "skateboard", "bottle", "wine glass", "cup", "knife", "spoon", "bowl", "banana", "apple", "sandwich",
-        "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "strawberry", "grapes", "watermelon",
-        "lemon", "mushroom", "chair", "couch", "potted plant", "bed", "toilet", "tv", "laptop", "mouse", "keyboard",
-        "cell phone", "book", "clock", "vase", "scissors", "teddy bear", "toothbrush", "tree", "flower", "cactus",
-        "crown", "guitar", "drum", "key", "hammer", "light bulb", "rocket", "star", "helicopter",
-    ],
-    unseen=[
-        "car", "truck", "cat", "elephant", "rabbit", "fish", "frog", "handbag", "sports ball", "cup", "apple",
-        "hot dog", "grapes", "couch", "laptop", "clock", "tree", "drum", "star",
-    ],
+    vocabulary="scene_objects",
+    unseen="scene_objects_novel",
     masks=True,
     background="learned",
     backbone=dict(scales=(0.5, 1, 2), norm_cfg=dict(type="GN", num_groups=1)),

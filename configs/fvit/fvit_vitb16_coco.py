@@ -15,18 +15,8 @@ sync_bn = "torch"
 model = dict(
     type="FViT",
     weights="EVA02-B-16/merged2b_s8b_b131k",
-    vocabulary=[
-        "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "bench", "bird", "cat",
-        "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag",
-        "tie", "suitcase", "frisbee", "skis", "snowboard", "kite", "skateboard", "surfboard", "bottle", "cup", "fork",
-        "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "pizza", "donut",
-        "cake", "chair", "couch", "bed", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "microwave", "oven",
-        "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "toothbrush",
-    ],
-    unseen=[
-        "airplane", "bus", "cat", "dog", "cow", "elephant", "umbrella", "tie", "snowboard", "skateboard", "cup",
-        "knife", "cake", "couch", "keyboard", "sink", "scissors",
-    ],
+    vocabulary="ov_coco",
+    unseen="ov_coco_novel",
     backbone=dict(dense=dict(type="CLIPSelf"), out_indices=(3, 5, 7, 11), norm_cfg=dict(type="BN")),
     background="background",
     background_weight=0.6,
@@ -39,7 +29,7 @@ model = dict(
     roi_head=dict(bbox_head=dict(norm_cfg=dict(type="BN"))),
     test_cfg=dict(rcnn=dict(score_thr=0.01, nms=dict(type="nms", iou_threshold=0.4), max_per_img=100)),
     statistics="imagenet",
-)  # fmt: skip
+)
 train_dataloader = dict(
     batch_size=8,
     dataset=dict(

@@ -9,7 +9,7 @@ one per line, as the vocabulary spells them.  Needs the package lvis.  Repeat-fa
 weights nor data at hand).
 """
 
-_base_ = "../_base_/train.py"
+_base_ = ["../_base_/train.py", "../_base_/ov_lvis_boxes.py"]
 
 sync_bn = "torch"
 model = dict(
@@ -34,22 +34,9 @@ model = dict(
 
 train_dataloader = dict(
     batch_size=8,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="SeededSampler"),
-    collate_fn=dict(type="pseudo_collate"),
     dataset=dict(
-        type="SeededDataset",
         dataset=dict(
-            type="mmdet.ClassBalancedDataset",
-            oversample_thr=1e-3,
             dataset=dict(
-                type="OVLVIS",
-                data_root="data/lvis_v1",
-                ann_file="annotations/lvis_v1_train.json",
-                data_prefix=dict(img=""),
-                base_only=True,
-                filter_cfg=dict(filter_empty_gt=True),
                 pipeline=[
                     dict(type="mmdet.LoadImageFromFile"),
                     dict(type="mmdet.LoadAnnotations", with_bbox=True, with_mask=True),
@@ -66,21 +53,12 @@ train_dataloader = dict(
                     dict(type="mmdet.Pad", size=(896, 896)),
                     dict(type="mmdet.PackDetInputs"),
                 ],
-            ),
-        ),
+            )
+        )
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    collate_fn=dict(type="pseudo_collate"),
     dataset=dict(
-        type="OVLVIS",
-        data_root="data/lvis_v1",
-        ann_file="annotations/lvis_v1_val.json",
-        data_prefix=dict(img=""),
-        test_mode=True,
         pipeline=[
             dict(type="mmdet.LoadImageFromFile"),
             dict(type="mmdet.Resize", scale=(896, 896), keep_ratio=True),
@@ -88,13 +66,9 @@ val_dataloader = dict(
             dict(
                 type="mmdet.PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
             ),
-        ],
-    ),
+        ]
+    )
 )
-val_evaluator = dict(
-    type="mmdet.LVISMetric", ann_file="data/lvis_v1/annotations/lvis_v1_val.json", metric=["bbox", "segm"]
-)
-val_cfg = dict(type="ValLoop")
 
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.1), clip_grad=dict(max_norm=1.0))
 param_scheduler = [

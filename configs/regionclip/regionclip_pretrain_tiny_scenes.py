@@ -34,6 +34,7 @@ train_dataloader = dict(
     ),
 )
 val_evaluator = dict(type="BoxAccuracy")
+test_evaluator = val_evaluator
 optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=3e-5, weight_decay=1e-4), paramwise_cfg=dict(custom_keys={"tower": dict(lr_mult=1)})
 )

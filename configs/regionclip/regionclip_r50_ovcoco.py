@@ -15,18 +15,8 @@ _base_ = ["../_base_/train.py", "../_base_/frozen_rpn_r50_c4.py", "../_base_/ov_
 model = dict(
     type="RegionCLIP",
     weights="checkpoints/regionclip_pretrained-cc_rn50.pth",
-    vocabulary=[
-        "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "bench", "bird", "cat",
-        "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag",
-        "tie", "suitcase", "frisbee", "skis", "snowboard", "kite", "skateboard", "surfboard", "bottle", "cup", "fork",
-        "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "pizza", "donut",
-        "cake", "chair", "couch", "bed", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "microwave", "oven",
-        "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "toothbrush",
-    ],
-    unseen=[
-        "airplane", "bus", "cat", "dog", "cow", "elephant", "umbrella", "tie", "snowboard", "skateboard", "cup",
-        "knife", "cake", "couch", "keyboard", "sink", "scissors",
-    ],
+    vocabulary="ov_coco",
+    unseen="ov_coco_novel",
     proposals=dict(
         checkpoint="checkpoints/rpn_coco_48.safetensors",
         nms=0.7,
@@ -35,7 +25,7 @@ model = dict(
     setting="coco",
     background=0.2,
     gamma=0.5,
-)  # fmt: skip
+)
 
 optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.002, momentum=0.9, weight_decay=1e-4))
 param_scheduler = [

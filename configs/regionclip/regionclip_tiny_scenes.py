@@ -12,14 +12,11 @@ _base_ = "../_base_/tiny_regionclip.py"
 model = dict(
     type="RegionCLIP",
     weights="configs/regionclip/regionclip_pretrain_tiny_scenes.safetensors",
-    unseen=[
-        "car", "truck", "cat", "elephant", "rabbit", "fish", "frog", "handbag", "sports ball", "cup", "apple",
-        "hot dog", "grapes", "couch", "laptop", "clock", "tree", "drum", "star",
-    ],
+    unseen="scene_objects_novel",
     proposals=dict(type="OwnRPN", width=64, outs=3, scales=(6, 9), count=100, train_count=200),
     setting="coco",
     samples=32,
-)  # fmt: skip
+)
 train_cfg = dict(type="TrainLoop", max_iters=500, val_interval=250)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, begin=0, end=20, by_epoch=False),

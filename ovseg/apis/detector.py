@@ -1,6 +1,6 @@
 """Words to boxes: picture and words in, ``Detections`` out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ import torch
 from ovseg.predict.box_settings import BoxSettings
 from ovseg.predict.detect import DenseDetector
 from ovseg.predict.detections import Detections
-from ovseg.predict.images import LoadedImage, iter_sources, load_image
+from ovseg.predict.images import LoadedImage, load_image
 from ovseg.predict.name_boxes import BoxNamer
 from ovseg.predict.pipeline import Pipeline, make_protocol
-from ovseg.predict.pixels import ImageError
 from ovseg.registry import DENSE
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower, load_tower
 
 from .methods import dense_config, list_methods
+from .on_pictures import OnPictures
 from .predictor import _say_once, pick_device
 
 BOX_SETTINGS = tuple(each.name for each in fields(BoxSettings))
@@ -94,10 +94,8 @@ def split_settings(settings: dict) -> tuple[BoxSettings, dict]:
     return BoxSettings(**boxes), {name: value for name, value in settings.items() if name not in BOX_SETTINGS}
 
 
-class Detector:
-    """One detector on one set of weights.
-
-    ``set_image`` runs the tower once; afterwards ``set_classes`` and ``predict`` may alternate as often as wanted.
+class Detector(OnPictures):
+    """One detector on one set of weights; see ``OnPictures``.
 
     Args:
         engine: ``read(vocabulary, progress)`` → words, ``encode(picture)`` of a uint8 RGB array, ``decode(encoded,
@@ -108,28 +106,15 @@ class Detector:
 
     def __init__(self, engine: Any, method: str):
         self.engine, self.method = engine, method
-        self.vocabulary: Vocabulary | None = None
         self._words = self._image = self._encoded = None
 
     def set_classes(self, classes: Any, progress=None) -> "Detector":
-        """The words to look for: anything ``Vocabulary.parse`` takes. Returns itself.
-
-        ``progress(done)`` is called while a large vocabulary is encoded.
-
-        Raises:
-            ValueError: no words, blank or duplicate names, prompts too long for the text tower.
-        """
         vocabulary = Vocabulary.parse(classes)
         self._words = self.engine.read(vocabulary, progress)
         self.vocabulary = vocabulary
         return self
 
     def set_image(self, image: Any) -> "Detector":
-        """Read a picture (path, URL, PIL, RGB numpy array, tensor) and run the tower over it. Returns itself.
-
-        Raises:
-            ImageError: not a readable picture.
-        """
         loaded = image if isinstance(image, LoadedImage) else load_image(image)
         self._encoded = self.engine.encode(loaded.array)
         self._image = loaded
@@ -191,32 +176,11 @@ class Detector:
             for box, ids, scores in zip(boxes.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
-    def made(self, record: dict) -> bool:
-        """Whether saved detections (``Detections.to_dict``) come from this very method, weights, settings and words, in
-        regions that were found here."""
+    @property
+    def conditions(self) -> dict[str, str]:
         told = self.engine.provenance(self.vocabulary)
-        asked = {"method": self.method, "weights": told["weights"], "vocabulary_hash": told["vocabulary"]}
-        same = all(record.get(name) == value for name, value in asked.items())
-        protocol = record.get("protocol", {})
-        same &= protocol.get("regions") == "found"
-        return same and protocol.get("fingerprint") == told["protocol"]["fingerprint"]
-
-    def __call__(self, source: Any, classes: Any = None) -> Detections | list[Detections]:
-        """One ``Detections`` for one picture; a list for a folder, a glob, a list or a generator.
-
-        Raises:
-            ImageError: a picture that cannot be read. For folders with broken files use ``stream``.
-        """
-        if classes is not None:
-            self.set_classes(classes)
-        items = iter_sources(source)
-        results = [self.set_image(item).predict() for item in items]
-        return results[0] if items.single else results
-
-    def stream(self, source: Any) -> Iterator[tuple[Any, Detections | ImageError]]:
-        """(item, ``Detections``) one by one; an unreadable item comes with its ``ImageError`` and the rest goes on."""
-        for item in iter_sources(source):
-            try:
-                yield item, self.set_image(item).predict()
-            except ImageError as error:
-                yield item, error
+        return {
+            "weights": told["weights"],
+            "vocabulary_hash": told["vocabulary"],
+            "fingerprint": told["protocol"]["fingerprint"],
+        }

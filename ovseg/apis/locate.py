@@ -1,6 +1,5 @@
 """Where is what a phrase names? One box and a heat map per phrase: Adapting CLIP (arXiv 2204.03647), training-free."""
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from PIL import Image
 from ovseg.compat.checkpoint import atomic_write
 from ovseg.predict.draw_boxes import draw_boxes
 from ovseg.predict.images import LoadedImage, load_image, unique_stems
+from ovseg.predict.shown import Shown
 from ovseg.regions import PhraseSearch, Place
 from ovseg.towers import Tower, load_tower
 
@@ -20,7 +20,7 @@ from .predictor import _say_once, pick_device
 
 
 @dataclass(eq=False)
-class Location(Place):
+class Location(Place, Shown):
     """A ``Place`` with its picture.
 
     image      (H, W, 3) uint8 RGB
@@ -56,11 +56,6 @@ class Location(Place):
     def __repr__(self) -> str:
         box = ", ".join(f"{v:.0f}" for v in self.box)
         return f"Location({self.phrase!r}, box ({box}), score {self.score:.3f})"
-
-    def _repr_png_(self) -> bytes:  # what notebooks display
-        buffer = io.BytesIO()
-        self.plot().save(buffer, "PNG")
-        return buffer.getvalue()
 
 
 class Locator(PhraseSearch):

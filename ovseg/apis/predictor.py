@@ -2,16 +2,14 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ovseg.predict.images import LoadedImage, iter_sources, load_image
+from ovseg.predict.images import LoadedImage, load_image
 from ovseg.predict.pipeline import Encoded, Pipeline, make_protocol
-from ovseg.predict.pixels import ImageError
 from ovseg.predict.protocol import Protocol
 from ovseg.predict.result import Result
 from ovseg.registry import DENSE
@@ -21,6 +19,7 @@ from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower, load_tower
 
 from .methods import dense_config, refiner_configs
+from .on_pictures import OnPictures
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -89,17 +88,13 @@ def load(
     return predictor
 
 
-class Predictor:
-    """One method on one set of weights.
-
-    ``set_image`` runs the tower once; afterwards ``set_classes`` and ``predict`` may alternate as often as wanted.
-    """
+class Predictor(OnPictures):
+    """One method on one set of weights; see ``OnPictures``."""
 
     def __init__(self, pipeline: Pipeline, method: dict | str, cache: bool = True):
         self.pipeline = pipeline
         self.method = method if isinstance(method, str) else method["type"].lower()
         self.encoder = TextEncoder(pipeline.tower, pipeline.protocol.templates, EmbeddingCache() if cache else None)
-        self.vocabulary: Vocabulary | None = None
         self._text: Tensor | None = None
         self._image: LoadedImage | None = None
         self._encoded: Encoded | None = None
@@ -108,13 +103,6 @@ class Predictor:
             _say_once(notice)
 
     def set_classes(self, classes: Any, progress=None) -> "Predictor":
-        """The words to look for: anything ``Vocabulary.parse`` takes. Returns itself.
-
-        ``progress(done)`` is called while a large vocabulary is encoded.
-
-        Raises:
-            ValueError: no words, blank or duplicate names, prompts too long for the text tower.
-        """
         vocabulary = Vocabulary.parse(classes)
         self._text = self.encoder(vocabulary.queries, progress)
         self.vocabulary = vocabulary
@@ -133,18 +121,15 @@ class Predictor:
         protocol = self.pipeline.protocol
         return protocol if threshold is None else protocol.but(threshold=threshold)
 
-    def made(self, record: dict) -> bool:
-        """Whether a saved result (``Result.to_dict``) comes from this very method, weights, settings and words."""
-        asked = {"method": self.method, "weights": self.weights, "vocabulary_hash": self.vocabulary.hash}
-        same = all(record.get(name) == value for name, value in asked.items())
-        return same and record.get("protocol", {}).get("fingerprint") == self.applied.fingerprint
+    @property
+    def conditions(self) -> dict[str, str]:
+        return {
+            "weights": self.weights,
+            "vocabulary_hash": self.vocabulary.hash,
+            "fingerprint": self.applied.fingerprint,
+        }
 
     def set_image(self, image: Any) -> "Predictor":
-        """Read a picture (path, URL, PIL, RGB numpy array, tensor) and run the tower over it. Returns itself.
-
-        Raises:
-            ImageError: not a readable picture.
-        """
         loaded = image if isinstance(image, LoadedImage) else load_image(image)
         self._encoded = self.pipeline.encode(loaded.array)
         self._image = loaded
@@ -176,26 +161,6 @@ class Predictor:
         if applied.threshold > 0:
             result.labels = result.fall_back(decoded.below(applied.threshold).cpu().numpy())
         return result
-
-    def __call__(self, source: Any, classes: Any = None) -> Result | list[Result]:
-        """One ``Result`` for one picture; a list for a folder, a glob, a list or a generator.
-
-        Raises:
-            ImageError: a picture that cannot be read. For folders with broken files use ``stream``.
-        """
-        if classes is not None:
-            self.set_classes(classes)
-        items = iter_sources(source)
-        results = [self.set_image(item).predict() for item in items]
-        return results[0] if items.single else results
-
-    def stream(self, source: Any) -> Iterator[tuple[Any, Result | ImageError]]:
-        """(item, ``Result``) one by one; an unreadable item comes with its ``ImageError`` and the rest goes on."""
-        for item in iter_sources(source):
-            try:
-                yield item, self.set_image(item).predict()
-            except ImageError as error:
-                yield item, error
 
 
 _said: set[str] = set()

@@ -44,7 +44,7 @@ def classify_boxes(
     (exit code 1); the others are done.
     """
     from ovseg.apis import load_detector
-    from ovseg.predict.given_boxes import GivenBoxes
+    from ovseg.predict.box_file import BoxFile
     from ovseg.predict.name_boxes import BoxNamer
     from ovseg.predict.pixels import ImageError
     from ovseg.regions.crops import MARGINS
@@ -52,7 +52,7 @@ def classify_boxes(
     words = read_words(classes, vocabulary)
     items, failed = gather(sources, recursive)
     total = len(items) + len(failed)
-    chosen = GivenBoxes(boxes)
+    chosen = BoxFile(boxes)
     model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **given(templates=templates))
     namer = BoxNamer(model.engine, readout or ("crop", "masked_crop"), margin or MARGINS)
     model.set_classes(words)

@@ -59,13 +59,13 @@ def detect(
     the end (exit code 1); the others are done.
     """
     from ovseg.apis import load_detector
-    from ovseg.predict.given_boxes import GivenBoxes
+    from ovseg.predict.box_file import BoxFile
 
     if resume and boxes is not None:
         raise ValueError("--resume cannot tell whether results come from the same --boxes: give one of the two.")
     words = read_words(classes, vocabulary)
     items, failed = gather(sources, recursive)
-    chosen = None if boxes is None else GivenBoxes(boxes)
+    chosen = None if boxes is None else BoxFile(boxes)
     settings = given(short_side=short_side, window=window, stride=stride, templates=templates)
     settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
     if background is not None:

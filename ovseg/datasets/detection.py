@@ -19,19 +19,16 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 
 from ovseg.registry import DATASETS, TRANSFORMS
-from ovseg.text.benchmarks import benchmark_vocabulary
 from ovseg.text.vocabulary import Vocabulary
 
 from .base import metainfo
 from .composed import PASSED_ON, _composer
 from .mini import VARIABLE, data_folder
 from .scenes import object_names
-from .splits import BASE_COCO, NOVEL_COCO, UNSEEN_SCENES
+from .splits import BASE_COCO, NOVEL_COCO, NOVEL_SCENES
 
 META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
 OBJECTS = object_names()
-NOVEL = tuple(name for name in OBJECTS if name in UNSEEN_SCENES)
-THINGS = tuple(benchmark_vocabulary("coco_panoptic").names[:80])
 
 
 def _scene(results: dict):
@@ -97,10 +94,10 @@ class SceneBoxes(BaseDetDataset):
     """
 
     METAINFO = metainfo(
-        Vocabulary.parse(OBJECTS),
+        Vocabulary.parse("scene_objects"),
         "scenes_boxes",
-        base_classes=tuple(name for name in OBJECTS if name not in NOVEL),
-        novel_classes=NOVEL,
+        base_classes=tuple(name for name in OBJECTS if name not in NOVEL_SCENES),
+        novel_classes=NOVEL_SCENES,
     )
 
     def __init__(
@@ -124,7 +121,7 @@ class SceneBoxes(BaseDetDataset):
                 f"SceneBoxes reads no files: {', '.join(sorted(kwargs))} cannot all be given; of MMDetection's "
                 f"arguments only {', '.join(sorted(PASSED_ON | {'filter_cfg'}))}."
             )
-        left_out = [OBJECTS.index(name) for name in NOVEL] if base_only else []
+        left_out = [OBJECTS.index(name) for name in NOVEL_SCENES] if base_only else []
         self.scenes = dict(styles=styles, size=size, split=split, left_out=left_out)
         self.seeds = range(first_seed, first_seed + count)
         default = [LoadScenePicture(), LoadSceneBoxes(), PackDetInputs(meta_keys=META_KEYS[:4])]
@@ -191,7 +188,7 @@ class COCOMiniBoxes(WordBoxes):
     """
 
     METAINFO = metainfo(
-        Vocabulary.parse(list(THINGS)), "coco_mini_boxes", base_classes=BASE_COCO, novel_classes=NOVEL_COCO
+        Vocabulary.parse("coco_things"), "coco_mini_boxes", base_classes=BASE_COCO, novel_classes=NOVEL_COCO
     )
     hint = f"The mini sets are looked for below the environment variable {VARIABLE}."
 
@@ -225,7 +222,7 @@ class OVCOCO(WordBoxes):
     """
 
     METAINFO = metainfo(
-        Vocabulary.parse([name for name in THINGS if name in BASE_COCO + NOVEL_COCO]),
+        Vocabulary.parse("ov_coco"),
         "ov_coco",
         base_classes=BASE_COCO,
         novel_classes=NOVEL_COCO,

@@ -17,7 +17,6 @@ from mmengine.dataset import BaseDataset
 from mmengine.structures import BaseDataElement
 
 from ovseg.registry import DATASETS, TRANSFORMS
-from ovseg.text.benchmarks import benchmark_vocabulary
 from ovseg.text.vocabulary import Vocabulary
 
 from .base import metainfo
@@ -26,7 +25,6 @@ from .mini import VARIABLE, data_folder
 from .scenes import object_names
 
 META_KEYS = ("img_path", "ori_shape", "seed")
-THINGS = 80
 
 
 @TRANSFORMS.register_module()
@@ -90,7 +88,7 @@ class ScenePhrases(BaseDataset):
         ValueError: another value of ``styles``, a count or size below 1, another argument.
     """
 
-    METAINFO = metainfo(Vocabulary.parse(object_names()), "scenes_phrases")
+    METAINFO = metainfo(Vocabulary.parse("scene_objects"), "scenes_phrases")
 
     def __init__(
         self,
@@ -138,9 +136,7 @@ class COCOMiniPhrases(BaseDataset):
         FileNotFoundError: the data is not there.
     """
 
-    METAINFO = metainfo(
-        Vocabulary.parse(list(benchmark_vocabulary("coco_panoptic").names[:THINGS])), "coco_mini_phrases"
-    )
+    METAINFO = metainfo(Vocabulary.parse("coco_things"), "coco_mini_phrases")
 
     def __init__(self, split: str = "val", data_root: str | None = None, pipeline: list | None = None, **kwargs):
         if split not in ("train", "val"):

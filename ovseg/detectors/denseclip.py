@@ -7,6 +7,7 @@ L  = L_detector + BCE(σ(s/τ), box),   s/τ enlarged to stride 4; box (K, h, w)
 Closed set: the words are those of the training labels.  FPN and heads are MMDetection's.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -114,9 +115,9 @@ class PromptedDetector(Prompting):
         )
         self._score: Tensor | None = None  # of the pictures that were read last
 
+    @abstractmethod
     def heads(self) -> dict[str, int]:
         """Names of the heads that tell classes apart, and how many."""
-        raise NotImplementedError
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         levels, self._score = self.prompted_levels(batch_inputs, 1 / self.tau)

@@ -105,7 +105,7 @@ class EdaDet(ResNetDetector):
         vocabulary,
         weights: str | Tower | None = None,
         proposals: dict | None = None,
-        unseen: Sequence[str] = (),
+        unseen: str | Sequence[str] = (),
         background: Sequence[str] = ("background",),
         alpha: float = 0.3,
         temperature: float = 0.01,

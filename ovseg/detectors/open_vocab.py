@@ -12,11 +12,11 @@ from torch import Tensor
 from ovseg.predict.box_settings import BoxSettings
 from ovseg.predict.detect import DenseDetector
 from ovseg.predict.name_boxes import BoxNamer
-from ovseg.predict.pipeline import Pipeline, make_protocol
+from ovseg.predict.pipeline import build_pipeline
 from ovseg.predict.protocol import digest
-from ovseg.registry import DENSE, MODELS
+from ovseg.registry import MODELS
 from ovseg.text.vocabulary import Vocabulary
-from ovseg.towers import Tower, load_tower
+from ovseg.towers import Tower
 
 
 class DenseBoxes(BaseModel):
@@ -26,14 +26,9 @@ class DenseBoxes(BaseModel):
     the protocol, so the dataset pipeline has none of them.
 
     Args:
-        dense: config of the extractor, ``dict(type="NACLIP")``.
         vocabulary: the words, anything ``Vocabulary.parse`` takes; class ids are label ids.
-        weights: see ``ovseg.towers.weights``, or a tower; None is the embedded demo model.
-        published: settings of one benchmark as published, changes to the extractor's own ``protocol``.
-        protocol: settings that override all others.
         boxes: settings of ``BoxSettings``.
-        scorer: config of the scorer, the method's own unless given.
-        arch, quick_gelu: for weight files that do not say.
+        dense, weights, published, protocol, scorer, arch, quick_gelu: see ``ovseg.predict.pipeline.build_pipeline``.
 
     Raises:
         ValueError: unknown settings, words or weights.
@@ -52,10 +47,9 @@ class DenseBoxes(BaseModel):
         quick_gelu: bool | None = None,
     ):
         super().__init__(data_preprocessor=BaseDataPreprocessor())
-        tower = weights if isinstance(weights, Tower) else load_tower(weights, arch=arch, quick_gelu=quick_gelu)
-        own = DENSE.get(dense["type"]).protocol
-        settings = make_protocol(own, published or {}, tower.card.protocol, dict(refine=()), protocol or {})
-        self.engine = DenseDetector(Pipeline(tower, dict(dense), settings, scorer), BoxSettings(**(boxes or {})))
+        protocol = dict(refine=()) | (protocol or {})
+        pipeline = build_pipeline(dense, weights, published, protocol, scorer, arch, quick_gelu)
+        self.engine = DenseDetector(pipeline, BoxSettings(**(boxes or {})))
         self.vocabulary = Vocabulary.parse(vocabulary)
         self._words = None
 

@@ -15,7 +15,6 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ovseg.predict.protocol import digest
 from ovseg.regions.regionclip import res_stages, table_side
 from ovseg.registry import MODELS, did_you_mean
 from ovseg.segmentors.aside import Aside
@@ -66,9 +65,7 @@ def preprocessor(tower: Tower, masks: bool = False) -> dict:
 
 
 class ResNetDetector(OpenWords, BaseDetector):
-    """What detectors on a CLIP ResNet share: the tower, its words, frozen parts, the weights' name beside results."""
-
-    trained_weights: str | None = None  # name and hash of the checkpoint that was loaded
+    """What detectors on a CLIP ResNet share: the tower, its words, frozen parts."""
 
     def __init__(self, weights, vocabulary, unseen, templates, text_weights, frozen_stages, masks, data_preprocessor):
         tower = weights if isinstance(weights, Tower) else load_tower(weights)
@@ -87,21 +84,6 @@ class ResNetDetector(OpenWords, BaseDetector):
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         return tuple(res_stages(self.tower, batch_inputs))
-
-    @property
-    def settings(self) -> dict:
-        """What decides a prediction besides weights and words."""
-        raise NotImplementedError
-
-    @property
-    def provenance(self) -> dict:
-        """What is saved beside every score: settings, vocabulary hash, the weights it began with and those loaded."""
-        card, settings = self.tower.card, self.settings
-        return {
-            "protocol": settings | {"fingerprint": digest(settings)},
-            "vocabulary": self.vocabulary.hash,
-            "weights": f"{card.name} ({card.hash}) + {self.trained_weights or 'nothing that was trained'}",
-        }
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples=None):
         return self.extract_feat(batch_inputs)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ovseg.registry import MODELS
 from ovseg.score.text_classifier import NamedWords
-from ovseg.text.vocabulary import Vocabulary
+from ovseg.text.vocabulary import Vocabulary, unseen_names
 
 LAYERS = ("fc_cls", "retina_cls", "conv_cls", "atss_cls", "cls_branches")
 PRIOR = 0.01  # probability of an object that sigmoid heads begin with
@@ -146,7 +146,7 @@ def OpenVocabDetHead(
     weights: str | None = None,
     templates: str | Sequence[str] = "imagenet_80",
     background: str | Sequence[str] | None = None,
-    unseen: Sequence[str] = (),
+    unseen: str | Sequence[str] = (),
     temperature: float = 1 / 0.07,
     learned: bool = True,
     arch: str | None = None,
@@ -162,8 +162,9 @@ def OpenVocabDetHead(
             vocabulary.
         vocabulary, weights, templates, arch, quick_gelu: see ``NamedWords``.
         background: of softmax heads: ``zero``, ``learned`` (None: so), or words; sigmoid heads have none.
-        unseen: names that training must not see: their logits are −∞, their instances are left out. A first stage
-            before a box head still finds them: take a dataset without them (``base_only=True``).
+        unseen: names that training must not see (``text.vocabulary.unseen_names``): their logits are −∞, their
+            instances are left out. A first stage before a box head still finds them: take a dataset without them
+            (``base_only=True``).
         temperature: exp(θ) at first; ``learned``: whether it trains.
         **settings: what the detector gives its head, such as ``train_cfg`` and ``test_cfg``.
 
@@ -177,9 +178,7 @@ def OpenVocabDetHead(
         raise ValueError(
             f"{head['type']} ends in a sigmoid and has no column for background; leave background={background!r} out."
         )
-    unknown = [name for name in unseen if name not in Vocabulary.parse(vocabulary).names]
-    if unknown:
-        raise ValueError(f"unseen: the vocabulary has no {', '.join(unknown)}.")
+    unseen = unseen_names(Vocabulary.parse(vocabulary), unseen)
     words = dict(weights=weights, templates=templates, unseen=unseen, arch=arch, quick_gelu=quick_gelu)
     words |= dict(scale=temperature, learned=learned, background=(background or "learned") if softmax else None)
     made = {}

@@ -1,5 +1,6 @@
 """The words of a detector whose classes are text: those of its training labels, and others at run time."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from ovseg.predict.protocol import digest
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
-from ovseg.text.vocabulary import Vocabulary
+from ovseg.text.vocabulary import Vocabulary, unseen_names
 from ovseg.towers import Tower
 
 
@@ -21,28 +22,25 @@ class OpenWords:
         unseen: names of it that training must not see.
         trained_weights: name and hash of the checkpoint that was loaded.
 
-    A detector has ``tower``, and ``settings``: what decides a prediction besides weights and words.
+    A detector has ``tower``.
     """
 
     trained_weights: str | None = None
 
+    @property
+    @abstractmethod
+    def settings(self) -> dict:
+        """What decides a prediction besides weights and words, plain JSON values."""
+
     def open_words(self, tower: Tower, vocabulary, unseen: Sequence[str] | str = (), templates="imagenet_80"):
-        """Set up; ``tower`` is that with the text model, ``unseen`` names or a file of them.
+        """Set up; ``tower`` is that with the text model, ``unseen`` as ``text.vocabulary.unseen_names`` takes it.
 
         Raises:
             ValueError: unseen names that the vocabulary does not have, or a tower without text.
         """
         self._encoder = TextEncoder(tower, templates, EmbeddingCache())
         self.train_vocabulary = self.vocabulary = Vocabulary.parse(vocabulary)
-        names = self.vocabulary.names
-        unseen = Vocabulary.parse(unseen).names if isinstance(unseen, str) else unseen
-        unknown = [name for name in unseen if name not in names]
-        if unknown or set(names) <= set(unseen):
-            raise ValueError(
-                f"unseen: {', '.join(unknown) or 'all classes'}; expected some of the names of the training labels: "
-                f"{', '.join(names[:8])}, …."
-            )
-        self.unseen = tuple(unseen)
+        self.unseen = unseen_names(self.vocabulary, unseen)
         self._embedded: dict[str, Tensor] = {}
 
     def set_classes(self, vocabulary):

@@ -42,9 +42,7 @@ class Row(NamedTuple):
 
 
 def _scenes() -> dict[str, Row]:
-    from ovseg.datasets.scenes import object_names
-
-    objects, rows = object_names(), {}
+    objects, rows = "scene_objects", {}
     for styles in ("seen", "unseen"):
         for candidates in ("v20", "full"):
             dataset = dict(type="ovseg.ComposedScenes", styles=styles, candidates=candidates, count=300)
@@ -59,18 +57,15 @@ def _scenes() -> dict[str, Row]:
 
 def benchmarks() -> dict[str, Row]:
     """Name → dataset, vocabulary, metric."""
-    from ovseg.text.benchmarks import benchmark_vocabulary
-
     rows = {
         name: Row(dict(type=f"ovseg.{row.dataset}", pipeline=_pipeline(row.reduce_zero_label)), name)
         for name, row in BENCHMARKS.items()
     }
-    things = list(benchmark_vocabulary("coco_panoptic").names[:80])  # the kinds of stuff follow
     rows["camvid_mini"] = Row(dict(type="ovseg.CamVidMini", pipeline=LOADERS), "camvid")
     rows["coco_mini"] = Row(dict(type="ovseg.COCOMini", pipeline=LOADERS), "coco_panoptic")
-    rows["coco_mini_phrases"] = Row(dict(type="ovseg.COCOMiniPhrases"), things, "PhraseMetric")
-    rows["coco_mini_boxes"] = Row(dict(type="ovseg.COCOMiniBoxes"), things, "OpenVocabAP")
-    rows["coco_mini_gt_boxes"] = Row(dict(type="ovseg.COCOMiniBoxes"), things, "BoxAccuracy")
+    rows["coco_mini_phrases"] = Row(dict(type="ovseg.COCOMiniPhrases"), "coco_things", "PhraseMetric")
+    rows["coco_mini_boxes"] = Row(dict(type="ovseg.COCOMiniBoxes"), "coco_things", "OpenVocabAP")
+    rows["coco_mini_gt_boxes"] = Row(dict(type="ovseg.COCOMiniBoxes"), "coco_things", "BoxAccuracy")
     return rows | _scenes()
 
 

@@ -23,9 +23,17 @@ FORMAT = "ovseg-trained"
 
 
 def named_towers(model: nn.Module) -> dict[str, Tower]:
-    """Towers of named weights inside a model, by their place; each once."""
+    """Towers of named weights inside a model, or whose tensors a part of it has (``CLIPBackbone.tower``), by the place
+    of the tower or of that part; each once."""
     found = {name: module for name, module in model.named_modules() if isinstance(module, Tower) and module.card.hash}
-    return {name: tower for name, tower in found.items() if not any(name.startswith(f"{other}.") for other in found)}
+    found = {name: tower for name, tower in found.items() if not any(name.startswith(f"{other}.") for other in found)}
+    own = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
+    for name, module in model.named_modules():
+        tower = getattr(module, "tower", None)
+        if isinstance(tower, Tower) and tower.card.hash and all(tower is not other for other in found.values()):
+            if any(id(parameter) in own for parameter in tower.parameters()):
+                found[name] = tower
+    return found
 
 
 def frozen_names(model: nn.Module) -> set[str]:
@@ -33,14 +41,14 @@ def frozen_names(model: nn.Module) -> set[str]:
 
     Buffers of a tower are stored as soon as any of its parameters trains.
     """
-    names = set()
-    for place, tower in named_towers(model).items():
+    frozen = set()
+    for tower in named_towers(model).values():
         trained = {id(p) for p in tower.parameters() if p.requires_grad}
-        for name, tensor in tower.state_dict(keep_vars=True).items():
+        for tensor in tower.state_dict(keep_vars=True).values():
             parameter = isinstance(tensor, nn.Parameter)
             if (parameter and id(tensor) not in trained) or (not parameter and not trained):
-                names.add(f"{place}.{name}")
-    return names
+                frozen.add(id(tensor))
+    return {name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in frozen}
 
 
 def stored_names(model: nn.Module) -> list[str]:

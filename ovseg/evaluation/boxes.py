@@ -212,6 +212,8 @@ class OpenVocabAP(WordMetric):
 class BoxAccuracy(WordMetric):
     """Are given boxes named right?  Shares of the true boxes, in percent: localisation plays no part.
 
+    A class is right only if every other one has a lower score: ties are wrong.
+
     A data sample has ``gt_instances.labels`` (R,) and, in the same order, ``pred_instances.class_scores`` (R, K).
     Reports ``top1``, ``top5``, and ``mAcc``, the mean of the classes' top-1; with base and novel classes ``mAcc_base``
     and ``mAcc_novel``.
@@ -220,7 +222,7 @@ class BoxAccuracy(WordMetric):
         **shared: see ``WordMetric``.
 
     Raises:
-        ValueError: another number of scores than boxes or classes, or no box at all.
+        ValueError: another number of scores than boxes or classes, scores that are not finite, or no box at all.
     """
 
     default_prefix = "gt_boxes"
@@ -236,8 +238,10 @@ class BoxAccuracy(WordMetric):
                     f"BoxAccuracy: {_called(sample)} has {len(labels)} true boxes, so pred_instances.class_scores is "
                     f"({len(labels)}, {len(self.names)}); got {scores.shape}. A model such as BoxClassifier gives it."
                 )
+            if not np.isfinite(scores).all():
+                raise ValueError(f"{_called(sample)}: {int((~np.isfinite(scores)).sum())} scores are not finite.")
             own = np.take_along_axis(scores, labels[:, None], 1)
-            self.results.append((labels.tolist(), (scores > own).sum(1).tolist()))
+            self.results.append((labels.tolist(), ((scores >= own).sum(1) - 1).tolist()))
 
     def compute_metrics(self, results: list) -> dict:
         """Scores of all boxes; writes the JSON file."""

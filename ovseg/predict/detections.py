@@ -1,6 +1,5 @@
 """What a detection returns: boxes with names, scores and masks that can be looked at, asked, saved and read back."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +15,13 @@ from ovseg.text.vocabulary import Vocabulary
 from . import rle, store
 from .draw_boxes import draw_boxes
 from .images import unique_stems
+from .shown import Shown
 
 SUFFIX = "_detections"
 
 
 @dataclass(eq=False, repr=False)
-class Detections:
+class Detections(Shown):
     """Things found in one picture, in falling order of their scores.
 
     Args:
@@ -140,15 +140,6 @@ class Detections:
             masks=map(self.mask, range(len(self))) if masks and self.masks is not None else None,
             colors=[self.vocabulary.colors[label] for label in self.labels],
         )
-
-    def show(self) -> None:
-        """Open ``plot()`` in the image viewer of the system."""
-        self.plot().show()
-
-    def _repr_png_(self) -> bytes:  # what notebooks display
-        buffer = io.BytesIO()
-        self.plot().save(buffer, "PNG")
-        return buffer.getvalue()
 
     # --- files -----------------------------------------------------------------------------------------------------
 

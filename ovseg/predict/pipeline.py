@@ -27,7 +27,7 @@ from ovseg.score import (
     source_rows,
     winning_words,
 )
-from ovseg.towers import IMAGENET, Tower
+from ovseg.towers import IMAGENET, Tower, load_tower
 
 from .decoded import Decoded
 from .protocol import Protocol
@@ -150,6 +150,34 @@ def make_protocol(*layers: dict) -> Protocol:
         ValueError: an unknown setting or one out of its range.
     """
     return Protocol.from_dict({name: value for layer in layers for name, value in layer.items()})
+
+
+def build_pipeline(
+    dense: dict,
+    weights: str | Tower | None = None,
+    published: dict | None = None,
+    protocol: dict | None = None,
+    scorer: dict | None = None,
+    arch: str | None = None,
+    quick_gelu: bool | None = None,
+) -> "Pipeline":
+    """The pipeline that a config of MMEngine describes.
+
+    Args:
+        dense: config of the extractor, ``dict(type="NACLIP")``.
+        weights: see ``ovseg.towers.weights``, or a tower; None is the embedded demo model.
+        published: settings of one benchmark as published, changes to the extractor's own ``protocol``.
+        protocol: settings that override all others, those of the weights too.
+        scorer: config of the scorer, the method's own unless given.
+        arch, quick_gelu: for weight files that do not say.
+
+    Raises:
+        ValueError: unknown settings or weights.
+    """
+    tower = weights if isinstance(weights, Tower) else load_tower(weights, arch=arch, quick_gelu=quick_gelu)
+    own = DENSE.get(dense["type"]).protocol
+    settings = make_protocol(own, published or {}, tower.card.protocol, protocol or {})
+    return Pipeline(tower, dict(dense), settings, scorer)
 
 
 class Pipeline(nn.Module):

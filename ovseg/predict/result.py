@@ -1,6 +1,5 @@
 """What a prediction returns: a label map that can be looked at, asked, re-thresholded, saved and read back."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from PIL import Image
 from ovseg.predict import store
 from ovseg.predict.draw import by_area, count_labels, draw_overlay
 from ovseg.predict.images import unique_stems
+from ovseg.predict.shown import Shown
 from ovseg.predict.store import FORMATS
 from ovseg.text.vocabulary import Vocabulary
 
@@ -19,7 +19,7 @@ __all__ = ["FORMATS", "Result", "unique_stems"]
 
 
 @dataclass(eq=False, repr=False)
-class Result:
+class Result(Shown):
     """Classes of every pixel of one image.
 
     Args:
@@ -177,15 +177,6 @@ class Result:
         """The image under its classes, background untinted; arguments as for ``draw_overlay``."""
         untinted = () if self.vocabulary.background.kind == "none" else (0,)
         return draw_overlay(self.image, self.labels, self.names, self.colors, alpha, legend, max_legend, untinted)
-
-    def show(self) -> None:
-        """Open ``plot()`` in the image viewer of the system."""
-        self.plot().show()
-
-    def _repr_png_(self) -> bytes:  # what notebooks display
-        buffer = io.BytesIO()
-        self.plot().save(buffer, "PNG")
-        return buffer.getvalue()
 
     # --- files -----------------------------------------------------------------------------------------------------
 

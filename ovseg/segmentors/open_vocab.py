@@ -6,12 +6,12 @@ from mmengine.model import BaseDataPreprocessor
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 
-from ovseg.predict.pipeline import Pipeline, make_protocol
-from ovseg.registry import DENSE, MODELS
+from ovseg.predict.pipeline import build_pipeline
+from ovseg.registry import MODELS
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
-from ovseg.towers import Tower, load_tower
+from ovseg.towers import Tower
 
 
 @MODELS.register_module()
@@ -22,13 +22,8 @@ class OpenVocabSegmentor(BaseSegmentor):
     the protocol, so the dataset pipeline has none of them.
 
     Args:
-        dense: config of the extractor, ``dict(type="NACLIP")``.
-        weights: see ``ovseg.towers.weights``, or a tower; None is the embedded demo model.
         vocabulary: the words, anything ``Vocabulary.parse`` takes; class ids are label ids.
-        published: settings of one benchmark as published, changes to the extractor's own ``protocol``.
-        protocol: settings that override all others.
-        scorer: config of the scorer, the method's own unless given.
-        arch, quick_gelu: for weight files that do not say.
+        dense, weights, published, protocol, scorer, arch, quick_gelu: see ``ovseg.predict.pipeline.build_pipeline``.
 
     Raises:
         ValueError: unknown settings, words or weights.
@@ -46,10 +41,7 @@ class OpenVocabSegmentor(BaseSegmentor):
         quick_gelu: bool | None = None,
     ):
         super().__init__(data_preprocessor=BaseDataPreprocessor())
-        tower = weights if isinstance(weights, Tower) else load_tower(weights, arch=arch, quick_gelu=quick_gelu)
-        own = DENSE.get(dense["type"]).protocol
-        settings = make_protocol(own, published or {}, tower.card.protocol, protocol or {})
-        self.pipeline = Pipeline(tower, dict(dense), settings, scorer)
+        self.pipeline = build_pipeline(dense, weights, published, protocol, scorer, arch, quick_gelu)
         self.vocabulary = Vocabulary.parse(vocabulary)
         self.cache = EmbeddingCache()
         self._text = None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ovseg.dense import DenseFeatures
 from ovseg.score import best_word
-from ovseg.text.vocabulary import Vocabulary
+from ovseg.text.vocabulary import Vocabulary, unseen_names
 from ovseg.towers import tuning as tune
 
 from .open_vocab import OpenVocabSegmentor
@@ -24,7 +24,8 @@ class TrainableSegmentor(OpenVocabSegmentor):
 
     Args:
         train_vocabulary: the words whose ids the training labels hold; those of ``vocabulary`` unless given.
-        unseen: names among them that training must not see: their pixels are ignored, their words left out.
+        unseen: names among them that training must not see, see ``text.vocabulary.unseen_names``: their pixels are
+            ignored, their words left out.
         tuning: presets of ``ovseg.towers.tuning``, or their configs.
         **parts: see ``OpenVocabSegmentor``.
 
@@ -32,10 +33,17 @@ class TrainableSegmentor(OpenVocabSegmentor):
         ValueError: unknown settings, words, weights or presets.
     """
 
-    def __init__(self, *args, train_vocabulary=None, unseen: Sequence[str] = (), tuning: Sequence[dict] = (), **parts):
+    def __init__(
+        self,
+        *args,
+        train_vocabulary=None,
+        unseen: str | Sequence[str] = (),
+        tuning: Sequence[dict] = (),
+        **parts,
+    ):
         super().__init__(*args, **parts)
         self._labelled = self.vocabulary if train_vocabulary is None else Vocabulary.parse(train_vocabulary)
-        self._unseen = tuple(unseen)
+        self._unseen = unseen
         self.presets = tune.apply(self.tower, tuning)
         self.cache = None if tune.trains(self.tower, "text") else self.cache  # it knows the words of named weights only
         self._train_text: Tensor | None = None
@@ -67,18 +75,9 @@ class TrainableSegmentor(OpenVocabSegmentor):
         Raises:
             ValueError: unseen names that the labels do not have, or nothing but unseen ones.
         """
-        names = self._labelled.names
-        unknown = [name for name in self._unseen if name not in names]
-        if unknown or set(names) <= set(self._unseen):
-            raise ValueError(
-                f"unseen: {', '.join(unknown) or 'all classes'}; expected some of the names of the training labels: "
-                f"{', '.join(names[:8])}, …."
-            )
-        return (
-            self._labelled.subset([name for name in names if name not in self._unseen])
-            if self._unseen
-            else self._labelled
-        )
+        hidden = unseen_names(self._labelled, self._unseen)
+        kept = [name for name in self._labelled.names if name not in hidden]
+        return self._labelled.subset(kept) if hidden else self._labelled
 
     # --- for losses ------------------------------------------------------------------------------------------------
 

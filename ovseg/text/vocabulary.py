@@ -198,6 +198,26 @@ class Vocabulary:
         )
 
 
+def unseen_names(vocabulary: Vocabulary, unseen: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of a vocabulary that training must not see.
+
+    Args:
+        vocabulary: the classes of the training labels.
+        unseen: names, or a file or a list of names as ``Vocabulary.parse`` takes it ("ov_coco_novel").
+
+    Raises:
+        ValueError: names that the vocabulary does not have, or nothing but unseen ones.
+    """
+    names = Vocabulary.parse(unseen).names if isinstance(unseen, str) else tuple(unseen)
+    unknown = [name for name in names if name not in vocabulary.names]
+    if unknown or set(vocabulary.names) <= set(names):
+        raise ValueError(
+            f"unseen: {', '.join(unknown) or 'all classes'}; expected some of the names of the training labels: "
+            f"{', '.join(vocabulary.names[:8])}, …."
+        )
+    return names
+
+
 def default_colors(names: Sequence[str]) -> tuple[RGB, ...]:
     """Grey for "background", the palette in order for all other names."""
     fresh = iter(palette(len(names)))

@@ -10,17 +10,15 @@ above the start of a pass, counted by its profiler; ``--memory`` is the budget o
 """
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from methods import measure, random_tower
+from methods import measure, publish, random_tower
 from rich.progress import track
 
-from ovseg.compat.checkpoint import atomic_write
 from ovseg.cost import CostScore
 from ovseg.dense import CATSeg
 from ovseg.towers import Tower
@@ -79,13 +77,7 @@ def main():
         work = workloads(tower, args.side, args.classes, args.memory * 2**20)
     for name in track(list(work)[1:], "rows"):
         report["rows"] |= measure({"tower": work["tower"], name: work[name]}, args.runs, warmup=1)
-    texts = {"json": json.dumps(report, indent=1) + "\n", "md": markdown(report)}
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        for kind, text in texts.items():
-            with atomic_write(args.out / f"aggregate_speed.{kind}") as path:
-                Path(path).write_text(text, encoding="utf-8")
-    print(texts["json" if args.json else "md"], end="")
+    publish("aggregate_speed", report, markdown(report), args.out, args.json)
 
 
 if __name__ == "__main__":

@@ -165,6 +165,17 @@ def markdown(report: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def publish(name: str, report: dict, text: str, out: Path | None, as_json: bool = False):
+    """Print the table, or JSON, and write both to ``<out>/<name>.md`` and ``.json`` where a folder is given."""
+    texts = {"json": json.dumps(report, indent=1) + "\n", "md": text}
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        for kind, content in texts.items():
+            with atomic_write(out / f"{name}.{kind}") as path:
+                Path(path).write_text(content, encoding="utf-8")
+    print(texts["json" if as_json else "md"], end="")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 336], metavar="PX")
@@ -182,12 +193,7 @@ def main():
         with torch.inference_mode():
             work = workloads(tower, size, args.methods)
         report["sizes"][str(size)] = measure(work, args.runs)
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        for name, text in (("json", json.dumps(report, indent=1) + "\n"), ("md", markdown(report))):
-            with atomic_write(args.out / f"methods_speed.{name}") as path:
-                Path(path).write_text(text, encoding="utf-8")
-    print(markdown(report))
+    publish("methods_speed", report, markdown(report), args.out)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,16 @@ of the sample times 150 / its size.  Warm: all 150 words from the cache, reading
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
 from pathlib import Path
 
 import torch
-from methods import timed
+from methods import publish, timed
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from rich.progress import track
 
-from ovseg.compat.checkpoint import atomic_write
 from ovseg.text.benchmarks import benchmark_vocabulary
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
@@ -95,13 +93,7 @@ def main():
     torch.set_num_threads(args.threads)
     report = {"tower": "text of ViT-B-16, random weights", "threads": args.threads, "runs": args.runs}
     report |= {"torch": torch.__version__, "row": measure(args.words, args.runs)}
-    texts = {"json": json.dumps(report, indent=1) + "\n", "md": markdown(report)}
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        for kind, text in texts.items():
-            with atomic_write(args.out / f"text_speed.{kind}") as path:
-                Path(path).write_text(text, encoding="utf-8")
-    print(texts["json" if args.json else "md"], end="")
+    publish("text_speed", report, markdown(report), args.out, args.json)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,13 @@ class CaptionedBatches(Dataset):
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.stack(tokens)
 
 
+def batches(data: CaptionedBatches, start: int, workers: int) -> DataLoader:
+    """The batches from number ``start`` on, in their order."""
+    ahead = 4 if workers else None
+    sampler = range(start, len(data))
+    return DataLoader(data, batch_size=None, sampler=sampler, num_workers=workers, prefetch_factor=ahead)
+
+
 def normalise(images: torch.Tensor) -> torch.Tensor:
     return (images.float() / 255 - MEAN) / STD
 
@@ -170,13 +177,7 @@ def main():
         state = torch.load(last, weights_only=True)
         start = state["step"]
     stage_now = None
-    loader = DataLoader(
-        data,
-        batch_size=None,
-        sampler=range(start, len(data)),
-        num_workers=args.workers,
-        prefetch_factor=4 if args.workers else None,
-    )
+    loader = batches(data, start, args.workers)
     log = (args.work_dir / "log.jsonl").open("a")
     clock, since, losses = time.time(), time.time(), []
     for step, (images, tokens) in enumerate(loader, start):

@@ -22,8 +22,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from train_tiny_clip import CaptionedBatches, normalise, rate, save, token_ids, validate
+from train_tiny_clip import CaptionedBatches, batches, normalise, rate, save, token_ids, validate
 
 from ovseg.compat.checkpoint import save_safetensors
 from ovseg.towers.build import text_config
@@ -115,13 +114,7 @@ def main():
         state = torch.load(last, weights_only=True)
         start = state["step"]
     log = (args.work_dir / "log.jsonl").open("a", encoding="utf-8")
-    loader = DataLoader(
-        data,
-        batch_size=None,
-        sampler=range(start, len(data)),
-        num_workers=args.workers,
-        prefetch_factor=4 if args.workers else None,
-    )
+    loader = batches(data, start, args.workers)
 
     def prepare(number: int):
         """The optimiser of a stage; a resumed run gets its state back."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 
-class GivenBoxes:
+class BoxFile:
     """The boxes of a file, by picture.
 
     Args:
