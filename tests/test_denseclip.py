@@ -264,6 +264,17 @@ def test_configs(path):
         assert MODELS.build(cfg.model).tokens.shape == (cfg.model.decode_head.num_classes, 5)
 
 
+def test_a_checkpoint_leaves_the_frozen_text_tower_out(data, monkeypatch):
+    from ovseg.engine.checkpoints import named_towers, stored_names
+
+    monkeypatch.setenv("OVSEG_DATA", str(data))
+    model = MODELS.build(load_config(ROOT / "configs/denseclip/denseclip_tiny_overfit.py").model)
+    stored = stored_names(model)
+    assert len(named_towers(model)) == 1
+    assert not [name for name in stored if "token_embedding" in name]
+    assert {"backbone", "context_decoder", "contexts", "gamma"} <= {name.split(".")[0] for name in stored}
+
+
 def test_a_plain_runner_trains_the_smoke_config(tmp_path, data, monkeypatch):
     from mmengine.runner import Runner
 

@@ -197,6 +197,14 @@ def test_pages_are_up_to_date(pages):
     assert set(read(ROOT / "docs/methods/differences.yml")) == {path.parent.name for path in METAFILES}
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/*/*.log.json")), ids=lambda p: p.name)
+def test_logs_are_of_configs_and_end_where_they_end(path):
+    cfg = load_config(path.with_name(path.name.removesuffix(".log.json") + ".py"))
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert max(line["step"] for line in lines) == cfg.train_cfg.max_iters
+    assert any("loss" in line for line in lines) and any("loss" not in line for line in lines)
+
+
 def test_pictures_are_there_and_small(pages):
     for path in METAFILES:
         if read(path)["Collections"][0]["Metadata"]["Picture"]:

@@ -221,7 +221,7 @@ def page(name: str, meta: dict, differences: list[dict]) -> str:
     else:
         shown, usage = "No picture: no trained weights that fit the embedded model are part of the package.", ""
     weights = [
-        [f"[`{m['Name']}`](../../{m['Config']})", m["Metadata"]["Backbone"]]
+        [f"[`{m['Name']}`](../../{m['Config']}){_log(m['Config'])}", m["Metadata"]["Backbone"]]
         + ["<br>".join(f"[{w['Name']}]({_link(w['Source'])}), {w['Licence']}" for w in m["Weights"])]
         for m in models
     ]
@@ -251,6 +251,12 @@ def page(name: str, meta: dict, differences: list[dict]) -> str:
 
 def _switch(difference: dict) -> str:
     return f"*Switch:* {difference['Switch']}" if "Switch" in difference else "*No switch.*"
+
+
+def _log(config: str) -> str:
+    """The log of a training run, where it lies beside the config."""
+    log = Path(config).with_suffix(".log.json")
+    return f" ([log](../../{log}))" if (ROOT / log).is_file() else ""
 
 
 def _link(source: str) -> str:
