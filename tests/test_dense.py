@@ -41,6 +41,29 @@ class TestContract:
         loop = torch.cat([dense(vit, x[i : i + 1]).features for i in range(3)])
         torch.testing.assert_close(dense(vit, x).features, loop, atol=1e-5, rtol=1e-5)
 
+    def test_rows_of_a_batch(self, name, vit):
+        dense, x = build(name), images((48, 80), 3)
+        whole, two = dense(vit, x), dense(vit, x).rows(slice(1, 3))
+        torch.testing.assert_close(two.features, whole.features[1:])
+        torch.testing.assert_close(two.embedding, whole.embedding[1:])
+        assert two.extras.keys() == whole.extras.keys() and two.padding == whole.padding
+        if whole.reread is not None:
+            semantic = torch.rand(3, 15, 15, generator=torch.Generator().manual_seed(1))
+            again = two.rows(slice(1, 2)).reread(semantic[2:], slice(None))
+            torch.testing.assert_close(again, whole.reread(semantic, slice(None))[2:], atol=1e-5, rtol=1e-5)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision(self, name, dtype, vit):
+        """Also of what is computed later, when the mode has been left."""
+        dense, x = build(name), images((64, 80), 2)
+        with torch.autocast("cpu", dtype):
+            half = dense(vit, x)
+        full = dense(vit, x)
+        for one, other in ((half.features, full.features), (half.embedding, full.embedding)):
+            assert torch.cosine_similarity(one.float(), other, dim=1).mean() > 0.97
+        if half.reread is not None:
+            assert half.reread(torch.ones(2, 20, 20), slice(None)).isfinite().all()
+
     def test_deterministic(self, name, vit):
         x = images((64, 64))
         first, second = (build(name)(vit, x).features for _ in range(2))

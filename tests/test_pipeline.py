@@ -6,11 +6,15 @@ import torch
 import torch.nn.functional as F
 
 from ovseg.dense.windows import windows
+from ovseg.predict.images import load_image
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
 from ovseg.predict.resize import resize, target_size
 from ovseg.refine import PAMR
 from ovseg.score import DenoisedScore
+from ovseg.text.encoder import TextEncoder
+from ovseg.towers import load_tower
+from tests.conftest import ROOT
 
 MIB = 2**20
 PAMR_ONCE = (dict(type="PAMR", steps=1),)
@@ -138,6 +142,71 @@ def test_window_batches_change_nothing(vit, picture):
     results = [run(vit, picture, words(6), short_side=90, window=48, stride=24, window_batch=n) for n in (1, 3, 99)]
     assert_same(results[0], results[1])
     assert_same(results[0], results[2])
+
+
+@pytest.mark.parametrize("method", ["NACLIP", "ResCLIP", "CLIPtrase", "MaskCLIP"])
+@pytest.mark.parametrize("settings", [dict(window=48, stride=24), dict(window=None), dict(window=48, whole_view=True)])
+def test_pictures_of_any_sizes_share_passes(vit, picture, method, settings):
+    """Some windows have the same size, some pictures are smaller than a window."""
+    pipeline = Pipeline(
+        vit, dict(type=method), Protocol(short_side=None, window_batch=99, **dict(stride=24) | settings)
+    )
+    pictures = [picture, picture[:60, :75], picture[:40, :30], picture[::-1].copy()]
+    passes, features = [], pipeline.features
+    pipeline.features = lambda views: passes.append(len(views)) or features(views)
+    together = pipeline.encode_all(pictures)
+    shared = len(passes)
+    alone = [pipeline.encode(each) for each in pictures]
+    assert shared < len(passes) - shared
+    for one, other in zip(together, alone, strict=True):
+        assert (one.boxes, one.resized, one.size) == (other.boxes, other.resized, other.size)
+        assert_same(*(tuple(pipeline.decode(each, words(6), range(6))) for each in (one, other)))
+
+
+@pytest.mark.parametrize("precision, least", [("float16", 0.999), ("bfloat16", 0.98)])
+def test_half_precision_on_real_features(precision, least):
+    tower, image = load_tower(), load_image(ROOT / "demo/scene.png").array
+    text = TextEncoder(tower, "name")(["bus", "owl", "strawberry", "tree", "grass", "sky"])
+    settings = dict(short_side=128, window=64, stride=32)
+    labels = [
+        pipeline.decode(pipeline.encode(image), text, range(6)).labels
+        for pipeline in (
+            Pipeline(tower, dict(type="MaskCLIP"), Protocol(**settings, precision=name))
+            for name in ("float32", precision)
+        )
+    ]
+    assert (labels[0] == labels[1]).float().mean() > least
+
+
+def test_compiled(vit, picture):
+    pipeline = Pipeline(vit, dict(type="NACLIP"), Protocol(short_side=90, window=48, stride=24))
+    plain = tuple(pipeline.decode(pipeline.encode(picture), words(6), range(6)))
+    assert pipeline.compile(backend="eager") is pipeline
+    assert_same(plain, tuple(pipeline.decode(pipeline.encode(picture), words(6), range(6))))
+
+
+def test_out_of_memory_halves_the_batch_once(vit, picture):
+    settings = dict(short_side=90, window=48, stride=24, window_batch=8)
+    pipeline = Pipeline(vit, dict(type="Vanilla"), Protocol(**settings))
+    right, features = pipeline.encode(picture), pipeline.features
+
+    def short_of_memory(most):
+        def run(views):
+            if len(views) > most:
+                raise torch.OutOfMemoryError("out of memory")
+            return features(views)
+
+        return run
+
+    pipeline.features = short_of_memory(4)
+    with pytest.warns(UserWarning, match="out of memory: from here on 4 windows"):
+        found = pipeline.encode(picture)
+    assert pipeline.protocol.window_batch == 4
+    assert pipeline.protocol.fingerprint == Protocol(**settings).fingerprint
+    assert_same(*(tuple(pipeline.decode(each, words(6), range(6))) for each in (found, right)))
+    pipeline.features = short_of_memory(1)
+    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError):
+        pipeline.encode(picture)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (3, 5), (17, 16)])

@@ -48,7 +48,7 @@ def test_changes_are_judged_beside_the_other_settings():
 OTHER = dict(
     short_side=300, max_long_side=1000, size=(64, 64), window=200, stride=100, templates="photo", logit_scale=50,
     threshold=0.1, area_threshold=0.1, normalisation="imagenet", refine=("PAMR",),
-    refine_image="original", view=64, whole_view=True,
+    refine_image="original", view=64, whole_view=True, precision="bfloat16",
 )  # fmt: skip
 
 

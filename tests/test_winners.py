@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from ovseg.dense import DenseFeatures
 from ovseg.dense.windows import windows
-from ovseg.predict.pipeline import Encoded, Pipeline
+from ovseg.predict.class_maps import Encoded
+from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
 from ovseg.score import CosineScore, make_axis
 

@@ -8,4 +8,4 @@ The dense map and T_v were chosen by naming the true boxes of base classes in sc
 
 _base_ = "fvit_tiny_scenes.py"
 
-model = dict(backbone=dict(dense=dict(type="Vanilla"), window=64, window_stride=48), vlm_temperature=30.0)
+model = dict(backbone=dict(dense=dict(type="CLIPSurgery"), window=64, window_stride=48), vlm_temperature=30.0)

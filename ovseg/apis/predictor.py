@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ovseg.predict.class_maps import Encoded
 from ovseg.predict.images import LoadedImage, load_image
-from ovseg.predict.pipeline import Encoded, Pipeline, make_protocol
+from ovseg.predict.pipeline import Pipeline, make_protocol
 from ovseg.predict.protocol import Protocol
 from ovseg.predict.result import Result
 from ovseg.registry import DENSE
@@ -51,6 +52,7 @@ def load(
     tower: Tower | None = None,
     scorer: dict | None = None,
     cache: bool = True,
+    compile: bool = False,
     **settings: Any,
 ) -> "Predictor":
     """A ready predictor.
@@ -65,6 +67,7 @@ def load(
         scorer: config of the scorer, ``dict(type="DenoisedScore", key_smoothing=1.0)`` for example; the method's own
             unless given.
         cache: keep text embeddings on disk.
+        compile: compile the tower and the extractor with ``torch.compile``.
         **settings: changes to the method's published ``Protocol`` (``window=None``, ``short_side=512``, ``refine=[]``,
         …).
 
@@ -82,7 +85,8 @@ def load(
     if "refine" in settings:
         settings["refine"] = refiner_configs(settings["refine"])
     protocol = make_protocol(published, tower.card.protocol, settings)
-    predictor = Predictor(Pipeline(tower, config, protocol, scorer), config, cache)
+    pipeline = Pipeline(tower, config, protocol, scorer)
+    predictor = Predictor(pipeline.compile() if compile else pipeline, config, cache)
     if classes is not None:
         predictor.set_classes(classes)
     return predictor

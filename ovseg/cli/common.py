@@ -25,6 +25,9 @@ Recursive = Annotated[bool, typer.Option("--recursive", help="Also look into fol
 ShortSide = Annotated[int | None, typer.Option(help="Resize so that the short side has this many pixels.")]
 Window = Annotated[int | None, typer.Option(help="Side of the sliding window in pixels; 0: the whole picture at once.")]
 Stride = Annotated[int | None, typer.Option(help="Stride of the window in pixels.")]
+Precision = Annotated[
+    str | None, typer.Option(help="float32, or bfloat16 or float16: faster on some devices, some labels change.")
+]
 Templates = Annotated[
     str | None, typer.Option(help='Prompts: name, photo, openai_7, imagenet_80, maskclip_85, or "a sketch of a {}".')
 ]

@@ -11,6 +11,7 @@ from .common import (
     Classes,
     Device,
     Out,
+    Precision,
     QuickGELU,
     Recursive,
     ShortSide,
@@ -49,6 +50,7 @@ def detect(
     short_side: ShortSide = None,
     window: Window = None,
     stride: Stride = None,
+    precision: Precision = None,
     templates: Templates = None,
     as_json: AsJson = False,
     progress: ShowProgress = True,
@@ -66,7 +68,7 @@ def detect(
     words = read_words(classes, vocabulary)
     items, failed = gather(sources, recursive)
     chosen = None if boxes is None else BoxFile(boxes)
-    settings = given(short_side=short_side, window=window, stride=stride, templates=templates)
+    settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
     settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
     if background is not None:
         settings["background"] = [word.strip() for word in background.split(",") if word.strip()]

@@ -12,6 +12,7 @@ from .common import (
     Classes,
     Device,
     Out,
+    Precision,
     QuickGELU,
     Recursive,
     ShortSide,
@@ -43,6 +44,7 @@ def predict(
     short_side: ShortSide = None,
     window: Window = None,
     stride: Stride = None,
+    precision: Precision = None,
     refine: Annotated[list[str] | None, typer.Option(help='Refiners, such as pamr; "none" for none.')] = None,
     templates: Templates = None,
     as_json: AsJson = False,
@@ -58,7 +60,7 @@ def predict(
 
     words = read_words(classes, vocabulary, background)
     items, failed = gather(sources, recursive)
-    settings = given(short_side=short_side, window=window, stride=stride, templates=templates)
+    settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
     if refine is not None:
         settings["refine"] = [name for name in refine if name.lower() != "none"]
     model = load(method, weights, device=device, quick_gelu=quick_gelu, **settings)

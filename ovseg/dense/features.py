@@ -18,18 +18,32 @@ class DenseFeatures:
     embedding  (B, E) of the whole picture, not normalised; may be given as a function, called when it is first read
     padding    pixels (left, top, right, bottom) that were added around the picture; the h×w grid covers the padded one
     extras     what a method hands on to its own later stage (MaskCLIP's keys, for example), by name
-    reread     Sem (B, h·w, h·w) → features (B, E, h, w) of the last block read again with that feedback (ResCLIP)
+    reread     Sem (n, h·w, h·w), slice of n pictures → features (n, E, h, w) of the last block read again with that
+               feedback (ResCLIP)
     """
 
     features: Tensor
     embedding: Tensor | Callable[[], Tensor]
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     extras: dict[str, Tensor] = field(default_factory=dict)
-    reread: Callable[[Tensor], Tensor] | None = None
+    reread: Callable[[Tensor, slice], Tensor] | None = None
 
     def __post_init__(self):
+        """What is called later computes in the precision of now."""
         if callable(self.embedding):
-            self._embed = self.__dict__.pop("embedding")
+            self._embed = self._as_now(self.__dict__.pop("embedding"))
+        if self.reread is not None:
+            self.reread = self._as_now(self.reread)
+
+    def _as_now(self, call: Callable) -> Callable:
+        kind = self.features.device.type
+        dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+
+        def later(*inputs):
+            with torch.autocast(kind, dtype, enabled):
+                return call(*inputs)
+
+        return later
 
     def __getattr__(self, name: str):
         if name != "embedding" or "_embed" not in self.__dict__:
@@ -38,6 +52,20 @@ class DenseFeatures:
             self.embedding = self._embed()
         del self._embed
         return self.embedding
+
+    def rows(self, rows: slice) -> "DenseFeatures":
+        """Those of some of the pictures."""
+        if rows == slice(0, len(self.features)):
+            return self
+        extras = {name: value[rows] for name, value in self.extras.items()}
+        again = None if self.reread is None else lambda semantic, part: self.reread(semantic, _within(rows, part))
+        return DenseFeatures(self.features[rows], lambda: self.embedding[rows], self.padding, extras, again)
+
+
+def _within(outer: slice, inner: slice) -> slice:
+    """What ``inner`` of the pictures of ``outer`` is among all pictures."""
+    start, stop, _ = inner.indices(outer.stop - outer.start)
+    return slice(outer.start + start, outer.start + stop)
 
 
 def pad_to_patches(

@@ -95,16 +95,17 @@ class ResCLIP(DenseExtractor):
         across = sum(attend(*pair, v, scale=block.scale) for pair in pairs) / len(pairs)
         tau, share = self.residual
 
-        def read(semantic: Tensor | None) -> Tensor:
-            z = block.out(tau * ((1 - share) * self.own(q, k, v, block.scale, grid, semantic) + share * across))
-            z = x + z if self.base.residual else z
+        def read(semantic: Tensor | None, rows: slice) -> Tensor:
+            own = self.own(q[rows], k[rows], v[rows], block.scale, grid, semantic)
+            z = block.out(tau * ((1 - share) * own + share * across[rows]))
+            z = x[rows] + z if self.base.residual else z
             z = z + block.ffn(z) if self.base.ffn else z
             return to_grid(tower.project(z[:, 1:]), grid)
 
-        def reread(semantic: Tensor) -> Tensor:
-            return read(F.pad(semantic, (1, 0, 1, 0)))
+        def reread(semantic: Tensor, rows: slice) -> Tensor:
+            return read(F.pad(semantic, (1, 0, 1, 0)), rows)
 
-        return DenseFeatures(read(None), tower.embedding(x, grid), padding, reread=reread)
+        return DenseFeatures(read(None, slice(None)), tower.embedding(x, grid), padding, reread=reread)
 
 
 def joined(classes: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,8 @@ from ovseg.text.vocabulary import Vocabulary
 
 from . import rle
 from .box_settings import BACKGROUND, BoxSettings
-from .pipeline import ClassMaps, Encoded, Pipeline
+from .class_maps import ClassMaps, Encoded
+from .pipeline import Pipeline
 from .protocol import digest
 from .stitch import stitch
 

@@ -4,8 +4,10 @@
 as the words change.
 """
 
-from dataclasses import dataclass
-from functools import cached_property, partial
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.dense import DenseFeatures
-from ovseg.dense.windows import Box, windows
+from ovseg.dense.windows import windows
 from ovseg.refine import LabelRefiner, MapRefiner, Picture
 from ovseg.registry import DENSE, REFINERS, SCORERS
 from ovseg.score import (
@@ -22,124 +24,14 @@ from ovseg.score import (
     KnotMaps,
     RunningArgmax,
     class_chunks,
-    make_axis,
-    resize_rows,
-    source_rows,
     winning_words,
 )
 from ovseg.towers import IMAGENET, Tower, load_tower
 
+from .class_maps import ClassMaps, Encoded
 from .decoded import Decoded
 from .protocol import Protocol
 from .resize import resize
-
-
-@dataclass
-class Encoded:
-    """Kept features of one picture.
-
-    parts    dense features of the windows, in batches of (n, E, h, w)
-    boxes    the windows (top, left, bottom, right) in the resized picture, all of one size
-    resized  (H', W') of the resized picture
-    size     (H, W) of the picture itself
-    image    (3, H, W) normalised, for refiners that look at colours; None where there are none
-    pixels   the picture, for refiners that make masks of it; None where there are none
-    whole    dense features (1, E, h, w) of the whole view, where the protocol has one
-    """
-
-    parts: list[DenseFeatures]
-    boxes: list[Box]
-    resized: tuple[int, int]
-    size: tuple[int, int]
-    image: Tensor | None
-    pixels: np.ndarray | None = None
-    whole: DenseFeatures | None = None
-
-    @property
-    def views(self) -> list[DenseFeatures]:
-        """The windows in batches and, last, the whole view where there is one."""
-        return self.parts if self.whole is None else [*self.parts, self.whole]
-
-
-class ClassMaps:
-    """Maps (C, rows, W) of any range of words and any band of rows, from the kept features of one picture."""
-
-    def __init__(self, encoded: Encoded, text: Tensor, scorer: CosineScore, side: int | None = None):
-        self.encoded, self.text, self.scorer, self.side = encoded, text, scorer, side
-        if type(scorer).forward is CosineScore.forward:
-            self._prepared = [scorer.prepare(view) for view in encoded.views]
-        else:  # the scorer looks at all words of a picture at once
-            self._scores = [scorer(view, text) for view in encoded.views]
-            self._prepared = None
-
-    def patch_scores(self, words: slice) -> list[Tensor]:
-        """Scores on the patch grid, one (n, C, h, w) per batch of windows and one of the whole view."""
-        if self._prepared is None:
-            return [scores[:, words] for scores in self._scores]
-        return [self.scorer.score(prepared, self.text[words]) for prepared in self._prepared]
-
-    def knots(self) -> KnotMaps:
-        """All words by their values at knots, for scores without an activation."""
-        encoded, scorer = self.encoded, self.scorer
-        by_features = self._prepared is not None and type(scorer).score is CosineScore.score
-        by_features = by_features and len(self.text) > encoded.parts[0].features.shape[1]
-        views = self._prepared if by_features else self.patch_scores(slice(None))
-        views, whole = (views, None) if encoded.whole is None else (views[:-1], views[-1])
-        grid = views[0].shape[2:]
-        left, top, right, bottom = encoded.parts[0].padding
-        axes = []
-        for i, padding in enumerate([(top, bottom), (left, right)]):
-            starts = sorted({box[i] for box in encoded.boxes})
-            window = encoded.boxes[0][i + 2] - encoded.boxes[0][i]
-            seen = None if whole is None else (self.side, whole.shape[i + 2])
-            size = (encoded.resized[i], encoded.size[i])
-            axes.append(make_axis(starts, window, grid[i], padding, *size, seen, self.text.device))
-        return KnotMaps(torch.cat(views), whole, *axes, self.text if by_features else None)
-
-    def stitched(self, scores: list[Tensor], rows: tuple[int, int]) -> Tensor:
-        """Rows [a, b) of the resized picture: the mean over the windows that cover a pixel, (C, b − a, W')."""
-        first, last = rows
-        total = scores[0].new_zeros(scores[0].shape[1], last - first, self.encoded.resized[1])
-        boxes = iter(self.encoded.boxes)
-        for part, batch in zip(scores, self.encoded.parts, strict=False):
-            left, top, right, bottom = batch.padding
-            for window in part:
-                y0, x0, y1, x1 = next(boxes)
-                a, b = max(first, y0), min(last, y1)
-                if a >= b:
-                    continue
-                padded = (y1 - y0 + top + bottom, x1 - x0 + left + right)
-                band = self._active(resize_rows(window[None], padded, (a - y0 + top, b - y0 + top)))[0]
-                total[:, a - first : b - first, x0:x1] += band[..., left : padded[1] - right]
-        mean = total / self.counts[first:last]
-        return mean if self.encoded.whole is None else (mean + self._whole(scores[-1], rows)) / 2
-
-    @cached_property
-    def counts(self) -> Tensor:
-        """How many windows cover each pixel of the resized picture, (H', W')."""
-        counts = torch.zeros(self.encoded.resized, device=self.text.device)
-        for top, left, bottom, right in self.encoded.boxes:
-            counts[top:bottom, left:right] += 1
-        return counts
-
-    def _whole(self, scores: Tensor, rows: tuple[int, int]) -> Tensor:
-        """Rows [a, b) of the resized picture from the scores (1, C, h, w) of the whole view."""
-        resized, side = self.encoded.resized, self.side
-        band = source_rows(side, resized[0], rows)
-        maps = self._active(resize_rows(scores, (side, side), band))
-        return resize_rows(maps, resized, rows, (band[0], side))[0]
-
-    def _active(self, maps: Tensor) -> Tensor:
-        return maps if self.scorer.activation is None else self.scorer.activation(maps)
-
-    def maps(self, words: slice, rows: tuple[int, int]) -> Tensor:
-        """Rows [a, b) of the picture itself, (C, b − a, W)."""
-        resized, size = self.encoded.resized, self.encoded.size
-        if resized == size:
-            return self.stitched(self.patch_scores(words), rows)
-        band = source_rows(resized[0], size[0], rows)
-        stitched = self.stitched(self.patch_scores(words), band)
-        return resize_rows(stitched[None], size, rows, (band[0], resized[0]))[0]
 
 
 def make_protocol(*layers: dict) -> Protocol:
@@ -212,30 +104,74 @@ class Pipeline(nn.Module):
                 f"Choose a multiple, such as {max(1, round(self.protocol.view / tower.stride)) * tower.stride}."
             )
 
-    @torch.inference_mode()
     def encode(self, image: np.ndarray) -> Encoded:
         """Run the tower over the windows of one uint8 RGB picture (H, W, 3)."""
-        pixels = self._normalise(resize(image, self.protocol))
-        parts, boxes, whole = self.read(pixels, self._normalise(image) if self.protocol.whole_view else None)
-        kept = image if any(isinstance(r, LabelRefiner) and r.sees_pixels for r in self.refiners) else None
-        return Encoded(
-            parts, boxes, tuple(pixels.shape[1:]), image.shape[:2], self._for_refiners(image, pixels), kept, whole
-        )
+        return self.encode_all([image])[0]
 
-    def read(self, pixels: Tensor, picture: Tensor | None = None):
-        """Dense features of the windows in batches, the windows, and the features of the whole view, or None.
+    @torch.inference_mode()
+    def encode_all(self, images: Sequence[np.ndarray]) -> list[Encoded]:
+        """Run the tower over the windows of uint8 RGB pictures (H, W, 3) of any sizes.
 
-        Args:
-            pixels: (3, H', W'), normalised, as the protocol resizes it.
-            picture: (3, H, W), normalised, for the whole view.
+        Windows of one size share forward passes, whichever pictures they are of.
         """
         protocol = self.protocol
-        boxes = windows(*pixels.shape[1:], protocol.window, protocol.stride)
-        crops = [pixels[:, top:bottom, left:right] for top, left, bottom, right in boxes]
-        batch = self._window_batch(crops[0].shape[1:])
-        parts = [self.features(torch.stack(crops[i : i + batch])) for i in range(0, len(crops), batch)]
-        whole = None if picture is None else self.features(_square(picture[None], protocol.window))
-        return parts, boxes, whole
+        pixels = [self._normalise(resize(image, protocol)) for image in images]
+        boxes = [windows(*each.shape[1:], protocol.window, protocol.stride) for each in pixels]
+        views = [
+            [each[:, top:bottom, left:right] for top, left, bottom, right in places]
+            for each, places in zip(pixels, boxes, strict=True)
+        ]
+        parts, wholes = self.read(views), [None] * len(images)
+        if protocol.whole_view:
+            squares = (_square(self._normalise(image)[None], protocol.window) for image in images)
+            wholes = [part for (part,) in self.read([list(square) for square in squares])]
+        see_pixels = any(isinstance(refiner, LabelRefiner) and refiner.sees_pixels for refiner in self.refiners)
+        return [
+            Encoded(
+                parts[i],
+                boxes[i],
+                tuple(pixels[i].shape[1:]),
+                image.shape[:2],
+                self._for_refiners(image, pixels[i]),
+                image if see_pixels else None,
+                wholes[i],
+            )
+            for i, image in enumerate(images)
+        ]
+
+    def read(self, views: Sequence[Sequence[Tensor]]) -> list[list[DenseFeatures]]:
+        """Dense features of normalised views (3, H, W), in batches; those of each picture apart.
+
+        Where a device has too little memory for a batch, batches are halved, once and from then on, and a warning says
+        so.
+        """
+        found: list[list[DenseFeatures]] = [[] for _ in views]
+        sizes: dict[torch.Size, list[tuple[int, Tensor]]] = {}
+        for owner, own in enumerate(views):
+            for view in own:
+                sizes.setdefault(view.shape, []).append((owner, view))
+        for size, group in sizes.items():
+            owners, same = zip(*group, strict=True)
+            most = min(len(same), self._window_batch(size[1:]))
+            try:
+                passes = self._passes(same, most)
+            except torch.OutOfMemoryError:
+                if most == 1:
+                    raise
+                most //= 2
+                self.protocol = self.protocol.but(window_batch=most)
+                warnings.warn(f"out of memory: from here on {most} windows per forward pass.", stacklevel=2)
+                passes = self._passes(same, most)
+            for first, features in zip(range(0, len(same), most), passes, strict=True):
+                start = 0
+                for owner, count in Counter(owners[first : first + most]).items():
+                    found[owner].append(features.rows(slice(start, start + count)))
+                    start += count
+        return found
+
+    def _passes(self, views: Sequence[Tensor], most: int) -> list[DenseFeatures]:
+        """Features of views of one size, ``most`` at a time."""
+        return [self.features(torch.stack(views[i : i + most])) for i in range(0, len(views), most)]
 
     def _window_batch(self, size: tuple[int, int]) -> int:
         """Windows per forward pass: as many as the protocol allows and as fit into its memory, at twelve floats per
@@ -246,7 +182,16 @@ class Pipeline(nn.Module):
 
     def features(self, views: Tensor) -> DenseFeatures:
         """Dense features of normalised pictures (B, 3, H, W), resized to the protocol's ``view`` where it has one."""
-        return self.dense(self.tower, _square(views, self.protocol.view) if self.protocol.view else views)
+        views = _square(views, self.protocol.view) if self.protocol.view else views
+        precision = getattr(torch, self.protocol.precision)
+        with torch.autocast(views.device.type, precision, enabled=precision != torch.float32):
+            return self.dense(self.tower, views)
+
+    def compile(self, **options) -> "Pipeline":
+        """Compile tower and extractor with ``torch.compile`` and its options; the first picture of a size then takes
+        longer. Returns itself."""
+        self.features = torch.compile(self.features, **options)
+        return self
 
     def _for_refiners(self, image: np.ndarray, resized: Tensor) -> Tensor | None:
         """The normalised picture (3, H, W) at its own size, where a refiner wants one."""

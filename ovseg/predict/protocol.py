@@ -28,6 +28,8 @@ class Protocol:
     logit_scale       τ of the soft-max over words
     threshold         pixels whose best class has a lower probability become background (class 0), in [0, 1]
     area_threshold    foreground classes with less than this share of all foreground pixels are dropped, in [0, 1]
+    precision         of the tower and the extractor: "float32", or "bfloat16" or "float16" by torch.autocast, which are
+                      faster where a device computes in them and change some labels; scores are always float32
     normalisation     "weights": the statistics that travel with the weights; "imagenet"
     refine            names or configs of refiners, in order
     refine_image      what refiners see: "resized", the resized picture enlarged to its own size again (as the reference
@@ -50,6 +52,7 @@ class Protocol:
     logit_scale: float = 40.0
     threshold: float = 0.0
     area_threshold: float = 0.0
+    precision: str = "float32"
     normalisation: str = "weights"
     refine: tuple = ()
     refine_image: str = "resized"
@@ -75,6 +78,7 @@ class Protocol:
             "logit_scale": self.logit_scale > 0,
             "threshold": 0 <= self.threshold <= 1,
             "area_threshold": 0 <= self.area_threshold <= 1,
+            "precision": self.precision in ("float32", "bfloat16", "float16"),
             "normalisation": self.normalisation in ("weights", "imagenet"),
             "refine_image": self.refine_image in ("resized", "original"),
             "memory": self.memory >= 2**20,
@@ -83,8 +87,8 @@ class Protocol:
         if bad:
             raise ValueError(
                 f"protocol out of range: {', '.join(bad)}. Sizes and counts are positive, stride is at most the "
-                "window, thresholds lie in [0, 1], normalisation is weights or imagenet, memory is at least 1 MiB, and "
-                "whole_view needs a window."
+                "window, thresholds lie in [0, 1], precision is float32, bfloat16 or float16, normalisation is weights "
+                "or imagenet, memory is at least 1 MiB, and whole_view needs a window."
             )
 
     def _check_numbers(self):

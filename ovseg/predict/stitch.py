@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .pipeline import Encoded
+from .class_maps import Encoded
 
 
 def stitch(encoded: Encoded, views: Sequence[Tensor]) -> Tensor:

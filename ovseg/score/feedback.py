@@ -50,4 +50,4 @@ class FeedbackScore(CosineScore):
             raise ValueError("FeedbackScore reads the last block twice: use it with the method resclip.")
         first = super().forward(dense, text)
         semantic = torch.stack([semantic_feedback(self.patch_classes(scores)) for scores in first])
-        return self.score(F.normalize(dense.reread(semantic).float(), dim=1), text)
+        return self.score(F.normalize(dense.reread(semantic, slice(None)).float(), dim=1), text)

@@ -81,10 +81,9 @@ class OpenVocabSegmentor(BaseSegmentor):
         background = self.vocabulary.background.kind != "none"
         threshold = self.vocabulary.background.threshold
         threshold = self.pipeline.protocol.threshold if threshold is None else threshold
-        for picture, sample in zip(inputs, data_samples, strict=True):
-            rgb = np.ascontiguousarray(picture.flip(0).permute(1, 2, 0).cpu().numpy())
+        for encoded, sample in zip(self.extract_feat(inputs), data_samples, strict=True):
             text, classes = self._words(sample.metainfo.get("candidates"))
-            decoded = self.pipeline.decode(self.pipeline.encode(rgb), text, classes, background)
+            decoded = self.pipeline.decode(encoded, text, classes, background)
             labels = decoded.labels
             if background and threshold > 0:
                 labels = torch.where(decoded.below(threshold), 0, labels)
@@ -94,7 +93,9 @@ class OpenVocabSegmentor(BaseSegmentor):
 
     def extract_feat(self, inputs):
         """Kept features of each picture, see ``Pipeline.encode``."""
-        return [self.pipeline.encode(np.ascontiguousarray(x.flip(0).permute(1, 2, 0).cpu().numpy())) for x in inputs]
+        return self.pipeline.encode_all(
+            [np.ascontiguousarray(x.flip(0).permute(1, 2, 0).cpu().numpy()) for x in inputs]
+        )
 
     def encode_decode(self, inputs, batch_data_samples):
         return self.predict(inputs, batch_data_samples)

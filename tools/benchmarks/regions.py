@@ -23,8 +23,9 @@ from rich.progress import track
 
 from ovseg.dense import CLIPSurgery
 from ovseg.dense.features import DenseFeatures
+from ovseg.predict.class_maps import Encoded
 from ovseg.predict.detect import DenseDetector, EncodedPicture, Words
-from ovseg.predict.pipeline import Encoded, Pipeline
+from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
 from ovseg.regions.crops import CropReader
 from ovseg.regions.pooling import pool_boxes, pool_masks

@@ -7,7 +7,8 @@ from torch import Tensor
 from ovseg.cost import CostAggregation, CostScore, cost_volume
 from ovseg.cost.released import head_state
 from ovseg.dense import CATSeg
-from ovseg.predict.pipeline import ClassMaps, Encoded, Pipeline
+from ovseg.predict.class_maps import ClassMaps, Encoded
+from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
 from ovseg.towers.build import build_visual, visual_part
 from ovseg.towers.released import catseg_clip
