@@ -15,7 +15,14 @@ import torch
 from PIL import Image, ImageOps
 
 from ovseg.predict import images, pixels
-from ovseg.predict.images import ImageError, ImageNotFoundError, iter_sources, load_image, unique_stems
+from ovseg.predict.images import (
+    ImageError,
+    ImageNotFoundError,
+    iter_sources,
+    load_image,
+    read_ahead,
+    unique_stems,
+)
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -429,3 +436,29 @@ def test_unreachable_server():
     with pytest.raises(ImageError, match="could not fetch"):
         load_image("http://127.0.0.1:9/a.jpg")
     assert pixels.MAX_PIXELS == 10**9
+
+
+def test_reading_ahead_keeps_order_and_errors(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (2, 3), (i, 0, 0)).save(path)
+    paths[2].write_bytes(b"no picture")
+    found = list(read_ahead(iter_sources(paths)))
+    assert [item for item, _ in found] == paths
+    assert isinstance(found[2][1], ImageError)
+    assert [int(picture.array[0, 0, 0]) for i, (_, picture) in enumerate(found) if i != 2] == [0, 1, 3]
+    assert list(read_ahead([])) == []
+
+
+def test_a_generator_is_not_asked_ahead():
+    """Frames that share one buffer."""
+    buffer, asked = np.zeros((2, 2, 3), np.uint8), []
+
+    def frames():
+        for i in range(3):
+            asked.append(i)
+            buffer[:] = i
+            yield buffer
+
+    for i, (_, picture) in enumerate(read_ahead(iter_sources(frames()))):
+        assert asked == list(range(i + 1)) and (picture.array == i).all()

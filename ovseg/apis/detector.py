@@ -10,7 +10,7 @@ import torch
 from ovseg.predict.box_settings import BoxSettings
 from ovseg.predict.detect import DenseDetector
 from ovseg.predict.detections import Detections
-from ovseg.predict.images import LoadedImage, load_image
+from ovseg.predict.images import load_image
 from ovseg.predict.name_boxes import BoxNamer
 from ovseg.predict.pipeline import Pipeline, make_protocol
 from ovseg.registry import DENSE
@@ -115,7 +115,7 @@ class Detector(OnPictures):
         return self
 
     def set_image(self, image: Any) -> "Detector":
-        loaded = image if isinstance(image, LoadedImage) else load_image(image)
+        loaded = load_image(image)
         self._encoded = self.engine.encode(loaded.array)
         self._image = loaded
         return self

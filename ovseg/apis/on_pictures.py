@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
-from ovseg.predict.images import iter_sources
+from ovseg.predict.images import iter_sources, read_ahead
 from ovseg.predict.pixels import ImageError
 from ovseg.text.vocabulary import Vocabulary
 
@@ -65,14 +65,14 @@ class OnPictures(ABC):
         """
         if classes is not None:
             self.set_classes(classes)
-        items = iter_sources(source)
-        results = [self.set_image(item).predict() for item in items]
+        items, results = iter_sources(source), []
+        for _, picture in read_ahead(items):
+            if isinstance(picture, ImageError):
+                raise picture
+            results.append(self.set_image(picture).predict())
         return results[0] if items.single else results
 
     def stream(self, source: Any) -> Iterator[tuple[Any, Any]]:
         """(item, result) one by one; an unreadable item comes with its ``ImageError`` and the rest goes on."""
-        for item in iter_sources(source):
-            try:
-                yield item, self.set_image(item).predict()
-            except ImageError as error:
-                yield item, error
+        for item, picture in read_ahead(iter_sources(source)):
+            yield item, picture if isinstance(picture, ImageError) else self.set_image(picture).predict()

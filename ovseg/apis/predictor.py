@@ -134,7 +134,7 @@ class Predictor(OnPictures):
         }
 
     def set_image(self, image: Any) -> "Predictor":
-        loaded = image if isinstance(image, LoadedImage) else load_image(image)
+        loaded = load_image(image)
         self._encoded = self.pipeline.encode(loaded.array)
         self._image = loaded
         return self

@@ -7,6 +7,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -147,6 +148,32 @@ def iter_sources(source: Any, recursive: bool = False) -> Sources:
     if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray | dict):
         return Sources(_iter_lazily(source, recursive))
     raise ImageError(f"cannot find images in an object of type {type(source).__name__}. Give {MANY}.")
+
+
+def read_ahead(items: Iterable[Any]) -> Iterator[tuple[Any, LoadedImage | ImageError]]:
+    """(item, picture or what is wrong with it); a thread reads the next picture while the caller works on this one.
+
+    A generator (``Sources`` without a ``count``) is not asked before the caller asks: its frames may share a buffer.
+    """
+
+    def read(item):
+        try:
+            return load_image(item)
+        except ImageError as error:
+            return error
+
+    if isinstance(items, Sources) and items.count is None:
+        yield from ((item, read(item)) for item in items)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        now = None
+        for item in items:
+            coming = item, thread.submit(read, item)
+            if now is not None:
+                yield now[0], now[1].result()
+            now = coming
+        if now is not None:
+            yield now[0], now[1].result()
 
 
 def name_of(source: Any) -> str:
