@@ -29,7 +29,7 @@ def batch(
         words: a ``Vocabulary``.
         items, failed: see ``common.gather``.
         out: folder of the results.
-        answer: picture → a result with ``save(out, stem)``, which writes its JSON last.
+        answer: (item, the picture read) → a result with ``save(out, stem)``, which writes its JSON last.
         describe: result → what a JSON line tells of it, and one line for people.
         done: what has happened to the pictures, in a word.
         suffix: of the JSON files' stems.
@@ -39,7 +39,7 @@ def batch(
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ovseg.predict.images import unique_stems
+    from ovseg.predict.images import read_ahead, unique_stems
     from ovseg.predict.pixels import ImageError
 
     rank, world = own_share()
@@ -51,16 +51,16 @@ def batch(
         task = bar.add_task("words", total=len(set(words.queries)))
         model.set_classes(words, lambda finished: bar.update(task, completed=finished))
         bar.remove_task(task)
+        if resume:
+            todo = [(item, stem) for item, stem in todo if not _is_done(out / f"{stem}{suffix}.json", model)]
         task = bar.add_task("pictures", total=len(todo))
-        for item, stem in todo:
+        pictures = read_ahead([item for item, _ in todo])
+        for (item, stem), (_, picture) in zip(todo, pictures, strict=True):
             bar.advance(task)
-            if resume and _is_done(out / f"{stem}{suffix}.json", model):
+            if isinstance(picture, ImageError):
+                failed.append(str(picture))
                 continue
-            try:
-                result = answer(item)
-            except ImageError as error:
-                failed.append(str(error))
-                continue
+            result = answer(item, picture)
             paths = result.save(out, stem)
             saved.append(paths)
             told, text = describe(result)

@@ -74,8 +74,8 @@ def detect(
         settings["background"] = [word.strip() for word in background.split(",") if word.strip()]
     model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **settings)
 
-    def answer(item):
-        found = model.set_image(item).predict(boxes=None if chosen is None else chosen.of(item))
+    def answer(item, picture):
+        found = model.set_image(picture).predict(boxes=None if chosen is None else chosen.of(item))
         return found if masks else found.without_masks()
 
     options = dict(done="searched", suffix="_detections", resume=resume, as_json=as_json, progress=progress)

@@ -65,7 +65,7 @@ def predict(
         settings["refine"] = [name for name in refine if name.lower() != "none"]
     model = load(method, weights, device=device, quick_gelu=quick_gelu, **settings)
     options = dict(done="segmented", resume=resume, as_json=as_json, progress=progress)
-    batch(model, words, items, failed, out, lambda item: model.set_image(item).predict(), _describe, **options)
+    batch(model, words, items, failed, out, lambda _, picture: model.set_image(picture).predict(), _describe, **options)
 
 
 def _describe(result) -> tuple[dict, str]:
