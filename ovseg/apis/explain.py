@@ -215,7 +215,7 @@ class Explainer:
 
     def _pixels(self, image: np.ndarray) -> Tensor:
         """uint8 RGB (H, W, 3) → normalised (1, 3, H', W')."""
-        return self.model.pipeline._normalise(resize(image, self.protocol))[None]
+        return self.model.pipeline.normalised(resize(image, self.protocol))[None]
 
 
 def heat_map(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -21,6 +21,7 @@ from ovseg.towers import Tower, load_tower
 
 from .methods import dense_config, refiner_configs
 from .on_pictures import OnPictures
+from .raster import RasterRun
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -138,6 +139,21 @@ class Predictor(OnPictures):
         self._encoded = self.pipeline.encode(loaded.array)
         self._image = loaded
         return self
+
+    def raster(self, path: str | Path, memory: str | int) -> RasterRun:
+        """A plan for a picture that is never held whole: its windows are read at its own size and its labels are made
+        strip by strip; see ``RasterRun``.  It asks for ``short_side=None`` and ``refine=[]``.
+
+        Args:
+            path: a TIFF, PNG, JPEG or JPEG 2000 file.
+            memory: what the process may have in all, ``"2GB"`` or bytes.
+
+        Raises:
+            ImageError: not a readable picture, or bands and types that are none.
+            ValueError: no words yet; settings that need whole pictures; a budget that is too small, with the least that
+                would do; rasterio is not installed.
+        """
+        return RasterRun(self, path, memory)
 
     def predict(self) -> Result:
         """The segmentation of the picture last set, with the words last set.

@@ -52,7 +52,7 @@ def batch(
         model.set_classes(words, lambda finished: bar.update(task, completed=finished))
         bar.remove_task(task)
         if resume:
-            todo = [(item, stem) for item, stem in todo if not _is_done(out / f"{stem}{suffix}.json", model)]
+            todo = [(item, stem) for item, stem in todo if not is_done(out / f"{stem}{suffix}.json", model)]
         task = bar.add_task("pictures", total=len(todo))
         pictures = read_ahead([item for item, _ in todo])
         for (item, stem), (_, picture) in zip(todo, pictures, strict=True):
@@ -75,7 +75,7 @@ def batch(
     say_failed(failed, total)
 
 
-def _is_done(path: Path, model) -> bool:
+def is_done(path: Path, model) -> bool:
     """Whether a picture's JSON, which is written last, tells of these words, weights and settings."""
     try:
         return model.made(json.loads(path.read_text(encoding="utf-8")))

@@ -95,14 +95,28 @@ def given(**settings) -> dict:
     return settings
 
 
+def read_memory(memory: str, short_side: int | None = None) -> int:
+    """Bytes of ``--memory``.
+
+    Raises:
+        ValueError: no amount of memory, or a size to resize to besides.
+    """
+    from ovseg.predict.memory import read_bytes
+
+    if short_side is not None:
+        raise ValueError("with --memory pictures are read at their own size: leave out --short-side.")
+    return read_bytes(memory)
+
+
 def say_done(count: int, done: str, out: Path, first: list[Path]):
     """How many pictures are done and what the files of one are called."""
     more = " …" if count > 1 else ""
     print(f"{count} picture(s) {done}; results in {out}: {', '.join(path.name for path in first)}{more}")
 
 
-def say_failed(failed: list[str], total: int):
-    """List pictures that could not be read; exit code 1 if there are any."""
+def say_failed(failed: list[str], total: int, how: str = ""):
+    """List pictures that could not be read; exit code 1 if there are any. ``how``: more about that, in words."""
     if failed:
-        print(f"{len(failed)} of {total} picture(s) could not be read:", *failed, sep="\n  ", file=sys.stderr)
+        how = f", {how}" if how else ""
+        print(f"{len(failed)} of {total} picture(s) could not be read{how}:", *failed, sep="\n  ", file=sys.stderr)
         raise typer.Exit(1)

@@ -25,8 +25,10 @@ from .common import (
     Words,
     gather,
     given,
+    read_memory,
     read_words,
 )
+from .rasters import rasters
 
 
 def predict(
@@ -47,6 +49,10 @@ def predict(
     precision: Precision = None,
     refine: Annotated[list[str] | None, typer.Option(help='Refiners, such as pamr; "none" for none.')] = None,
     templates: Templates = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="2GB, 800MB, …: read pictures by window at their own size, in no more memory than that."),
+    ] = None,
     as_json: AsJson = False,
     progress: ShowProgress = True,
 ):
@@ -55,6 +61,9 @@ def predict(
     For every picture OUT gets an overlay with a legend, a label PNG and a JSON with areas and masks.  Pictures that
     cannot be read are listed at the end (exit code 1); the others are done.  Under torchrun or srun every process takes
     its share of the pictures: torchrun --nproc_per_node 2 -m ovseg.cli predict FOLDER -c "cat, sofa".
+
+    With --memory the labels of a picture of any size are made strip by strip, as a TIFF with its georeference, and
+    --resume goes on where an interrupted run stopped.
     """
     from ovseg.apis import load
 
@@ -63,7 +72,13 @@ def predict(
     settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
     if refine is not None:
         settings["refine"] = [name for name in refine if name.lower() != "none"]
+    if memory is not None:
+        budget = read_memory(memory, short_side)
+        settings |= dict(short_side=None, size=None)
     model = load(method, weights, device=device, quick_gelu=quick_gelu, **settings)
+    if memory is not None:
+        rasters(model, words, items, failed, out, budget, resume=resume, as_json=as_json, progress=progress)
+        return
     options = dict(done="segmented", resume=resume, as_json=as_json, progress=progress)
     batch(model, words, items, failed, out, lambda _, picture: model.set_image(picture).predict(), _describe, **options)
 

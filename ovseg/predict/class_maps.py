@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ovseg.dense import DenseFeatures
 from ovseg.dense.windows import Box
-from ovseg.score import CosineScore, KnotMaps, make_axis, resize_rows, source_rows
+from ovseg.score import CosineScore, KnotMaps, make_axis, resize_rows, side_by_side, source_rows
 
 
 @dataclass
@@ -59,8 +59,8 @@ class ClassMaps:
     def knots(self) -> KnotMaps:
         """All words by their values at knots, for scores without an activation."""
         encoded, scorer = self.encoded, self.scorer
-        by_features = self._prepared is not None and type(scorer).score is CosineScore.score
-        by_features = by_features and len(self.text) > encoded.parts[0].features.shape[1]
+        channels = encoded.parts[0].features.shape[1]
+        by_features = self._prepared is not None and scorer.keeps_features(len(self.text), channels)
         views = self._prepared if by_features else self.patch_scores(slice(None))
         views, whole = (views, None) if encoded.whole is None else (views[:-1], views[-1])
         grid = views[0].shape[2:]
@@ -72,7 +72,8 @@ class ClassMaps:
             seen = None if whole is None else (self.side, whole.shape[i + 2])
             size = (encoded.resized[i], encoded.size[i])
             axes.append(make_axis(starts, window, grid[i], padding, *size, seen, self.text.device))
-        return KnotMaps(torch.cat(views), whole, *axes, self.text if by_features else None)
+        patches = side_by_side(torch.cat(views), len({box[0] for box in encoded.boxes}))
+        return KnotMaps(patches, whole, *axes, self.text if by_features else None)
 
     def stitched(self, scores: list[Tensor], rows: tuple[int, int]) -> Tensor:
         """Rows [a, b) of the resized picture: the mean over the windows that cover a pixel, (C, b − a, W')."""

@@ -91,7 +91,7 @@ def load_image(source: Any) -> LoadedImage:
     if not isinstance(source, str | Path):
         raise ImageError(f"cannot read an image from an object of type {type(source).__name__}. Give {ONE}.")
     path = Path(source).expanduser()
-    _check_file(path)
+    check_file(path)
     return LoadedImage(_decode(path, str(path)), path, name_of(path))
 
 
@@ -251,7 +251,7 @@ def _expand(path: Path, recursive: bool) -> Sources:
                 f"ending in {_suffixes()}."
             )
         return Sources(found)
-    _check_file(path)
+    check_file(path)
     return Sources([path], single=True)
 
 
@@ -263,7 +263,8 @@ def _suffixes() -> str:
     return ", ".join(sorted(SUFFIXES))
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise ImageError for what is no file, cannot be opened or is empty."""
     try:
         info = path.stat()
     except FileNotFoundError as error:

@@ -115,7 +115,7 @@ class Pipeline(nn.Module):
         Windows of one size share forward passes, whichever pictures they are of.
         """
         protocol = self.protocol
-        pixels = [self._normalise(resize(image, protocol)) for image in images]
+        pixels = [self.normalised(resize(image, protocol)) for image in images]
         boxes = [windows(*each.shape[1:], protocol.window, protocol.stride) for each in pixels]
         views = [
             [each[:, top:bottom, left:right] for top, left, bottom, right in places]
@@ -123,7 +123,7 @@ class Pipeline(nn.Module):
         ]
         parts, wholes = self.read(views), [None] * len(images)
         if protocol.whole_view:
-            squares = (_square(self._normalise(image)[None], protocol.window) for image in images)
+            squares = (_square(self.normalised(image)[None], protocol.window) for image in images)
             wholes = [part for (part,) in self.read([list(square) for square in squares])]
         see_pixels = any(isinstance(refiner, LabelRefiner) and refiner.sees_pixels for refiner in self.refiners)
         return [
@@ -198,10 +198,11 @@ class Pipeline(nn.Module):
         if not any(isinstance(r, MapRefiner) or r.sees_image for r in self.refiners):
             return None
         if self.protocol.refine_image == "original":
-            return self._normalise(image)
+            return self.normalised(image)
         return F.interpolate(resized[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
 
-    def _normalise(self, image: np.ndarray) -> Tensor:
+    def normalised(self, image: np.ndarray) -> Tensor:
+        """uint8 RGB (H, W, 3) → (3, H, W) by the protocol's statistics."""
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.tower.device).permute(2, 0, 1)[None] / 255
         return self.tower.normalise(pixels, IMAGENET if self.protocol.normalisation == "imagenet" else None)[0]
 
@@ -225,7 +226,7 @@ class Pipeline(nn.Module):
         if affinities or self.scorer.activation is not None:
             find = partial(self._streamed, encoded, maps, affinities, query_class)
         else:
-            find = partial(self._bounded, maps.knots(), query_class)
+            find = partial(self.bounded, maps.knots(), query_class)
         found = find()
         if self.protocol.area_threshold > 0:
             small = self._small_classes(found.labels, query_class[-1] + 1, background)
@@ -234,9 +235,16 @@ class Pipeline(nn.Module):
         found.labels = self._relabelled(found.labels, encoded, maps, affinities, query_class)
         return found
 
-    def _bounded(self, knots: KnotMaps, query_class, exclude=frozenset()) -> Decoded:
-        """By branch and bound: for maps that are linear from the patches to the picture."""
-        memory = max(2**18, self.protocol.memory // 8)
+    def bounded(self, knots: KnotMaps, query_class, exclude=frozenset(), memory: int | None = None) -> Decoded:
+        """By branch and bound: for maps that are linear from the patches to the picture.
+
+        Args:
+            knots: values of all words.
+            query_class: class of each word, in non-decreasing order.
+            exclude: classes that may not win.
+            memory: bytes that the maps may take; those of the protocol unless given.
+        """
+        memory = max(2**18, (self.protocol.memory if memory is None else memory) // 8)
         classes = torch.tensor(query_class, device=self.tower.device)
         excluded = None
         if exclude:

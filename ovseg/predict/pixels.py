@@ -57,7 +57,8 @@ _EXIF_TURNS = {
 }
 
 
-def _exif_orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
+    """1 to 8, as the EXIF data of a PIL image says; 1 where it says nothing."""
     try:
         return image.getexif().get(0x0112, 1)
     except Exception:  # broken EXIF, of whichever kind, says nothing about the pixels
@@ -68,7 +69,7 @@ def from_pillow(image: Image.Image, what: str) -> np.ndarray:
     """Pixels of a PIL image in any mode, turned as its EXIF data says. ``what`` names the source in errors."""
     _check_size(image.height, image.width, what)
     image.load()  # before the orientation is asked for: Pillow turns some TIFF files itself while loading
-    turn = _EXIF_TURNS.get(_exif_orientation(image))
+    turn = _EXIF_TURNS.get(exif_orientation(image))
     if turn is not None:
         image = image.transpose(turn)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
@@ -155,6 +156,6 @@ def _check_size(height: int, width: int, what: str) -> None:
 
 def too_large(what: str, size: str) -> ImageError:
     return ImageError(
-        f"{what} is larger than the {MAX_PIXELS:,} pixels (1 gigapixel) that are read into memory: {size}. Cut it into "
-        "tiles or shrink it, and give those."
+        f"{what} is larger than the {MAX_PIXELS:,} pixels (1 gigapixel) that are read into memory: {size}. Segment it "
+        "by window (ovseg predict … --memory 2GB), or cut it into tiles or shrink it, and give those."
     )

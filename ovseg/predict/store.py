@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,46 +33,73 @@ _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError
 
 def to_dict(result: Result) -> dict[str, Any]:
     """See ``Result.to_dict``."""
-    from ovseg import __version__
-
     total = len(result.vocabulary)
     count = count_labels(result.labels, total)
     found = rle.encode_labels(result.labels)
     sums = None if result.scores is None else count_labels(result.labels, total, result.scores)
-    height, width = result.labels.shape
-    classes = [
-        {
-            "id": i,
-            "name": result.names[i],
-            "color": _hex(result.colors[i]),
-            "pixels": int(count[i]),
-            "fraction": round(float(count[i] / result.labels.size), 6),
+
+    def detail(i: int) -> dict[str, Any]:
+        return {
             "mean_score": None if sums is None else round(float(sums[i] / count[i]), 6),
             "bbox": found[i]["bbox"],
             "segmentation": found[i]["rle"],
         }
+
+    return record("ovseg-result", result, result.labels.shape, count, detail)
+
+
+def record(
+    kind: str, made: Any, size: tuple[int, int], count: np.ndarray, detail: Callable[[int], dict] = lambda i: {}
+) -> dict[str, Any]:
+    """What every saved label map says of itself, as plain JSON values.
+
+    Args:
+        kind: of the file.
+        made: has ``path``, ``method``, ``weights``, ``protocol``, ``vocabulary`` and ``unlabelled`` as a ``Result``.
+        size: (H, W).
+        count: pixels of each class, and last of none.
+        detail: more to say of a class that occurs.
+    """
+    from ovseg import __version__
+
+    vocabulary, (height, width) = made.vocabulary, size
+    classes = [
+        {
+            "id": i,
+            "name": vocabulary.names[i],
+            "color": _hex(vocabulary.colors[i]),
+            "pixels": int(count[i]),
+            "fraction": round(float(count[i] / (height * width)), 6),
+            **detail(i),
+        }
         for i in by_area(count)
     ]
     return {
-        "format": "ovseg-result",
+        "format": kind,
         "format_version": _VERSION,
         "ovseg_version": __version__,
-        "image": {"path": None if result.path is None else str(result.path), "width": width, "height": height},
-        "method": result.method,
-        "weights": result.weights,
-        "protocol": dict(result.protocol),
+        "image": {"path": None if made.path is None else str(made.path), "width": width, "height": height},
+        "method": made.method,
+        "weights": made.weights,
+        "protocol": dict(made.protocol),
         "classes": classes,
-        "unlabelled": {"id": result.unlabelled, "pixels": int(count[-1])},
-        "names": list(result.names),
-        "colors": [_hex(color) for color in result.colors],
-        "vocabulary": result.vocabulary.to_dict(),
-        "vocabulary_hash": result.vocabulary.hash,
+        "unlabelled": {"id": made.unlabelled, "pixels": int(count[-1])},
+        "names": list(vocabulary.names),
+        "colors": [_hex(color) for color in vocabulary.colors],
+        "vocabulary": vocabulary.to_dict(),
+        "vocabulary_hash": vocabulary.hash,
     }
 
 
 def dumps(data: dict[str, Any]) -> str:
     """JSON text of ``to_dict``; names stay readable in any script."""
     return json.dumps(data, indent=1, ensure_ascii=False, default=str)
+
+
+def as_bytes(data: dict[str, Any]) -> bytes:
+    """``dumps`` as the content of a file."""
+    # A file name that is not UTF-8 reaches us with lone surrogates; as \udcxx they are valid JSON.
+    return (dumps(data) + "\n").encode("utf-8", "backslashreplace")
 
 
 def save(result: Result, folder: str | Path, stem: str | None, formats: Sequence[str]) -> dict[str, Path]:
@@ -98,9 +125,7 @@ def save(result: Result, folder: str | Path, stem: str | None, formats: Sequence
                 _save_scores(result, temporary)
             else:
                 files = {k: p.name for k, p in paths.items() if k != "json"}
-                text = dumps(to_dict(result) | {"files": files}) + "\n"
-                # A file name that is not UTF-8 reaches us with lone surrogates; as \udcxx they are valid JSON.
-                temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+                temporary.write_bytes(as_bytes(to_dict(result) | {"files": files}))
     return paths
 
 

@@ -9,7 +9,7 @@ from .enlarged import EnlargedScore
 from .ensemble import geometric_ensemble
 from .feedback import FeedbackScore
 from .found import FoundScore
-from .knots import KnotMaps, make_axis
+from .knots import KnotMaps, make_axis, side_by_side
 from .minmax import min_max
 from .streaming import RunningArgmax, class_chunks, resize_rows, source_rows
 from .whole_image import WholeImageScore
@@ -32,6 +32,7 @@ __all__ = [
     "make_axis",
     "min_max",
     "resize_rows",
+    "side_by_side",
     "source_rows",
     "winning_words",
 ]

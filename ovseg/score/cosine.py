@@ -28,5 +28,9 @@ class CosineScore(nn.Module):
         """Scores (B, T, h, w) of unit word embeddings (T, E)."""
         return torch.einsum("behw,te->bthw", prepared, text)
 
+    def keeps_features(self, words: int, channels: int) -> bool:
+        """Whether features take less memory than scores of so many words, and scores are inner products with them."""
+        return type(self).score is CosineScore.score and words > channels
+
     def forward(self, dense: DenseFeatures, text: Tensor) -> Tensor:
         return self.score(self.prepare(dense), text)

@@ -17,6 +17,8 @@ Where a picture has fewer rows than there are knots, the rows themselves take th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import isqrt
 
 import torch
 from torch import Tensor
@@ -56,6 +58,14 @@ class Axis:
         band = self.weights[slice(*knots)]
         patches = band.any(0).nonzero()[:, 0]
         return patches, band[:, patches]
+
+    def band(self, rows: Span, windows: Span) -> "Axis":
+        """The same for the rows [a, b) of the picture alone, which see only windows [c, d); no whole view."""
+        low = self.low[slice(*rows)]
+        first, last = int(low[0]), int(self.next[low[-1]])
+        patches = slice(windows[0] * self.patches, windows[1] * self.patches)
+        weights = self.weights[first : last + 1, patches]
+        return Axis(weights, self.patches, None, low - first, self.part[slice(*rows)], self.step)
 
 
 def make_axis(
@@ -99,24 +109,28 @@ def make_axis(
         ends = knots[(low + 1).clamp(max=len(knots) - 1)]
         part = (place - knots[low]) / (ends - knots[low]).clamp(min=1)
 
-    def between(rows):
+    def between(rows, knots):
         before = knots.floor()
         share = (knots - before)[:, None]
         return ((1 - share) * rows(before) + share * rows((before + 1).clamp(max=resized - 1))).float().to(device)
 
-    def of_windows(y):
-        columns = []
-        for start in starts:
-            inside = ((y >= start) & (y < start + window))[:, None]
-            columns.append(_taps(y - start + padding[0], padded, patches) * inside)
-        rows = torch.cat(columns, 1)
-        return rows / rows.sum(1, keepdim=True)
+    tops = torch.tensor(starts, dtype=torch.float64)
+
+    def of_window(start, y):
+        covering = torch.searchsorted(tops, y, right=True) - torch.searchsorted(tops, y - window, right=True)
+        inside = (y >= start) & (y < start + window)
+        return _taps(y - start + padding[0], padded, patches) * (inside / covering)[:, None]
 
     def of_whole(y):
         return _taps(y, resized, whole[0]) @ _taps(torch.arange(whole[0], dtype=torch.float64), *whole)
 
-    seen = between(of_whole) if whole else None
-    return Axis(between(of_windows), patches, seen, low.to(device), part.float().to(device), step)
+    weights = torch.zeros(len(knots), len(starts) * patches, device=device)
+    for i, start in enumerate(starts):
+        near = ((knots > start - 1) & (knots < start + window)).nonzero()[:, 0]
+        block = slice(i * patches, (i + 1) * patches)
+        weights[near.to(device), block] = between(partial(of_window, start), knots[near])
+    seen = between(of_whole, knots) if whole else None
+    return Axis(weights, patches, seen, low.to(device), part.float().to(device), step)
 
 
 def _beside(places: Tensor) -> list[int]:
@@ -141,16 +155,14 @@ class KnotMaps:
     less.
 
     Args:
-        windows: (R·C, D, h, w), the windows row by row; whole view (1, D, h', w') or None.
+        patches: (R·h, C·w, D) of all windows, side by side; see ``side_by_side``.
+        whole: of the whole view, (1, D, h', w'), or None.
         rows, columns: the two axes.
         text: (T, D), or None where the D channels are the scores of T words already.
     """
 
-    def __init__(self, windows: Tensor, whole: Tensor | None, rows: Axis, columns: Axis, text: Tensor | None):
-        self.rows, self.columns, self.text = rows, columns, text
-        h, w = windows.shape[2:]
-        tiles = windows.unflatten(0, (rows.weights.shape[1] // h, -1)).permute(0, 3, 1, 4, 2)
-        self.patches = tiles.flatten(2, 3).flatten(0, 1).contiguous()  # (R·h, C·w, D)
+    def __init__(self, patches: Tensor, whole: Tensor | None, rows: Axis, columns: Axis, text: Tensor | None):
+        self.patches, self.rows, self.columns, self.text = patches, rows, columns, text
         self.whole = None if whole is None else whole[0].permute(1, 2, 0).contiguous()
         self.words = self.patches.shape[2] if text is None else len(text)
 
@@ -192,7 +204,8 @@ class KnotMaps:
         """Ranges of cells, (rows, columns), whose knot values take about ``memory`` bytes; a cell is named by its first
         knot."""
         most = max(4, memory // (4 * self.words))
-        columns = min(self.columns.knots, max(1, most // 2 - 1))
+        rows = min(self.rows.knots, max(1, isqrt(most) - 1))  # near to squares, which share few knots with others
+        columns = min(self.columns.knots, max(1, most // (rows + 1) - 1))
         rows = min(self.rows.knots, max(1, most // (columns + 1) - 1))
         for top in range(0, self.rows.knots, rows):
             for left in range(0, self.columns.knots, columns):
@@ -200,6 +213,12 @@ class KnotMaps:
                     (top, min(top + rows, self.rows.knots)),
                     (left, min(left + columns, self.columns.knots)),
                 )
+
+
+def side_by_side(windows: Tensor, down: int) -> Tensor:
+    """Maps (R·C, D, h, w) of windows, row by row, R = ``down`` → (R·h, C·w, D)."""
+    tiles = windows.unflatten(0, (down, -1)).permute(0, 3, 1, 4, 2)
+    return tiles.flatten(2, 3).flatten(0, 1).contiguous()
 
 
 def _enlarged(patches: Tensor, down: Tensor, across: Tensor, out: Tensor | None = None) -> Tensor:

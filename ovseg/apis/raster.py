@@ -1,0 +1,152 @@
+"""Rasters larger than memory: words and a budget in, a label TIFF out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ovseg.compat.checkpoint import atomic_write
+from ovseg.dense.windows import Box
+from ovseg.predict.draw import MAX_SIDE, MIN_SIDE, by_area, count_labels, draw_overlay
+from ovseg.predict.images import unique_stems
+from ovseg.predict.memory import read_bytes, resident
+from ovseg.predict.plan import Plan
+from ovseg.predict.raster import Raster
+from ovseg.predict.raster_files import Rows, bands, save_tiff
+from ovseg.predict.store import as_bytes, check_place, record
+from ovseg.predict.strips import Strips
+from ovseg.text.vocabulary import Vocabulary
+
+FILES = {"overlay": "_overlay.png", "labels": "_labels.tif", "json": ".json"}
+PER_DRAWN = 96  # bytes per pixel while an overlay is drawn
+
+
+@dataclass
+class RasterResult:
+    """What was written.
+
+    paths       of each format, in the order written
+    areas       share of the raster, in (0, 1], of each class that occurs, largest first
+    unread      what could not be read of the picture, and is unlabelled, in words: one line, or None
+    """
+
+    paths: dict[str, Path]
+    areas: dict[str, float]
+    unread: str | None
+
+
+class RasterRun:
+    """One raster, planned: look at ``plan``, then ``save``.
+
+    Attributes:
+        plan: sizes, strips, memory; prints as a short table.
+        path, method, weights, protocol, vocabulary, unlabelled: as of a ``Result``.
+    """
+
+    def __init__(self, predictor, path: str | Path, memory: str | int):
+        budget = read_bytes(memory)
+        if predictor.vocabulary is None or predictor._text is None:
+            raise ValueError("there is nothing to predict yet; first give words: call set_classes([...]).")
+        self.vocabulary: Vocabulary = predictor.vocabulary
+        self.method, self.weights, self._applied = predictor.method, predictor.weights, predictor.applied
+        self.protocol: Mapping[str, Any] = self._applied.to_dict() | {"fingerprint": self._applied.fingerprint}
+        self.unlabelled = 255 if len(self.vocabulary) <= 255 else 65535
+        self._conditions = predictor.conditions | {"method": self.method}
+        self._raster = Raster(path)
+        self.path = self._raster.path
+        try:
+            self._strips = Strips(
+                predictor.pipeline, self._raster, predictor._text, self.vocabulary.query_class, budget
+            )
+        except BaseException:
+            self._raster.close()
+            raise
+
+    @property
+    def plan(self) -> Plan:
+        return self._strips.plan
+
+    def save(
+        self,
+        folder: str | Path,
+        stem: str | None = None,
+        resume: bool = False,
+        report: Callable[[int], None] | None = None,
+    ) -> RasterResult:
+        """Run the windows and write files, each of them whole or not at all; once, for the raster is closed then.
+
+        * ``<stem>_labels.tif``: tiles of ids, 8 bit with the colours of the classes for up to 255 of them, 16 bit
+          beyond; 255 or 65535, the nodata value, where there is none; georeference of the raster.
+        * ``<stem>_overlay.png``: a small picture with a legend, its long side as the budget allows, at most 2048.
+        * ``<stem>.json``, last: areas, settings, the plan, and blocks that could not be read.
+
+        Until then the rows that are done are kept in ``<stem>_labels.part``.
+
+        Args:
+            folder: made if it does not exist.
+            stem: beginning of the file names; that of the raster by default.
+            resume: go on after the strips that an interrupted run of the same words, weights, settings and file left.
+            report: called with the number of windows that are done since the last call; windows of strips that need not
+                be run again come first.
+
+        Raises:
+            ValueError: a stem with a folder in it, or a folder that is a file.
+        """
+        folder, stem = Path(folder), unique_stems([self.path])[0] if stem is None else stem
+        check_place(folder, stem)
+        raster, grid, known = self._raster, self._strips.grid, self.path.stat()
+        conditions = self._conditions | {"bytes": known.st_size, "changed": known.st_mtime_ns}
+        kind = np.uint8 if self.unlabelled == 255 else np.uint16
+        with raster:
+            rows = Rows(folder, stem, (raster.height, raster.width), kind, conditions, resume)
+            raster.unread.update(rows.unread)
+            if report and rows.done:
+                first = len(grid.tops) if rows.done == raster.height else grid.first(rows.done)
+                report(first * len(grid.lefts))
+            below = self.unlabelled if self.vocabulary.background.kind == "none" else 0
+            for _, labels in self._strips.run(self._applied.threshold, below, self.unlabelled, rows.done, report):
+                rows.append(labels, sorted(raster.unread))
+            return self._finish(rows, folder, stem)
+
+    def _finish(self, rows: Rows, folder: Path, stem: str) -> RasterResult:
+        vocabulary, size = self.vocabulary, (rows.height, rows.width)
+        paths = {form: folder / f"{stem}{suffix}" for form, suffix in FILES.items()}
+        save_tiff(paths["labels"], rows, self._raster, self.unlabelled, vocabulary.colors)
+        count = sum(count_labels(labels, len(vocabulary)) for _, labels in bands(rows))
+        with atomic_write(paths["overlay"]) as part:
+            self._overlay(rows).save(part, "PNG")
+        unread = merged(rows.unread)
+        more = {
+            "plan": self.plan.to_dict(),
+            "unread": [{"rows": [top, bottom], "columns": [left, right]} for top, left, bottom, right in unread],
+            "files": {form: path.name for form, path in paths.items() if form != "json"},
+        }
+        with atomic_write(paths["json"]) as part:
+            part.write_bytes(as_bytes(record("ovseg-raster", self, size, count) | more))
+        rows.remove()
+        areas = {vocabulary.names[i]: float(count[i] / (size[0] * size[1])) for i in by_area(count)}
+        return RasterResult(paths, areas, self._told(unread) if unread else None)
+
+    def _overlay(self, rows: Rows):
+        room = max(0, self.plan.budget - resident()) // PER_DRAWN
+        pixels, y, x = self._raster.small(min(MAX_SIDE, max(MIN_SIDE, isqrt(room))))
+        labels = np.stack([rows.read(row, row + 1)[0, x] for row in y.tolist()])
+        untinted = () if self.vocabulary.background.kind == "none" else (0,)
+        return draw_overlay(pixels, labels, self.vocabulary.names, self.vocabulary.colors, untinted=untinted)
+
+    def _told(self, unread: Sequence[Box]) -> str:
+        parts = [f"rows {top} to {bottom - 1}, columns {left} to {right - 1}" for top, left, bottom, right in unread]
+        shown = "; ".join(parts[:5]) + (f"; and {len(parts) - 5} more blocks" if len(parts) > 5 else "")
+        return f"{self.path}: damaged at {shown}; these pixels are unlabelled"
+
+
+def merged(boxes: Sequence[Box]) -> list[Box]:
+    """The same blocks, those of the same columns that follow each other joined, from top to bottom."""
+    made: dict[tuple[int, int, int], Box] = {}  # by left, right and the row below the last
+    for top, left, bottom, right in sorted(boxes):
+        first = made.pop((left, right, top), (top,))[0]
+        made[left, right, bottom] = (first, left, bottom, right)
+    return sorted(made.values())

@@ -1,0 +1,73 @@
+"""``ovseg predict --memory``: pictures by window, one after the other."""
+
+import json
+from pathlib import Path
+
+from .batch import is_done
+from .common import own_share, say_done, say_failed
+
+
+def rasters(
+    model,
+    words,
+    items: list,
+    failed: list[str],
+    out: Path,
+    memory: int,
+    *,
+    resume: bool = False,
+    as_json: bool = False,
+    progress: bool = True,
+):
+    """Segment rasters within a memory budget; exit code 1 if any could not be read, or not all of it.
+
+    Args:
+        model: a ``Predictor``.
+        words: a ``Vocabulary``.
+        items, failed: see ``common.gather``.
+        out: folder of the results.
+        memory: bytes.
+        resume, as_json, progress: as the options of that name.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ovseg.predict.images import unique_stems
+    from ovseg.predict.pixels import ImageError
+    from ovseg.predict.raster import rasterio
+    from ovseg.predict.strips import check_pipeline
+
+    rasterio()  # both before words are encoded, which may take long
+    check_pipeline(model.pipeline)
+
+    rank, world = own_share()
+    failed = [] if rank else failed
+    todo, before = list(zip(items, unique_stems(items), strict=True))[rank::world], len(failed)
+    console, saved = Console(stderr=True), []
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, disable=not progress or as_json, transient=True) as bar:
+        task = bar.add_task("words", total=len(set(words.queries)))
+        model.set_classes(words, lambda finished: bar.update(task, completed=finished))
+        bar.remove_task(task)
+        for item, stem in todo:
+            if resume and is_done(out / f"{stem}.json", model):
+                continue
+            try:
+                run = model.raster(item, memory)
+            except ImageError as error:
+                failed.append(str(error))
+                continue
+            console.print(escape(f"{item}: {run.plan}"), highlight=False, soft_wrap=True)
+            task = bar.add_task("windows", total=run.plan.windows)
+            made = run.save(out, stem, resume, lambda count, task=task: bar.advance(task, count))
+            bar.remove_task(task)
+            saved.append(made.paths)
+            failed += [made.unread] if made.unread else []
+            if as_json:
+                files = {kind: str(path) for kind, path in made.paths.items()}
+                told = {"image": str(item), "areas": made.areas, "files": files, "unread": made.unread}
+                print(json.dumps(told, ensure_ascii=False), flush=True)
+    if saved and not as_json:
+        say_done(len(saved), "segmented", out, list(saved[0].values()))
+    say_failed(failed, before + len(todo), "in whole or in part")
