@@ -145,6 +145,21 @@ class TestBenchmarks:
                 with pytest.raises(DoesNotFit, match="cannot read the answers"):
                     set_benchmark(load_config(config), name, "out")
 
+    @pytest.mark.parametrize(
+        "path, fitting, other",
+        [
+            ("regionclip/regionclip_pretrain_tiny_scenes.py", "scenes_gt_boxes_unseen", "scenes_boxes_seen"),
+            ("regionclip/regionclip_tiny_scenes.py", "scenes_boxes_seen", "scenes_gt_boxes_seen"),
+            ("fvit/fvit_tiny_scenes.py", "coco_mini_boxes", "coco_mini_gt_boxes"),
+        ],
+    )
+    def test_trained_models_read_by_their_own_pipeline(self, path, fitting, other):
+        cfg = set_benchmark(load_config(ROOT / "configs" / path), fitting, "out")
+        assert cfg.words == benchmarks()[fitting].vocabulary and "published" not in cfg.model
+        assert cfg.test_dataloader.dataset.pipeline[1].type == "mmdet.Resize"
+        with pytest.raises(DoesNotFit, match="cannot read the answers"):
+            set_benchmark(load_config(ROOT / "configs" / path), other, "out")
+
     def test_others_are_refused_the_boxes(self):
         for path in ("naclip/naclip_tiny.py", "adapting_clip/adapting_clip_tiny.py"):
             for name in sum(self.FITTING.values(), []):

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from ovseg.engine.config import RUNNER_KEYS, Typed, apply_overrides, check_keys, load_config
+from ovseg.engine.config import RUNNER_KEYS, Typed, apply_overrides, check_keys, load_config, read_dump
 
 BASE = """
 crop_size = (224, 224)
@@ -137,3 +137,16 @@ def test_typed_text_is_parsed_by_the_kind_it_replaces(base):
     cfg = load_config(base)
     apply_overrides(cfg, {"model.name": Typed("1,2"), "model.aux": Typed("1,2")})
     assert cfg.model.name == "1,2" and cfg.model.aux == [1, 2]
+
+
+def test_the_dump_of_a_config_is_read_without_running_it(base):
+    cfg = load_config(base)
+    assert read_dump(cfg.pretty_text).to_dict() == cfg.to_dict()
+    for text in (
+        "model = __import__('os').getcwd()",
+        "model = dict(a=open('x'))",
+        "import os",
+        "model = dict(**{'a': 1})",
+    ):
+        with pytest.raises(ValueError, match="none is executed"):
+            read_dump(text)

@@ -10,11 +10,10 @@ import torchvision
 from PIL import Image
 
 import ovseg as package
-from ovseg.apis.detector import TRAINED, Detector, load_detector
+from ovseg.apis.detector import Detector, load_detector
 from ovseg.predict import rle
 from ovseg.predict.box_file import BoxFile
 from ovseg.predict.box_settings import BACKGROUND, BoxSettings
-from ovseg.predict.detect import Found
 from ovseg.predict.detections import Detections
 from ovseg.predict.name_boxes import BoxNamer
 from ovseg.predict.pixels import ImageError
@@ -208,24 +207,6 @@ class TestLoading:
             short_side=32
         )
         assert BoxSettings(background=["sky"]) == BoxSettings(background=("sky",))
-
-    def test_a_trained_detector_is_an_engine_by_name(self, picture, monkeypatch):
-        class Engine:
-            def read(self, vocabulary, progress=None):
-                return list(vocabulary.names)
-
-            def encode(self, image):
-                return image.shape
-
-            def decode(self, encoded, words):
-                return Found(torch.tensor([[1.0, 2, 9, 8]]), torch.tensor([0.5]), torch.tensor([1]), None)
-
-            def provenance(self, vocabulary):
-                return dict(protocol={}, vocabulary=vocabulary.hash, weights="x")
-
-        monkeypatch.setitem(TRAINED, "toy", lambda weights, device, **settings: Engine())
-        found = load_detector("toy", "file", ["cat", "dog"])(picture)
-        assert found.names == ["dog"] and found.method == "toy" and found.weights == "x"
 
     def test_the_package_offers_it(self):
         assert package.load_detector is load_detector and package.Detections is Detections

@@ -1,7 +1,7 @@
 """RegionCLIP's pre-training (Zhong et al., CVPR 2022) of the small demo ResNet on composed scenes.
 
     python tools/train.py configs/regionclip/regionclip_pretrain_tiny_scenes.py
-    python tools/export.py configs/regionclip/regionclip_pretrain_tiny_scenes.py CHECKPOINT tuned.safetensors
+    python tools/export.py configs/regionclip/regionclip_pretrain_tiny_scenes.py CHECKPOINT tuned.safetensors --half
 
 Regions are random boxes, concepts all words of the scenes, captions name the objects; no box and no label is read.
 Validation names the ground-truth boxes of held-out scenes, base and novel classes alike.

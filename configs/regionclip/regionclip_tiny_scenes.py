@@ -11,7 +11,7 @@ _base_ = "../_base_/tiny_regionclip.py"
 
 model = dict(
     type="RegionCLIP",
-    weights="configs/regionclip/regionclip_pretrain_tiny_scenes.safetensors",
+    weights="configs/regionclip/tiny_rn_pretrained.safetensors",
     unseen="scene_objects_novel",
     proposals=dict(type="OwnRPN", width=64, outs=3, scales=(6, 9), count=100, train_count=200),
     setting="coco",

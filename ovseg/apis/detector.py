@@ -1,6 +1,5 @@
 """Words to boxes: picture and words in, ``Detections`` out."""
 
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,11 @@ from ovseg.registry import DENSE
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower, load_tower
 
-from .methods import dense_config, list_methods
+from .methods import dense_config, list_methods, trained_detector
 from .on_pictures import OnPictures
 from .predictor import _say_once, pick_device
 
 BOX_SETTINGS = tuple(each.name for each in fields(BoxSettings))
-TRAINED: dict[str, Callable] = {}
-"""Makers of the engines of trained detectors, by the names that ``load_detector`` takes: (weights, device, **settings)
-→ an engine (see ``Detector``).  ``ovseg.detectors`` imports MMDetection, so each imports it when it is called."""
 
 
 def load_detector(
@@ -44,7 +40,8 @@ def load_detector(
 
     Args:
         method: an extractor, a name from ``list_methods()`` or a config as for ``ovseg.load``, read without training;
-            or a trained detector, whose file is ``weights``.
+            or ``fvit``, ``regionclip``, ``edadet`` with a checkpoint of ``tools/train.py`` as ``weights``; it tells the
+            rest.
         weights: see ``ovseg.towers.weights``; None is the embedded demo model.
         classes: anything ``Vocabulary.parse`` takes; may also be set later.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -53,15 +50,16 @@ def load_detector(
         scorer: config of the scorer of the maps; the method's own unless given.
         cache: keep text embeddings on disk.
         **settings: of ``BoxSettings`` (``score_threshold``, ``background``, ``nms``, …) and of the method's
-            ``Protocol`` (``short_side``, ``window``, ``templates``, …).
+            ``Protocol`` (``short_side``, ``window``, ``templates``, …); of a trained detector its ``nms``, ``inside``,
+            ``score_threshold``, ``max_detections``, and changes to its config (``vlm=False``).
 
     Raises:
         ValueError: an unknown method, setting, device or weights.
         FileNotFoundError: weights that are not here and cannot be fetched.
     """
     name = method.lower().replace("-", "_") if isinstance(method, str) else ""
-    if name in TRAINED:
-        engine = TRAINED[name](weights, pick_device(device), **settings)
+    if kind := trained_detector(method):
+        engine = _trained(kind, weights, device, tower, settings)
     else:
         if isinstance(method, str) and name.replace("_", "") in list_methods():
             method = name.replace("_", "")  # clip_surgery, as its folder is called
@@ -80,6 +78,25 @@ def load_detector(
     if classes is not None:
         detector.set_classes(classes)
     return detector
+
+
+def _trained(kind: str, weights: str | None, device: str, tower: Tower | None, settings: dict):
+    """The engine of a checkpoint."""
+    from ovseg.engine.trained_detector import LEAVES, TrainedDetector  # imports MMDetection
+
+    if weights is None:
+        raise ValueError(
+            f"{kind} is trained: weights= (--weights) names its checkpoint, such as one of tools/train.py or "
+            "configs/fvit/fvit_windows_tiny_scenes.safetensors."
+        )
+    others = [name for name in settings if name in BOX_SETTINGS and name not in LEAVES]
+    if others:
+        raise ValueError(
+            f"{', '.join(others)}: for detection without training alone; {kind} takes {', '.join(LEAVES)} and what its "
+            "config has."
+        )
+    boxes = BoxSettings(**{name: settings.pop(name) for name in LEAVES if name in settings})
+    return TrainedDetector(weights, kind, pick_device(device), boxes, tower, **settings)
 
 
 def split_settings(settings: dict) -> tuple[BoxSettings, dict]:

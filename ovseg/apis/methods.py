@@ -4,6 +4,14 @@ from difflib import get_close_matches
 
 from ovseg.registry import DENSE, REFINERS, names
 
+TRAINED = {"fvit": "FViT", "regionclip": "RegionCLIP", "edadet": "EdaDet"}
+"""Detectors that need a checkpoint, by the names people type."""
+
+
+def trained_detector(method) -> str | None:
+    """The model of MMDetection's kind that a method's name stands for, if any."""
+    return TRAINED.get(method.lower().replace("-", "")) if isinstance(method, str) else None
+
 
 def list_methods(ready: bool = False) -> list[str]:
     """Names that ``load`` takes, sorted; ``ready``: only those that need neither a file besides the weights nor weights

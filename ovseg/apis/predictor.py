@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,9 +19,12 @@ from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower, load_tower
 
-from .methods import dense_config, refiner_configs
+from .methods import dense_config, refiner_configs, trained_detector
 from .on_pictures import OnPictures
 from .raster import RasterRun
+
+if TYPE_CHECKING:
+    from .detector import Detector
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -55,11 +58,12 @@ def load(
     cache: bool = True,
     compile: bool = False,
     **settings: Any,
-) -> "Predictor":
+) -> "Predictor | Detector":
     """A ready predictor.
 
     Args:
-        method: a name from ``list_methods()``, or a config ``dict(type="NACLIP", sigma=3.0)``.
+        method: a name from ``list_methods()``, or a config ``dict(type="NACLIP", sigma=3.0)``. The name of a trained
+            detector gives a ``Detector``, see ``load_detector``.
         weights: see ``ovseg.towers.weights``; None is the embedded demo model.
         classes: anything ``Vocabulary.parse`` takes; may also be set later.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -76,6 +80,10 @@ def load(
         ValueError: an unknown method, setting, device or weights.
         FileNotFoundError: weights that are not here and cannot be fetched.
     """
+    if trained_detector(method):
+        from .detector import load_detector
+
+        return load_detector(method, weights, classes, device=device, tower=tower, **settings)
     config = dense_config(method)
     extractor = DENSE.get(config["type"])
     published = extractor.protocol

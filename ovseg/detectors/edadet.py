@@ -169,7 +169,7 @@ class EdaDet(ResNetDetector):
 
     def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True):
         """``pred_instances`` of each sample: ``bboxes``, ``scores``, ``labels``."""
-        stages = self.extract_feat(batch_inputs)
+        stages = self.seen(batch_inputs)
         proposals = self.proposals(batch_inputs, stages, batch_data_samples)
         words, owners, _ = self.text()
         boxes, size = [each.bboxes for each in proposals], tuple(batch_inputs.shape[-2:])

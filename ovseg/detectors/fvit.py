@@ -61,6 +61,8 @@ class FViT(OpenWords, BaseDetector):
         ValueError: words or weights that do not do, or numbers out of range.
     """
 
+    takes_boxes = True
+
     def __init__(
         self,
         vocabulary,
@@ -155,7 +157,7 @@ class FViT(OpenWords, BaseDetector):
 
         Samples with ``proposals`` (``bboxes`` in pixels of the input) keep those.
         """
-        x = self.extract_feat(batch_inputs)
+        x = self.seen(batch_inputs)
         if all("proposals" in sample for sample in batch_data_samples):
             proposals = [sample.proposals for sample in batch_data_samples]
         else:

@@ -206,7 +206,7 @@ class RegionCLIP(ResNetDetector):
 
     def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True):
         """``pred_instances`` of each sample: ``bboxes``, ``scores``, ``labels`` (and ``masks``)."""
-        stages = self.extract_feat(batch_inputs)
+        stages = self.seen(batch_inputs)
         boxes = self.proposals(batch_inputs, stages, batch_data_samples)
         self._read(self.vocabulary)
         found = self.roi_head.predict(stages, boxes, batch_data_samples, rescale=rescale)

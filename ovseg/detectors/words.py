@@ -21,11 +21,14 @@ class OpenWords:
         train_vocabulary: what the ids of the training labels stand for.
         unseen: names of it that training must not see.
         trained_weights: name and hash of the checkpoint that was loaded.
+        takes_boxes: whether samples with ``proposals`` are asked for those.
 
-    A detector has ``tower``.
+    A detector has ``tower`` and ``extract_feat``.
     """
 
     trained_weights: str | None = None
+    takes_boxes = False
+    _seen: tuple[Tensor, object] | None = None
 
     @property
     @abstractmethod
@@ -51,6 +54,12 @@ class OpenWords:
         """
         self.vocabulary = Vocabulary.parse(vocabulary)
         self.embeddings(self.vocabulary)
+
+    def seen(self, batch_inputs: Tensor):
+        """``extract_feat`` of pictures, kept as long as they are the same tensor: words may change meanwhile."""
+        if self._seen is None or self._seen[0] is not batch_inputs:
+            self._seen = batch_inputs, self.extract_feat(batch_inputs)
+        return self._seen[1]
 
     def embeddings(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
         """Unit embeddings (T, E) of a vocabulary's words and their classes (T,)."""

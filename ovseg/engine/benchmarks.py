@@ -17,8 +17,10 @@ from ovseg.registry import did_you_mean
 COMPONENTS = ("dense", "scorer")
 SCORED_BY = {"OpenVocabSegmentor": "OpenVocabIoU", "PhraseLocalizer": "PhraseMetric"}
 SCORED_BY |= {"OpenVocabDetector": "OpenVocabAP", "BoxClassifier": "BoxAccuracy"}
-TRAINED_DETECTORS = ("FViT", "RegionCLIP", "EdaDet")  # take other words by set_classes, pictures by their own pipeline
-SCORED_BY |= dict.fromkeys(TRAINED_DETECTORS, "OpenVocabAP")
+TRAINED_DETECTORS = dict.fromkeys(("FViT", "RegionCLIP", "EdaDet"), "OpenVocabAP")
+TRAINED_DETECTORS |= {"RegionCLIPPretraining": "BoxAccuracy"}
+"""Trained models take other words by ``set_classes`` and read pictures by their own pipeline."""
+SCORED_BY |= TRAINED_DETECTORS
 BOX_LOADERS = {  # of the picture and of the truth, which detectors read after they resized the picture
     "ovseg.SceneBoxes": (dict(type="ovseg.LoadScenePicture"), dict(type="ovseg.LoadSceneBoxes")),
     "ovseg.COCOMiniBoxes": (

@@ -11,6 +11,7 @@ MMEngine accepts two mistakes silently, which are errors here:
   file changes although the dataloader of the base file already holds a copy of the old value.
 """
 
+import ast
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -53,6 +54,32 @@ def load_config(path: str | Path, overrides: dict | list[str] | None = None) -> 
     check_keys(cfg)
     apply_overrides(cfg, overrides or {})
     return cfg
+
+
+def read_dump(text: str) -> Config:
+    """The config that a checkpoint carries, as MMEngine dumps it; parsed as plain values, never executed.
+
+    Raises:
+        ValueError: anything but ``name = value`` lines of literals and ``dict(…)``.
+    """
+
+    def value(node: ast.AST):
+        match node:
+            case ast.Call(func=ast.Name(id="dict"), args=[], keywords=pairs) if all(pair.arg for pair in pairs):
+                return {pair.arg: value(pair.value) for pair in pairs}
+            case ast.Dict(keys=keys, values=values) if all(keys):
+                return {value(key): value(each) for key, each in zip(keys, values, strict=True)}
+            case ast.List(elts=parts):
+                return [value(part) for part in parts]
+            case ast.Tuple(elts=parts):
+                return tuple(value(part) for part in parts)
+        return ast.literal_eval(node)
+
+    try:
+        lines = [(line.targets[0].id, value(line.value)) for line in ast.parse(text).body]
+    except (SyntaxError, AttributeError, ValueError) as error:
+        raise ValueError(f"this config is more than plain values, and none is executed: {error}.") from error
+    return Config(dict(lines))
 
 
 def check_keys(cfg: Config, known: frozenset[str] = RUNNER_KEYS):

@@ -88,6 +88,17 @@ class Found(NamedTuple):
     masks: list[dict] | None
 
 
+def leave_best(settings: BoxSettings, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+    """Indices of the detections that are left after thresholds and NMS, the best first."""
+    sound = (scores > 0) & (scores >= settings.score_threshold)
+    sound &= (boxes[:, 2:] > boxes[:, :2]).all(1)
+    places = sound.nonzero()[:, 0]
+    kept = places[batched_nms(boxes[places].float(), scores[places].float(), labels[places], settings.nms)]
+    if settings.inside < 1:
+        kept = kept[outermost(boxes[kept], labels[kept], settings.inside)]
+    return kept[: settings.max_detections]
+
+
 class DenseDetector(nn.Module):
     """Boxes with masks for any words, from a segmentation pipeline.
 
@@ -193,7 +204,7 @@ class DenseDetector(nn.Module):
             return scores if trust is None else (scores * trust[regions]).sqrt()
 
         scores = score(q)[owner, label]
-        keep = self._keep(found[owner], scores, label)
+        keep = leave_best(self.settings, found[owner], scores, label)
         if self.settings.guided and len(keep):
             near = owner[keep[: self.settings.guided]].unique()
             closer = self._look_closer(picture, words, found[near], shown[near])[:, classes]
@@ -233,16 +244,6 @@ class DenseDetector(nn.Module):
         shown = F.interpolate(masks.float()[:, None], picture.size, mode="bilinear", align_corners=False)[:, 0] > 0.5
         pixels = torch.from_numpy(picture.image).to(boxes.device).permute(2, 0, 1) / 255
         return self.names(words, self._crops(pixels, boxes, shown))
-
-    def _keep(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        """Indices of what is left after thresholds and NMS, the best first."""
-        sound = (scores > 0) & (scores >= self.settings.score_threshold)
-        sound &= (boxes[:, 2:] > boxes[:, :2]).all(1)
-        places = sound.nonzero()[:, 0]
-        kept = places[batched_nms(boxes[places].float(), scores[places].float(), labels[places], self.settings.nms)]
-        if self.settings.inside < 1:
-            kept = kept[outermost(boxes[kept], labels[kept], self.settings.inside)]
-        return kept[: self.settings.max_detections]
 
     def _logits(self, picture: EncodedPicture, words: Words) -> Tensor:
         """z, (K, h, w) on the patch grid."""

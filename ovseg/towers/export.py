@@ -62,5 +62,14 @@ def save_tower(
         "preprocess": asdict(tower.preprocess),
         "card": {key: value for key, value in known.items() if value},
     }
-    save_safetensors(path, state | dict(beside or {}), {"ovseg": json.dumps(own)} | dict(notes or {}))
+    save_safetensors(path, _pruned(state) | dict(beside or {}), {"ovseg": json.dumps(own)} | dict(notes or {}))
     return state_hash(state)
+
+
+def _pruned(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the rows of tokens that no training saw, which are zero; ``load_tower`` puts them back."""
+    table = state.get("token_embedding.weight")
+    rows = None if table is None else table.any(1).nonzero()[:, 0]
+    if rows is None or len(rows) == len(table):
+        return state
+    return state | {"token_embedding.weight": table[rows], "token_rows": rows.int()}

@@ -1,0 +1,130 @@
+"""Trained detectors as engines of ``ovseg.apis.Detector``: pictures and words apart, from a checkpoint alone."""
+
+from pathlib import Path
+
+import mmdet.datasets.transforms  # noqa: F401 (registers the steps of pipelines)
+import numpy as np
+import torch
+from mmdet.registry import TRANSFORMS
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from ovseg.compat.checkpoint import read_checkpoint_with_meta
+from ovseg.engine.checkpoints import load_weights
+from ovseg.engine.config import apply_overrides, read_dump
+from ovseg.predict import rle
+from ovseg.predict.box_settings import BoxSettings
+from ovseg.predict.detect import Found, leave_best
+from ovseg.predict.protocol import digest
+from ovseg.registry import MODELS
+from ovseg.towers import Tower
+
+LEAVES = ("nms", "inside", "score_threshold", "max_detections")
+"""Settings of ``BoxSettings`` that any detector has a use for."""
+READS = ("LoadImageFromFile", "LoadAnnotations", "LoadScenePicture", "LoadSceneBoxes")
+
+
+class TrainedDetector:
+    """F-ViT, RegionCLIP or EdaDet.
+
+    Args:
+        path: a checkpoint of ``tools/train.py``; its metadata holds the config.
+        kind: the model that it has to be, such as ``FViT``.
+        device: where to run.
+        boxes: what is left of the detections, by its ``LEAVES``.
+        tower: in place of the config's weights, which may lie elsewhere.
+        **settings: changes to the model's config (``vlm=False``, ``beta=0.45``).
+
+    Raises:
+        FileNotFoundError: no checkpoint, or no weights of the tower.
+        ValueError: a checkpoint of something else, or settings that the model does not have.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        kind: str,
+        device: torch.device | str = "cpu",
+        boxes: BoxSettings | None = None,
+        tower: Tower | None = None,
+        **settings,
+    ):
+        _, notes = read_checkpoint_with_meta(path)
+        if "config" not in notes:
+            raise ValueError(f"{path} tells no config: give a checkpoint that tools/train.py wrote.")
+        cfg = read_dump(notes["config"])
+        if cfg.model.type.removeprefix("ovseg.") != kind:
+            raise ValueError(f"{path} is a checkpoint of {cfg.model.type}, not of {kind}.")
+        apply_overrides(cfg, {f"model.{name}": value for name, value in settings.items()})
+        if tower is not None:
+            cfg.model.weights = tower
+        with DefaultScope.overwrite_default_scope("ovseg"):
+            self.model = MODELS.build(cfg.model).to(device).eval()
+        self.model.trained_weights = f"{Path(path).name} ({load_weights(path, self.model)['hash']})"
+        own = cfg.get("test_dataloader") or cfg.val_dataloader
+        steps = [step for step in own.dataset.pipeline if step["type"].rpartition(".")[2] not in READS]
+        self.prepare = Compose([TRANSFORMS.build(dict(step)) for step in steps])
+        self.boxes = boxes or BoxSettings()
+
+    def read(self, vocabulary, progress=None):
+        """Encode a vocabulary."""
+        self.model.set_classes(vocabulary)
+        if progress:
+            progress(len(set(vocabulary.queries)))
+        return vocabulary
+
+    @torch.no_grad()
+    def encode(self, image: np.ndarray) -> dict:
+        """Run the tower over one uint8 RGB picture (H, W, 3)."""
+        size = image.shape[:2]
+        about = dict(img_id=0, img_path=None, img_shape=size, ori_shape=size, flip=False, flip_direction=None)
+        packed = self.prepare(dict(img=np.ascontiguousarray(image[..., ::-1]), **about))
+        data = self.model.data_preprocessor(dict(inputs=[packed["inputs"]], data_samples=[packed["data_samples"]]))
+        self.model.seen(data["inputs"])
+        return data
+
+    @torch.no_grad()
+    def decode(
+        self,
+        picture: dict,
+        words,
+        boxes: Tensor | None = None,
+        masks: Tensor | None = None,
+        objectness: Tensor | None = None,
+    ) -> Found:
+        """Detections of the words.
+
+        Args:
+            picture, words: what ``encode`` and ``read`` returned.
+            boxes: (R, 4) in pixels to choose from, in place of those of its proposal network (F-ViT).
+
+        Raises:
+            ValueError: masks or objectness, or boxes where the detector proposes its own.
+        """
+        (sample,) = picture["data_samples"]
+        sample = sample.new(metainfo=sample.metainfo)
+        if masks is not None or objectness is not None or (boxes is not None and not self.model.takes_boxes):
+            raise ValueError(
+                f"{type(self.model).__name__} proposes its own regions: masks and objectness are for detection without "
+                "training, boxes for that and for F-ViT."
+            )
+        if boxes is not None:
+            given = boxes.float() * torch.tensor(sample.metainfo["scale_factor"]).float().repeat(2)
+            sample.proposals = InstanceData(bboxes=given, scores=torch.ones(len(given))).to(picture["inputs"].device)
+        self.model.set_classes(words)
+        (sample,) = self.model.predict(picture["inputs"], [sample])
+        found = sample.pred_instances
+        keep = leave_best(self.boxes, found.bboxes, found.scores, found.labels)
+        outlines = None
+        if "masks" in found:
+            outlines = [rle.encode(np.asarray(mask.cpu()).astype(bool)) for mask in found.masks[keep]]
+        return Found(found.bboxes[keep].cpu(), found.scores[keep].cpu(), found.labels[keep].cpu(), outlines)
+
+    def provenance(self, vocabulary) -> dict:
+        """Settings, vocabulary hash and weights, as the model tells them."""
+        told = self.model.provenance
+        settings = {name: value for name, value in told["protocol"].items() if name != "fingerprint"}
+        settings |= dict(detections={name: getattr(self.boxes, name) for name in LEAVES})
+        return told | dict(protocol=settings | dict(fingerprint=digest(settings)), vocabulary=vocabulary.hash)
