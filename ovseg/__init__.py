@@ -11,13 +11,15 @@ result.save("out")
 from ovseg.compat.mmcv_ops import install_mmcv_ops
 
 __version__ = "0.1.0"
-__all__ = ["Background", "Detections", "Protocol", "Result", "Vocabulary", "list_methods", "load", "load_detector"]
+__all__ = ["Background", "Detections", "ImageError", "Protocol", "Result", "Vocabulary"]
+__all__ += ["list_methods", "load", "load_detector"]
 
 install_mmcv_ops()  # must come before anybody imports mmseg or mmdet; costs nothing until an op is used
 
 _HOMES = {
     "Background": "ovseg.text.vocabulary",
     "Detections": "ovseg.predict.detections",
+    "ImageError": "ovseg.predict.pixels",
     "Protocol": "ovseg.predict.protocol",
     "Result": "ovseg.predict.result",
     "Vocabulary": "ovseg.text.vocabulary",

@@ -32,7 +32,14 @@ def detect(
     sources: Sources,
     classes: Classes = None,
     vocabulary: Words = None,
-    method: Annotated[str, typer.Option("-m", "--method", help="An extractor of `ovseg methods`.")] = "clipsurgery",
+    method: Annotated[
+        str,
+        typer.Option(
+            "-m",
+            "--method",
+            help="An extractor of `ovseg methods`, or fvit, regionclip, edadet with --weights CHECKPOINT.",
+        ),
+    ] = "clipsurgery",
     weights: Weights = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",

@@ -32,6 +32,8 @@ SHOWN = {SEGMENT: ("mIoU",), PHRASES: ("accuracy", "pointing"), TRAINED: ("mIoU"
 EMBEDDED = {SEGMENT: "embedded", PHRASES: "phrases-embedded", TRAINED: "trained-embedded", DETECT: "boxes-embedded"}
 TABLES = {"test_tiny.json": SEGMENT, "phrases_tiny.json": PHRASES, "trained_tiny.json": TRAINED}
 TABLES |= {"boxes_tiny.json": DETECT}
+TOWERS = ("tiny", *(str(ROOT / f"configs/regionclip/{name}.safetensors") for name in ("tiny_rn", "tiny_rn_pretrained")))
+"""The embedded model first, then those that other tiny configs begin with."""
 USE = {SEGMENT: " --benchmark voc20", PHRASES: " --benchmark coco_mini_phrases", DETECT: " --benchmark coco_mini_boxes"}
 LOADED = {SEGMENT: "`{name}`", PHRASES: "none: `ovseg locate`", TRAINED: "none: tools/train.py"}
 LOADED |= {DETECT: "`ovseg.load_detector`, tools/train.py"}
@@ -288,15 +290,15 @@ def texts() -> dict[Path, str]:
     """Every generated text file and what it should hold."""
     from ovseg.towers import load_tower
 
-    tables, weights = ROOT / "docs/tables", load_tower("tiny").card.hash
-    entries = measured(tables, weights)
+    tables, hashes = ROOT / "docs/tables", [load_tower(name).card.hash for name in TOWERS]
+    entries = {model: found for weights in hashes for model, found in measured(tables, weights).items()}
     metas = {name: with_measured(meta, entries) for name, meta in metafiles().items()}
     folder = ROOT / "docs/methods"
     differences = read_yaml(folder / "differences.yml")
     files = {ROOT / "configs" / name / "metafile.yml": dump(meta) for name, meta in metas.items()}
     files |= {folder / f"{name}.md": page(name, meta, differences.get(name, [])) for name, meta in metas.items()}
     files |= {folder / "README.md": index(metas, read_yaml(folder / "protocols.yml"))}
-    return files | {ROOT / "README.md": readme(lab_rows(tables, weights))}
+    return files | {ROOT / "README.md": readme(lab_rows(tables, hashes[0]))}
 
 
 def picture(meta: dict, path: Path):
