@@ -36,6 +36,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from methods import peak_memory, random_tower, timed
+from rich.console import Console
 from rich.progress import track
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -154,16 +155,19 @@ def peak_share(bare: Callable, side: int = 2048, runs: int = 5) -> dict:
     }
 
 
-def measure(work: Work, classes: list[int], runs: int, most_plain: int) -> list[dict]:
-    """One row per number of classes."""
+def measure(work: Work, classes: list[int], runs: int, most_plain: int, exact: Work | None = None) -> list[dict]:
+    """One row per number of classes; ``exact`` has the labels to compare with."""
     with torch.inference_mode():
         own = peak_memory(work.bare)
     rows = []
-    for count in track(classes, "classes"):
+    for count in track(classes, "classes", console=Console(stderr=True)):
         work.words(count)
         row = {"classes": count} | paired(work.bare, work.predict, runs)
         row["new_words_ms"] = round(statistics.median(timed(work.rescore) for _ in range(max(3, runs))), 1)
         row["extra_mb"] = round((peak_memory(work.predict) - own) * 2**20 / 1e6, 1)
+        if exact is not None:
+            exact.words(count)
+            row["equal_labels"] = round(float((exact.predict() == work.predict()).mean()), 5)
         if count <= most_plain:
             row["plain_ratio"] = paired(work.bare, work.plain, runs)["ratio"]
         rows.append(row)
@@ -174,11 +178,12 @@ def markdown(report: dict) -> str:
     (height, width), peak = report["size"], report["peak"]
     lines = [
         f"{report['method']}, {report['tower']}, picture {height}×{width}, {report['windows']} windows; "
+        f"{report['precision']}{', compiled' if report['compile'] else ''}; "
         f"{report['machine']}, {report['threads']} threads, {report['runs']} pairs of runs, torch {report['torch']}. "
         f"The tower runs at {peak['tower_gflops']:.0f} GFLOP/s, {peak['share']:.0%} of a matrix product's "
         f"{peak['matmul_gflops']:.0f}.",
         "",
-        "| classes | whole ÷ bare tower | quartiles | target | plain loop | new words | memory beyond the tower | target |",
+        "| classes | whole ÷ bare tower | quartiles | target | plain loop | new words | memory beyond it | target |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
@@ -195,6 +200,8 @@ def markdown(report: dict) -> str:
             f"≤ {memory} MB" if memory else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    shares = [f"{row['equal_labels']:.3%} at {row['classes']:,}" for row in report["rows"] if "equal_labels" in row]
+    lines += ["", f"Labels equal to those in float32: {', '.join(shares)} classes."] if shares else []
     return "\n".join(lines) + "\n"
 
 
@@ -218,6 +225,8 @@ def main():
     parser.add_argument("--method", default="maskclip")
     parser.add_argument("--short-side", type=int, default=336, metavar="PX")
     parser.add_argument("--picture", help="a picture in place of noise; --size is then not used")
+    parser.add_argument("--precision", default="float32", help="of the prediction; the bare tower keeps float32")
+    parser.add_argument("--compile", action="store_true", help="the prediction's tower and extractor")
     parser.add_argument("--runs", type=int, default=11, help="pairs of runs per row")
     parser.add_argument("--threads", type=int, help="torch's own choice unless given")
     parser.add_argument("--plain", type=int, default=847, metavar="K", help="run the plain loop up to so many classes")
@@ -227,18 +236,22 @@ def main():
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own chatter
     tower = load_tower(args.weights) if args.weights else random_tower(arch=args.arch)
     image = load_image(args.picture).array if args.picture else noise(*args.size)
-    work = Work(tower, args.method, image, short_side=args.short_side, window=224, stride=112, refine=[])
+    settings = dict(short_side=args.short_side, window=224, stride=112, refine=[])
+    work = Work(tower, args.method, image, precision=args.precision, compile=args.compile, **settings)
+    plain_work = Work(tower, args.method, image, **settings) if args.precision != "float32" else None
     report = {
         "method": args.method,
         "tower": tower.card.name,
         "size": list(image.shape[:2]),
         "windows": len(work.boxes),
+        "precision": args.precision,
+        "compile": args.compile,
         "machine": processor(),
         "threads": torch.get_num_threads(),
         "runs": args.runs,
         "torch": torch.__version__,
         "peak": peak_share(work.bare),
-        "rows": measure(work, args.classes, args.runs, args.plain),
+        "rows": measure(work, args.classes, args.runs, args.plain, plain_work),
     }
     args.json.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(args.json) as path:
