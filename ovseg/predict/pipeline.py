@@ -114,32 +114,44 @@ class Pipeline(nn.Module):
 
         Windows of one size share forward passes, whichever pictures they are of.
         """
-        protocol = self.protocol
-        pixels = [self.normalised(resize(image, protocol)) for image in images]
-        boxes = [windows(*each.shape[1:], protocol.window, protocol.stride) for each in pixels]
-        views = [
-            [each[:, top:bottom, left:right] for top, left, bottom, right in places]
-            for each, places in zip(pixels, boxes, strict=True)
-        ]
-        parts, wholes = self.read(views), [None] * len(images)
-        if protocol.whole_view:
-            squares = (_square(self.normalised(image)[None], protocol.window) for image in images)
-            wholes = [part for (part,) in self.read([list(square) for square in squares])]
+        pixels = [self.normalised(resize(image, self.protocol)) for image in images]
+        whole = [self.normalised(image) for image in images] if self.protocol.whole_view else None
         see_pixels = any(isinstance(refiner, LabelRefiner) and refiner.sees_pixels for refiner in self.refiners)
         return [
             Encoded(
-                parts[i],
-                boxes[i],
-                tuple(pixels[i].shape[1:]),
+                parts,
+                boxes,
+                tuple(resized.shape[1:]),
                 image.shape[:2],
-                self._for_refiners(image, pixels[i]),
+                self._for_refiners(image, resized),
                 image if see_pixels else None,
-                wholes[i],
+                view,
             )
-            for i, image in enumerate(images)
+            for image, resized, (parts, boxes, view) in zip(images, pixels, self.read(pixels, whole), strict=True)
         ]
 
-    def read(self, views: Sequence[Sequence[Tensor]]) -> list[list[DenseFeatures]]:
+    def read(self, pixels: Sequence[Tensor], pictures: Sequence[Tensor] | None = None):
+        """For each picture the dense features of its windows in batches, the windows, and the features of the whole
+        view, or None.
+
+        Args:
+            pixels: (3, H', W') each, normalised, as the protocol resizes them.
+            pictures: (3, H, W) each, normalised, for the whole views.
+        """
+        window, stride = self.protocol.window, self.protocol.stride
+        boxes = [windows(*each.shape[1:], window, stride) for each in pixels]
+        parts = self._in_batches(
+            [
+                [each[:, top:bottom, left:right] for top, left, bottom, right in places]
+                for each, places in zip(pixels, boxes, strict=True)
+            ]
+        )
+        wholes = [None] * len(pixels)
+        if pictures is not None:
+            wholes = [part for (part,) in self._in_batches([_square(each[None], window) for each in pictures])]
+        return list(zip(parts, boxes, wholes, strict=True))
+
+    def _in_batches(self, views: Sequence[Sequence[Tensor]]) -> list[list[DenseFeatures]]:
         """Dense features of normalised views (3, H, W), in batches; those of each picture apart.
 
         Where a device has too little memory for a batch, batches are halved, once and from then on, and a warning says

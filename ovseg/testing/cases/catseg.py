@@ -119,7 +119,7 @@ def _protocol(each: Case, side: int) -> Protocol:
 def _sliding(each: Case, pipeline: Pipeline, picture: Tensor, text: Tensor) -> Tensor:
     """Windows and the whole view, through the pipeline but for its rounding of resized pictures to whole numbers."""
     resized = pipeline.protocol.size
-    parts, boxes, whole = pipeline.read(_resized(picture, resized)[0], picture[0])
+    ((parts, boxes, whole),) = pipeline.read([_resized(picture, resized)[0]], [picture[0]])
     encoded = Encoded(parts, boxes, resized, tuple(each.settings["orig"]), None, None, whole)
     maps = ClassMaps(encoded, text, pipeline.scorer, pipeline.protocol.window)
     return maps.maps(slice(0, len(text)), (0, encoded.size[0]))
