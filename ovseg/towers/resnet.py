@@ -52,6 +52,7 @@ class ResNetTower(Tower):
 
     def __init__(self, visual, clip, preprocess, card):
         super().__init__(visual, clip, preprocess, card)
+        visual.to(memory_format=torch.channels_last)  # how convolutions run faster
         self.blocks = [PoolBlock(visual.attnpool)]
         self.image_size = visual.image_size
         self.width = visual.attnpool.q_proj.in_features
