@@ -18,10 +18,10 @@ install_mmcv_ops()  # must come before anybody imports mmseg or mmdet; costs not
 
 _HOMES = {
     "Background": "ovseg.text.vocabulary",
-    "Detections": "ovseg.predict.detections",
-    "ImageError": "ovseg.predict.pixels",
+    "Detections": "ovseg.results.detections",
+    "ImageError": "ovseg.pictures.pixels",
     "Protocol": "ovseg.predict.protocol",
-    "Result": "ovseg.predict.result",
+    "Result": "ovseg.results.result",
     "Vocabulary": "ovseg.text.vocabulary",
     "list_methods": "ovseg.apis",
     "load": "ovseg.apis",

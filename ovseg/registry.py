@@ -261,7 +261,7 @@ DENSE = Registry("dense extractor", locations=["ovseg.dense"])
 PROXIES = Registry("proxy", locations=["ovseg.dense"])
 TUNING = Registry("tuning preset", locations=["ovseg.towers.tuning"])
 MASKS = Registry("mask source", locations=["ovseg.regions"])
-SCORERS = Registry("scorer", locations=["ovseg.score", "ovseg.cost"])
+SCORERS = Registry("scorer", locations=["ovseg.score", "ovseg.catseg"])
 REFINERS = Registry("refiner", locations=["ovseg.refine"])
 
 LOCATIONS = {

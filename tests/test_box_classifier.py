@@ -13,8 +13,8 @@ from ovseg.engine.benchmarks import SCORED_BY, DoesNotFit, benchmarks, set_bench
 from ovseg.engine.config import load_config
 from ovseg.engine.trainer import Trainer
 from ovseg.evaluation.boxes import BoxAccuracy
-from ovseg.predict import rle
 from ovseg.registry import MODELS, check_components, find_component
+from ovseg.results import rle
 from ovseg.text.vocabulary import Vocabulary
 from tests.conftest import ROOT
 from tests.test_datasets import few_stuff_pictures  # noqa: F401 (fixture)

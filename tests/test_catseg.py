@@ -8,7 +8,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 import ovseg
-from ovseg.cost import CostScore
+from ovseg.catseg import CostScore
 from ovseg.dense import CATSeg, DenseFeatures
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg.cost import CostAggregation, CostScore, cost_volume
-from ovseg.cost.aggregation import ABSENT
-from ovseg.cost.classes import ClassAggregation, GuidedAttention
-from ovseg.cost.decoder import spread
-from ovseg.cost.spatial import SpatialAggregation, WindowAttention
+from ovseg.catseg import CostAggregation, CostScore, cost_volume
+from ovseg.catseg.aggregation import ABSENT
+from ovseg.catseg.classes import ClassAggregation, GuidedAttention
+from ovseg.catseg.decoder import spread
+from ovseg.catseg.spatial import SpatialAggregation, WindowAttention
 
 SMALL = dict(
     hidden=16, layers=2, heads=2, window=4, embed_dim=12, text=8, appearance=8, guidance=(10, 6), projected=(4, 4),

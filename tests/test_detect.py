@@ -11,12 +11,12 @@ from PIL import Image
 
 import ovseg as package
 from ovseg.apis.detector import Detector, load_detector
-from ovseg.predict import rle
+from ovseg.pictures.pixels import ImageError
 from ovseg.predict.box_file import BoxFile
 from ovseg.predict.box_settings import BACKGROUND, BoxSettings
-from ovseg.predict.detections import Detections
 from ovseg.predict.name_boxes import BoxNamer
-from ovseg.predict.pixels import ImageError
+from ovseg.results import rle
+from ovseg.results.detections import Detections
 from ovseg.text.vocabulary import Vocabulary
 
 from .conftest import ROOT

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovseg.predict.draw import MAX_SIDE, MIN_SIDE, draw_grid, draw_overlay, legend_entries
-from ovseg.predict.fonts import Text
+from ovseg.results.draw import MAX_SIDE, MIN_SIDE, draw_grid, draw_overlay, legend_entries
+from ovseg.results.fonts import Text
 from ovseg.text.palette import palette
 
 NAMES = ["sky", "grass", "dog", "cat"]
@@ -143,7 +143,7 @@ def test_text():
 
 
 def test_text_without_matplotlib(monkeypatch):
-    from ovseg.predict import fonts
+    from ovseg.results import fonts
 
     monkeypatch.setattr(fonts, "_main_font", lambda: None)
     fonts.load_font.cache_clear()

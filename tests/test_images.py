@@ -14,15 +14,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from ovseg.predict import images, pixels
-from ovseg.predict.images import (
-    ImageError,
-    ImageNotFoundError,
-    iter_sources,
-    load_image,
-    read_ahead,
-    unique_stems,
-)
+from ovseg.pictures import images, pixels
+from ovseg.pictures.images import ImageError, ImageNotFoundError, iter_sources, load_image, read_ahead, unique_stems
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -165,7 +158,7 @@ def test_bfloat16():
 def test_torch_is_not_imported():
     code = (
         "import sys, numpy, ovseg; before = 'torch' in sys.modules;"
-        "from ovseg.predict.images import load_image; load_image(numpy.ones((2, 2)));"
+        "from ovseg.pictures.images import load_image; load_image(numpy.ones((2, 2)));"
         "print(before == ('torch' in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "True"

@@ -12,9 +12,9 @@ import ovseg.apis.predictor as predictor
 from ovseg.apis import Locator
 from ovseg.apis.locate import save_locations
 from ovseg.evaluation.localisation import box_hit, box_iou, peak, point_hit
-from ovseg.predict.draw_boxes import draw_boxes
-from ovseg.predict.pixels import ImageError
+from ovseg.pictures.pixels import ImageError
 from ovseg.registry import METRICS
+from ovseg.results.draw_boxes import draw_boxes
 
 from .test_cli import assert_one_paragraph, folder, ovseg, photo  # noqa: F401 (fixtures)
 

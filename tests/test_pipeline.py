@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from ovseg.dense.windows import windows
-from ovseg.predict.images import load_image
+from ovseg.pictures.images import load_image
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
 from ovseg.predict.resize import resize, target_size
@@ -235,7 +235,7 @@ def test_a_tiny_budget_changes_nothing(settings, vit, picture):
 
 def test_thousands_of_words_in_bounded_memory(vit, picture, monkeypatch):
     """The scores of all words at the knots of a tile stay within the budget."""
-    from ovseg.score import KnotMaps
+    from ovseg.argmax import KnotMaps
 
     held = []
     values = KnotMaps.values

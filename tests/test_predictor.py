@@ -12,7 +12,7 @@ from PIL import Image
 import ovseg
 from ovseg.apis import predictor as module
 from ovseg.apis.methods import dense_config
-from ovseg.predict.pixels import ImageError
+from ovseg.pictures.pixels import ImageError
 from ovseg.predict.protocol import Protocol
 from ovseg.registry import DENSE
 from ovseg.towers import ViTTower

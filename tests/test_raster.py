@@ -11,10 +11,10 @@ from PIL import Image
 
 from ovseg import cli
 from ovseg.apis.predictor import Predictor
-from ovseg.predict.images import load_image
+from ovseg.pictures.images import load_image
+from ovseg.pictures.pixels import ImageError
 from ovseg.predict.memory import as_text, read_bytes, resident
 from ovseg.predict.pipeline import Pipeline
-from ovseg.predict.pixels import ImageError
 from ovseg.predict.plan import Costs, Grid, make_plan
 from ovseg.predict.protocol import Protocol
 from ovseg.predict.strips import Strips
@@ -23,7 +23,7 @@ from ovseg.text.vocabulary import Vocabulary
 rasterio = pytest.importorskip("rasterio", reason="an extra: pip install rasterio")
 
 from ovseg.apis.raster import merged  # noqa: E402
-from ovseg.predict.raster import Raster  # noqa: E402
+from ovseg.pictures.raster import Raster  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 PLENTY = 2**40
@@ -445,7 +445,7 @@ def test_a_mistake_costs_one_paragraph(ovseg, tmp_path, arguments, parts):
 
 
 def test_too_large_pictures_are_told_of_it(monkeypatch):
-    from ovseg.predict import pixels
+    from ovseg.pictures import pixels
 
     monkeypatch.setattr(pixels, "MAX_PIXELS", 100)
     with pytest.raises(ImageError, match="--memory"):

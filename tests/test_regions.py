@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovseg.regions import MaskedTokens, as_masks, box_objective, heat_map, search_box, superpixels
+from ovseg.phrases import box_objective, heat_map, search_box
+from ovseg.regions import MaskedTokens, as_masks, superpixels
 from ovseg.regions import masked_tokens as module
 
 

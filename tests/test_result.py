@@ -11,8 +11,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 import ovseg
-from ovseg.predict import rle
-from ovseg.predict.result import Result
+from ovseg.results import rle
+from ovseg.results.result import Result
 from ovseg.text.vocabulary import Vocabulary
 
 WORDS = Vocabulary.parse("cat|kitten, dog, sofa")

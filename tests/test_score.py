@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ovseg.argmax import RunningArgmax, class_chunks, resize_rows, source_rows
 from ovseg.dense import DenseFeatures
 from ovseg.registry import SCORERS
-from ovseg.score import CosineScore, DenoisedScore, RunningArgmax, class_chunks, resize_rows, source_rows
+from ovseg.score import CosineScore, DenoisedScore
 
 GRID = (3, 5)
 
@@ -199,7 +200,7 @@ def test_permuting_the_words_permutes_the_result():
 
 
 def test_the_best_synonym_speaks_for_its_class():
-    from ovseg.score import best_word
+    from ovseg.argmax import best_word
 
     words = torch.randn(2, 4, 3, 5)
     found = best_word(words, torch.tensor([0, 1, 1, 3]), 4)

@@ -5,12 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ovseg.argmax import make_axis
 from ovseg.dense import DenseFeatures
 from ovseg.dense.windows import windows
 from ovseg.predict.class_maps import Encoded
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
-from ovseg.score import CosineScore, make_axis
+from ovseg.score import CosineScore
 
 GENERATOR = torch.Generator
 

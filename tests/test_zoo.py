@@ -10,10 +10,10 @@ import yaml
 
 from ovseg.engine.benchmarks import benchmarks, changed, set_benchmark, split_row
 from ovseg.engine.config import load_config
+from ovseg.phrases import PhraseSearch
 from ovseg.predict.detect import DenseDetector
 from ovseg.predict.name_boxes import BoxNamer
 from ovseg.predict.pipeline import make_protocol
-from ovseg.regions import PhraseSearch
 from ovseg.registry import DENSE, REFINERS, SCORERS, check_components, find_component, names
 from ovseg.text.vocabulary import Vocabulary, unseen_names
 from tests.conftest import ROOT

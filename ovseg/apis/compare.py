@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ovseg.predict.images import LoadedImage, load_image
+from ovseg.pictures.images import LoadedImage, load_image
 from ovseg.predict.pipeline import Pipeline, make_protocol
 from ovseg.predict.protocol import Protocol
-from ovseg.predict.result import Result
 from ovseg.registry import DENSE
+from ovseg.results.result import Result
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower, load_tower
 from ovseg.towers.shared import SharedTower, now

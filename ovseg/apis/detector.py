@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
+from ovseg.pictures.images import load_image
 from ovseg.predict.box_settings import BoxSettings
 from ovseg.predict.detect import DenseDetector
-from ovseg.predict.detections import Detections
-from ovseg.predict.images import load_image
 from ovseg.predict.name_boxes import BoxNamer
 from ovseg.predict.pipeline import Pipeline, make_protocol
 from ovseg.registry import DENSE
+from ovseg.results.detections import Detections
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower, load_tower
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ovseg.predict.draw import INK, MUTED, PAPER, LegendEntry, draw_overlay, legend_entries
-from ovseg.predict.fonts import Text
 from ovseg.registry import DENSE
+from ovseg.results.draw import INK, MUTED, PAPER, LegendEntry, draw_overlay, legend_entries
+from ovseg.results.fonts import Text
 
 from .explain import RAMP, STOPS
 

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from ovseg.dense import decompose
-from ovseg.predict.draw import draw_grid
-from ovseg.predict.images import LoadedImage, iter_sources, load_image
+from ovseg.pictures.images import LoadedImage, iter_sources, load_image
 from ovseg.predict.resize import resize
+from ovseg.results.draw import draw_grid
 from ovseg.score import min_max
 from ovseg.text.vocabulary import Vocabulary
 

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from ovseg.compat.checkpoint import atomic_write
-from ovseg.predict.draw_boxes import draw_boxes
-from ovseg.predict.images import LoadedImage, load_image, unique_stems
-from ovseg.predict.shown import Shown
-from ovseg.regions import PhraseSearch, Place
+from ovseg.phrases import PhraseSearch, Place
+from ovseg.pictures.images import LoadedImage, load_image, unique_stems
+from ovseg.results.draw_boxes import draw_boxes
+from ovseg.results.plotting import Shown
 from ovseg.towers import Tower, load_tower
 
 from .predictor import _say_once, pick_device

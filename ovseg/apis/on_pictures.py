@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
-from ovseg.predict.images import iter_sources, read_ahead
-from ovseg.predict.pixels import ImageError
+from ovseg.pictures.images import iter_sources, read_ahead
+from ovseg.pictures.pixels import ImageError
 from ovseg.text.vocabulary import Vocabulary
 
 

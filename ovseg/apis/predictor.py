@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ovseg.pictures.images import LoadedImage, load_image
 from ovseg.predict.class_maps import Encoded
-from ovseg.predict.images import LoadedImage, load_image
 from ovseg.predict.pipeline import Pipeline, make_protocol
 from ovseg.predict.protocol import Protocol
-from ovseg.predict.result import Result
 from ovseg.registry import DENSE
+from ovseg.results.result import Result
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary

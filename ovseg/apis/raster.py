@@ -10,14 +10,14 @@ import numpy as np
 
 from ovseg.compat.checkpoint import atomic_write
 from ovseg.dense.windows import Box
-from ovseg.predict.draw import MAX_SIDE, MIN_SIDE, by_area, count_labels, draw_overlay
-from ovseg.predict.images import unique_stems
+from ovseg.pictures.images import unique_stems
+from ovseg.pictures.raster import Raster
 from ovseg.predict.memory import read_bytes, resident
 from ovseg.predict.plan import Plan
-from ovseg.predict.raster import Raster
-from ovseg.predict.raster_files import Rows, bands, save_tiff
-from ovseg.predict.store import as_bytes, check_place, record
 from ovseg.predict.strips import Strips
+from ovseg.results.draw import MAX_SIDE, MIN_SIDE, by_area, count_labels, draw_overlay
+from ovseg.results.raster_files import Rows, bands, save_tiff
+from ovseg.results.store import as_bytes, check_place, record
 from ovseg.text.vocabulary import Vocabulary
 
 FILES = {"overlay": "_overlay.png", "labels": "_labels.tif", "json": ".json"}

@@ -39,8 +39,8 @@ def batch(
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ovseg.predict.images import read_ahead, unique_stems
-    from ovseg.predict.pixels import ImageError
+    from ovseg.pictures.images import read_ahead, unique_stems
+    from ovseg.pictures.pixels import ImageError
 
     rank, world = own_share()
     failed, total = ([] if rank else failed), len(items[rank::world]) + (0 if rank else len(failed))

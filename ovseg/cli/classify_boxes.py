@@ -44,9 +44,9 @@ def classify_boxes(
     (exit code 1); the others are done.
     """
     from ovseg.apis import load_detector
+    from ovseg.pictures.pixels import ImageError
     from ovseg.predict.box_file import BoxFile
     from ovseg.predict.name_boxes import BoxNamer
-    from ovseg.predict.pixels import ImageError
     from ovseg.regions.crops import MARGINS
 
     words = read_words(classes, vocabulary)

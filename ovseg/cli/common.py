@@ -62,8 +62,8 @@ def gather(sources: list[str], recursive: bool = False) -> tuple[list, list[str]
     Raises:
         ValueError: no picture at all.
     """
-    from ovseg.predict.images import iter_sources
-    from ovseg.predict.pixels import ImageError
+    from ovseg.pictures.images import iter_sources
+    from ovseg.pictures.pixels import ImageError
 
     items, failed = [], []
     for source in sources:

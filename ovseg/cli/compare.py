@@ -61,8 +61,8 @@ def compare(
     from rich.console import Console
 
     from ovseg.apis.compare import Comparer
-    from ovseg.predict.images import unique_stems
-    from ovseg.predict.pixels import ImageError
+    from ovseg.pictures.images import unique_stems
+    from ovseg.pictures.pixels import ImageError
 
     words = read_words(classes, vocabulary, background)
     items, failed = gather(sources)
@@ -100,7 +100,7 @@ def compare(
 
 def _save(found, out: Path, stem: str, item) -> list[Path]:
     from ovseg.compat.checkpoint import atomic_write
-    from ovseg.predict.images import name_of
+    from ovseg.pictures.images import name_of
 
     paths = [out / f"{stem}_compare.{suffix}" for suffix in ("png", "html", "json")]  # the JSON last: all is there
     text = json.dumps({"image": str(item)} | found.to_dict(), indent=1, ensure_ascii=False, default=list) + "\n"

@@ -52,8 +52,8 @@ def explain(
 
     from ovseg.apis.explain import Explainer
     from ovseg.compat.checkpoint import atomic_write
-    from ovseg.predict.images import unique_stems
-    from ovseg.predict.pixels import ImageError
+    from ovseg.pictures.images import unique_stems
+    from ovseg.pictures.pixels import ImageError
 
     words = read_words(classes, vocabulary)
     items, failed = gather(sources)

@@ -35,8 +35,8 @@ def locate(
     if any(not phrase.strip() for phrase in phrases):
         raise ValueError('a phrase is blank: say what to look for, such as -p "a red umbrella".')
     from ovseg.apis.locate import Locator, save_locations
-    from ovseg.predict.images import unique_stems
-    from ovseg.predict.pixels import ImageError
+    from ovseg.pictures.images import unique_stems
+    from ovseg.pictures.pixels import ImageError
 
     items, failed = gather(sources, recursive)
     total, phrases = len(items) + len(failed), list(dict.fromkeys(phrases))

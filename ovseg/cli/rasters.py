@@ -33,9 +33,9 @@ def rasters(
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ovseg.predict.images import unique_stems
-    from ovseg.predict.pixels import ImageError
-    from ovseg.predict.raster import rasterio
+    from ovseg.pictures.images import unique_stems
+    from ovseg.pictures.pixels import ImageError
+    from ovseg.pictures.raster import rasterio
     from ovseg.predict.strips import check_pipeline
 
     rasterio()  # both before words are encoded, which may take long

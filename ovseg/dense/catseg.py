@@ -3,7 +3,7 @@
 A = identity:  z = O(v) + x_class,   f = proj(ln_post(z + FFN(z)))
 
 x_class, the class token that enters the last block, takes the place of every token's own residual.  The tower is tuned;
-its features are aggregated with the words by ``ovseg.cost.CostScore``.
+its features are aggregated with the words by ``ovseg.catseg.CostScore``.
 """
 
 import json

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovseg.argmax import best_word
 from ovseg.regions.pooling import pool_boxes
 from ovseg.registry import MODELS
-from ovseg.score import best_word
 from ovseg.score.ensemble import geometric_ensemble
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower, load_tower

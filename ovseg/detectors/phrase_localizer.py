@@ -3,9 +3,9 @@
 import numpy as np
 from mmengine.model import BaseDataPreprocessor, BaseModel
 
+from ovseg.phrases import PhraseSearch
+from ovseg.phrases.phrase_search import SETTINGS
 from ovseg.predict.protocol import digest
-from ovseg.regions import PhraseSearch
-from ovseg.regions.phrase_search import SETTINGS
 from ovseg.registry import MODELS, did_you_mean
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower, load_tower

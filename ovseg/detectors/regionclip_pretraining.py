@@ -13,10 +13,10 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from ovseg.argmax import best_word
 from ovseg.regions import regionclip_losses as terms
 from ovseg.regions.regionclip import region_features, region_logits, res_stages
 from ovseg.registry import MODELS
-from ovseg.score import best_word
 from ovseg.segmentors.aside import Aside
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower

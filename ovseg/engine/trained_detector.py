@@ -14,11 +14,11 @@ from torch import Tensor
 from ovseg.compat.checkpoint import read_checkpoint_with_meta
 from ovseg.engine.checkpoints import load_weights
 from ovseg.engine.config import apply_overrides, read_dump
-from ovseg.predict import rle
 from ovseg.predict.box_settings import BoxSettings
 from ovseg.predict.detect import Found, leave_best
 from ovseg.predict.protocol import digest
 from ovseg.registry import MODELS
+from ovseg.results import rle
 from ovseg.towers import Tower
 
 LEAVES = ("nms", "inside", "score_threshold", "max_detections")

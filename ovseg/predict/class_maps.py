@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ovseg.argmax import KnotMaps, make_axis, resize_rows, side_by_side, source_rows
 from ovseg.dense import DenseFeatures
 from ovseg.dense.windows import Box
-from ovseg.score import CosineScore, KnotMaps, make_axis, resize_rows, side_by_side, source_rows
+from ovseg.score import CosineScore
 
 
 @dataclass

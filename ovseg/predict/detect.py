@@ -19,16 +19,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
+from ovseg.argmax import best_word
 from ovseg.regions.crops import CropReader
 from ovseg.regions.pooling import pool_boxes, pool_masks
 from ovseg.regions.proposals import box_masks, contrast, mask_boxes, outermost, score_regions
-from ovseg.score import CosineScore, best_word
+from ovseg.results import rle
+from ovseg.score import CosineScore
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.names import fold
 from ovseg.text.vocabulary import Vocabulary
 
-from . import rle
 from .box_settings import BACKGROUND, BoxSettings
 from .class_maps import ClassMaps, Encoded
 from .pipeline import Pipeline

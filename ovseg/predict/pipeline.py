@@ -14,18 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovseg.argmax import Confidence, KnotMaps, RunningArgmax, class_chunks, winning_words
 from ovseg.dense import DenseFeatures
 from ovseg.dense.windows import windows
 from ovseg.refine import LabelRefiner, MapRefiner, Picture
 from ovseg.registry import DENSE, REFINERS, SCORERS
-from ovseg.score import (
-    Confidence,
-    CosineScore,
-    KnotMaps,
-    RunningArgmax,
-    class_chunks,
-    winning_words,
-)
+from ovseg.score import CosineScore
 from ovseg.towers import IMAGENET, Tower, load_tower
 
 from .class_maps import ClassMaps, Encoded

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ovseg.score import CosineScore, KnotMaps, make_axis
+from ovseg.argmax import KnotMaps, make_axis
+from ovseg.pictures.raster import CHUNK, PER_PIXEL, Raster
+from ovseg.score import CosineScore
 
 from .memory import resident
 from .pipeline import Pipeline
 from .plan import Costs, Grid, Strip, make_plan
-from .raster import CHUNK, PER_PIXEL, Raster
 
 PER_LABEL = 128  # bytes of maps per pixel whose label is made, so that a band of labels grows with its maps
 

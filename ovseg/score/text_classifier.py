@@ -11,12 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovseg.argmax.best_word import best_word
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import load_tower
-
-from .best_word import best_word
 
 LARGEST_SCALE = 100.0
 NO_CLASS = -1e4  # a logit that is none to a sigmoid: with −inf its loss would be NaN

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.cost.released import OURS
+from ovseg.catseg.released import OURS
 from ovseg.registry import MODELS
 from ovseg.towers.export import save_tower
 

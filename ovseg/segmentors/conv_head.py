@@ -7,7 +7,7 @@ It is used in training only; every word passes by itself, so the number of words
 
 from torch import Tensor, nn
 
-from ovseg.cost.decoder import DoubleConv
+from ovseg.catseg.decoder import DoubleConv
 
 
 class ConvHead(nn.Module):

@@ -21,8 +21,8 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
+from ovseg.argmax import best_word
 from ovseg.registry import MODELS
-from ovseg.score import best_word
 from ovseg.towers import IMAGENET
 
 from .aside import Aside

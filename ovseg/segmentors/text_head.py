@@ -14,8 +14,8 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
+from ovseg.argmax import best_word
 from ovseg.registry import MODELS
-from ovseg.score import best_word
 from ovseg.score.text_classifier import NamedWords
 from ovseg.text.vocabulary import Vocabulary
 

@@ -7,8 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ovseg.argmax import best_word
 from ovseg.dense import DenseFeatures
-from ovseg.score import best_word
 from ovseg.text.vocabulary import Vocabulary, unseen_names
 from ovseg.towers import tuning as tune
 

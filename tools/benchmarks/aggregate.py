@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from methods import measure, publish, random_tower
 from rich.progress import track
 
-from ovseg.cost import CostScore
+from ovseg.catseg import CostScore
 from ovseg.dense import CATSeg
 from ovseg.towers import Tower
 

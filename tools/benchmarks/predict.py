@@ -44,8 +44,8 @@ import ovseg
 from ovseg.apis.predictor import Predictor
 from ovseg.compat.checkpoint import atomic_write
 from ovseg.dense.windows import windows
+from ovseg.pictures.images import load_image
 from ovseg.predict.class_maps import Encoded
-from ovseg.predict.images import load_image
 from ovseg.predict.resize import target_size
 from ovseg.towers import Tower, load_tower
 

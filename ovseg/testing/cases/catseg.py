@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.cost import CostAggregation, CostScore, cost_volume
-from ovseg.cost.released import head_state
+from ovseg.catseg import CostAggregation, CostScore, cost_volume
+from ovseg.catseg.released import head_state
 from ovseg.dense import CATSeg
 from ovseg.predict.class_maps import ClassMaps, Encoded
 from ovseg.predict.pipeline import Pipeline

@@ -3,7 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from ovseg.regions import MaskedTokens, box_objective, search_box
+from ovseg.phrases import box_objective, search_box
+from ovseg.regions import MaskedTokens
 
 from .common import case, words
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ovseg.predict.fonts import Text
+from .fonts import Text
 
 RGB = tuple[int, int, int]
 

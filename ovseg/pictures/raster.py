@@ -10,7 +10,6 @@ from PIL import Image
 
 from ovseg.dense.windows import Box
 
-from .draw import MAX_SIDE
 from .images import check_file
 from .pixels import ImageError, exif_orientation, from_numpy, pillow_limit
 
@@ -113,7 +112,7 @@ class Raster:
             made[a - first : b - first] = self._convert(self._read(a, b))
         return made
 
-    def small(self, side: int = MAX_SIDE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def small(self, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every so many pixels, so that the long side has at most ``side``: uint8 RGB (h, w, 3), and which rows (h,)
         and columns (w,) they are."""
         scale = min(1.0, side / max(self.height, self.width))

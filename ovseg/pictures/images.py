@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ovseg.predict.pixels import (
+from .pixels import (
     ImageError,
     ImageNotFoundError,
     from_numpy,

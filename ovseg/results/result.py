@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ovseg.predict import store
-from ovseg.predict.draw import by_area, count_labels, draw_overlay
-from ovseg.predict.images import unique_stems
-from ovseg.predict.shown import Shown
-from ovseg.predict.store import FORMATS
+from ovseg.pictures.images import unique_stems
 from ovseg.text.vocabulary import Vocabulary
+
+from . import store
+from .draw import by_area, count_labels, draw_overlay
+from .plotting import Shown
+from .store import FORMATS
 
 __all__ = ["FORMATS", "Result", "unique_stems"]
 

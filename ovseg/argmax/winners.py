@@ -21,7 +21,7 @@ class of the best class.
 import torch
 from torch import Tensor
 
-from .knots import KnotMaps
+from .breakpoints import KnotMaps
 
 FIRST = 8  # words looked at per knot before all are compared
 SMALL = 24  # pixels of a cell that is not split any further

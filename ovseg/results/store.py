@@ -13,13 +13,14 @@ import numpy as np
 from PIL import Image
 
 from ovseg.compat.checkpoint import atomic_write
-from ovseg.predict import rle
-from ovseg.predict.draw import by_area, count_labels
-from ovseg.predict.images import ImageError, load_image, unique_stems
+from ovseg.pictures.images import ImageError, load_image, unique_stems
 from ovseg.text.vocabulary import Vocabulary
 
+from . import rle
+from .draw import by_area, count_labels
+
 if TYPE_CHECKING:
-    from ovseg.predict.result import Result
+    from .result import Result
 
 FORMATS = {
     "overlay": "_overlay.png",

@@ -22,14 +22,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ovseg.regions.masked_tokens import MaskedTokens, nearest
+from ovseg.regions.superpixels import SEGMENT_COUNTS, as_masks, superpixels
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.towers import Tower
 
 from .box_search import search_box
 from .heatmap import heat_map
-from .masked_tokens import MaskedTokens, nearest
-from .superpixels import SEGMENT_COUNTS, as_masks, superpixels
 
 SETTINGS = ("alpha", "temperature", "upsample", "start_block", "counts", "size")
 """Arguments of ``PhraseSearch`` that a box depends on, besides the weights."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .knots import KnotMaps
+from .breakpoints import KnotMaps
 
 PORTION = 4 * 2**20  # bytes of logits worked on at a time, about what a core keeps close
 LEAST = 1e-12  # of a score that is a probability

@@ -11,8 +11,7 @@ import numpy as np
 
 from ovseg.compat.checkpoint import atomic_write
 from ovseg.dense.windows import Box
-
-from .raster import Raster
+from ovseg.pictures.raster import Raster
 
 TILE = 512
 
@@ -82,7 +81,7 @@ class Rows:
 def save_tiff(path: Path, rows: Rows, raster: Raster, unlabelled: int, colours: Sequence[tuple]) -> None:
     """Write all rows as a tiled, compressed TIFF with the georeference of the picture; up to 255 classes with their
     colours.  Atomic."""
-    from .raster import rasterio
+    from ovseg.pictures.raster import rasterio
 
     profile = dict(
         driver="GTiff",

@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from ovseg.compat.checkpoint import atomic_write
+from ovseg.pictures.images import unique_stems
 from ovseg.text.vocabulary import Vocabulary
 
 from . import rle, store
 from .draw_boxes import draw_boxes
-from .images import unique_stems
-from .shown import Shown
+from .plotting import Shown
 
 SUFFIX = "_detections"
 

@@ -1,0 +1,1 @@
+"""Any source (path, URL, PIL, array, tensor, raster) → RGB uint8."""

@@ -1,0 +1,1 @@
+"""The family of results: values that can be asked, drawn, saved and read back."""
