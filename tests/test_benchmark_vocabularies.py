@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ovseg.text.background import STUFF_WORDS
-from ovseg.text.benchmarks import (
+from ovseg.text.benchmark_vocabularies import (
     FOLDER,
     benchmark_labels,
     benchmark_source,

@@ -10,7 +10,7 @@ from PIL import Image
 import ovseg.datasets as datasets
 from ovseg.datasets.table import BENCHMARKS
 from ovseg.registry import DATASETS, names
-from ovseg.text.benchmarks import benchmark_vocabulary
+from ovseg.text.benchmark_vocabularies import benchmark_vocabulary
 
 LOAD = [dict(type="LoadImageFromFile"), dict(type="mmseg.LoadAnnotations")]
 

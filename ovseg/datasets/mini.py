@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from ovseg.registry import DATASETS
-from ovseg.text.benchmarks import benchmark_vocabulary
+from ovseg.text.benchmark_vocabularies import benchmark_vocabulary
 
 from .base import FolderDataset, metainfo
 from .splits import UNSEEN_CAMVID, UNSEEN_COCO

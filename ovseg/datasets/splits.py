@@ -10,7 +10,7 @@ of stuff) and CamVid are ours.
 Detection on COCO has the 48 base and 17 novel classes of Bansal et al. (ECCV 2018), as all later work.
 """
 
-from ovseg.text.benchmarks import benchmark_vocabulary
+from ovseg.text.benchmark_vocabularies import benchmark_vocabulary
 
 UNSEEN_SCENES = benchmark_vocabulary("scenes_unseen").names
 UNSEEN_CAMVID = ("sidewalk", "fence", "bicyclist")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.text.background import Background
-from ovseg.text.benchmarks import benchmark_vocabulary, canonical_benchmark, suspected_benchmark
+from ovseg.text.benchmark_vocabularies import benchmark_vocabulary, canonical_benchmark, suspected_benchmark
 from ovseg.text.names import clean_name, clean_words, near_miss
 from ovseg.text.vocabulary import Vocabulary, as_color, default_colors, warn_shared_words
 

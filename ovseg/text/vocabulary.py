@@ -3,7 +3,7 @@
     Vocabulary.parse("cat|kitten, dog, sofa")              # every item a class, "|" separates synonyms
     Vocabulary.parse(["cat", "dog"]).with_background(0.3)   # class 0 "background" below probability 0.3
     Vocabulary.parse("my_classes.yaml")                     # .txt, .json, .yaml; see ovseg/text/reading.py
-    Vocabulary.parse("ade150")                              # a benchmark; see ovseg/text/benchmarks.py
+    Vocabulary.parse("ade150")                              # a benchmark; see ovseg/text/benchmark_vocabularies.py
 
 Ids, names and colours travel together from here to the legend and the exported file, so they cannot come apart.
 """

@@ -19,7 +19,7 @@ from methods import publish, timed
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from rich.progress import track
 
-from ovseg.text.benchmarks import benchmark_vocabulary
+from ovseg.text.benchmark_vocabularies import benchmark_vocabulary
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.towers import Preprocess, Tower, TowerCard

@@ -8,7 +8,7 @@ Class names and colours come from the vocabulary of that name and nowhere else. 
 """
 
 from ovseg.registry import DATASETS
-from ovseg.text.benchmarks import benchmark_vocabulary
+from ovseg.text.benchmark_vocabularies import benchmark_vocabulary
 
 from .base import FolderDataset, metainfo
 from .table import BENCHMARKS, Benchmark
