@@ -18,13 +18,14 @@ OPTIM_WRAPPER_CONSTRUCTORS
 An unknown name or argument is answered with the nearest one that exists; ``names(DENSE)`` lists what there is.
 """
 
-import difflib
 import inspect
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
 from mmengine import registry as mmengine_registry
+
+from .spelling import did_you_mean, nearest
 
 SCOPE = "ovseg"
 NEIGHBOURS = ("mmseg", "mmdet")
@@ -150,7 +151,7 @@ class Registry(mmengine_registry.Registry):
         else:
             spelled = {name: name for name in known}
             spelled |= {f"{scope}.{name}": name for name, scope in elsewhere.items() if name not in known}
-            near = _close(bare, spelled)
+            near = nearest(bare, spelled)
             text += f"Nearest: {', '.join(near)}. " if near else f"It holds: {', '.join(names(self)) or 'nothing'}. "
         for location, error in self._unavailable.items():
             text += f"{location} could not be imported ({error}), so what it registers is missing. "
@@ -240,20 +241,6 @@ def find_component(kind: str, scope: str | None = None):
     spellings = [kind] if scope in (None, SCOPE) or "." in kind else [f"{scope}.{kind}", kind]
     found = (registry.find(spelling) for spelling in spellings for registry in ALL)
     return next((component for component in found if component is not None), None)
-
-
-def did_you_mean(word: str, options) -> str:
-    """``"Did you mean 'x'? "`` for the option nearest to a misspelt word, or an empty string if none is near."""
-    near = _close(word, {option: option for option in options})
-    return f"Did you mean '{near[0]}'? " if near else ""
-
-
-def _close(word, options):
-    """Up to three of ``options`` (what is shown -> what is compared) near a word, nearest first."""
-    ratio = {
-        shown: difflib.SequenceMatcher(None, word.lower(), plain.lower()).ratio() for shown, plain in options.items()
-    }
-    return sorted((shown for shown in ratio if ratio[shown] >= 0.6), key=lambda shown: (-ratio[shown], shown))[:3]
 
 
 TOWERS = Registry("tower", locations=["ovseg.towers"])

@@ -19,9 +19,9 @@ from methods import publish, timed
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from rich.progress import track
 
-from ovseg.text.benchmark_vocabularies import benchmark_vocabulary
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
+from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Preprocess, Tower, TowerCard
 from ovseg.towers.build import make_tower
 
@@ -38,7 +38,7 @@ def random_clip(seed: int = 0) -> Tower:
 @torch.inference_mode()
 def measure(words: int, runs: int) -> dict:
     """Milliseconds and ratios."""
-    tower, names = random_clip(), list(benchmark_vocabulary("ade150").names)
+    tower, names = random_clip(), list(Vocabulary.parse("ade150").names)
     encoder = TextEncoder(tower, "imagenet_80")
     sample = names[:: max(1, len(names) // words)][:words]
     tokens = encoder.tokens(sample)
