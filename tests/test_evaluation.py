@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg.evaluation.report import write_json
+from ovseg.files import write_json
 from ovseg.registry import METRICS
 
 K = 6

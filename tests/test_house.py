@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "registry compat argmax towers dense text score catseg regions phrases refine pictures results predict "
+    "spelling files rng progress registry compat "
+    "argmax towers dense text score catseg regions phrases refine pictures results predict "
     "segmentors detectors datasets evaluation engine apis cli testing"
 ).split()
 MAY_USE_MM = {"segmentors", "detectors", "datasets", "evaluation", "engine"}

@@ -155,12 +155,10 @@ def table(rows: list[dict]) -> str:
 
 
 def save(work_dir: Path, rows: list[dict]):
-    from ovseg.compat.checkpoint import atomic_write
-    from ovseg.evaluation.report import write_json
+    from ovseg.files import write_json, write_text
 
     write_json(work_dir / "results.json", {"rows": rows})
-    with atomic_write(work_dir / "results.md") as path:
-        Path(path).write_text(table(rows) + "\n", encoding="utf-8")
+    write_text(work_dir / "results.md", table(rows) + "\n")
 
 
 def main(argv=None) -> int:

@@ -1,22 +1,20 @@
 """One picture, all methods side by side: what they see, how far they agree, what they cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ovseg.pictures.images import LoadedImage, load_image
 from ovseg.predict.pipeline import Pipeline, make_protocol
 from ovseg.predict.protocol import Protocol
 from ovseg.registry import DENSE
-from ovseg.results.result import Result
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower, load_tower
 from ovseg.towers.shared import SharedTower, now
 
+from .comparison import Comparison, MethodResult
 from .measure import PeakMemory
 from .methods import dense_config, list_methods, refiner_configs
 from .predictor import Predictor, pick_device
@@ -26,116 +24,6 @@ PIXELS = ("short_side", "max_long_side", "size", "window", "stride", "window_bat
 
 MENDABLE = (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryError)
 """Why a method cannot take part: a tower it cannot read, a file or package it needs, memory."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What one method gave.
-
-    method   its name
-    result   its segmentation
-    own      seconds from pixels to labels beyond what it shares with other methods
-    shared   seconds of the work that other methods read as well; ``own + shared`` is what the method takes alone
-    memory   how far memory rose, in bytes (``Comparison.memory_is``); None where unknown
-    """
-
-    method: str
-    result: Result
-    own: float
-    shared: float
-    memory: int | None
-
-    @property
-    def alone(self) -> float:
-        return self.own + self.shared
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """M methods on one picture of H×W pixels.
-
-    image      (H, W, 3) uint8 RGB
-    entries    what each method gave, in the order asked for
-    failed     why a method gave nothing, by its name
-    shared     seconds of the work that more than one method read, counted once
-    agreement  (H, W) float32 in [1/M, 1]: the share of methods that give a pixel the label most of them give it
-    majority   (H, W) that label; of equally frequent ones the one with the smallest id
-    pairwise   (M, M) float64 in [0, 1]: the share of pixels on which two methods agree
-    protocol   the settings common to all, None where each method keeps its own
-    weights    name and hash of the weights;  device  where they ran
-    memory_is  what the memory figures measure
-    """
-
-    image: np.ndarray
-    vocabulary: Vocabulary
-    entries: tuple[Entry, ...]
-    failed: dict[str, str]
-    shared: float
-    agreement: np.ndarray
-    majority: np.ndarray
-    pairwise: np.ndarray
-    protocol: dict[str, Any] | None
-    weights: str
-    device: str
-    memory_is: str
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        return tuple(entry.method for entry in self.entries)
-
-    @property
-    def with_majority(self) -> np.ndarray:
-        """(M,) share of pixels on which a method gives the majority's label."""
-        return np.array([np.mean(entry.result.labels == self.majority) for entry in self.entries])
-
-    def plot(self) -> Image.Image:
-        """All overlays and the agreement map in one picture, under one legend."""
-        from .draw_compare import sheet
-
-        return sheet(self)
-
-    def to_html(self, title: str = "picture") -> str:
-        """One page that needs no other file: overlays, agreement, times and memory."""
-        from .draw_compare import page
-
-        return page(self, title)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All numbers but the maps, as JSON can hold them."""
-        height, width = self.image.shape[:2]
-        rows = [
-            {
-                "method": entry.method,
-                "seconds_own": entry.own,
-                "seconds_shared": entry.shared,
-                "seconds_alone": entry.alone,
-                "memory_bytes": entry.memory,
-                "agrees_with_majority": float(share),
-                "areas": entry.result.areas,
-                "protocol": dict(entry.result.protocol),
-            }
-            for entry, share in zip(self.entries, self.with_majority, strict=True)
-        ]
-        return {
-            "format": "ovseg-comparison",
-            "format_version": 1,
-            "size": {"width": width, "height": height},
-            "weights": self.weights,
-            "device": self.device,
-            "classes": list(self.vocabulary.names),
-            "common_protocol": self.protocol,
-            "methods": rows,
-            "failed": [{"method": name, "reason": reason} for name, reason in self.failed.items()],
-            "seconds_shared_blocks": self.shared,
-            "seconds_together": self.shared + sum(entry.own for entry in self.entries),
-            "memory_is": self.memory_is,
-            "agreement": {
-                "mean": float(self.agreement.mean()),
-                "unanimous": float((self.agreement == 1).mean()),
-                "methods": list(self.methods),
-                "pairwise": self.pairwise.tolist(),
-            },
-        }
 
 
 class Comparer:
@@ -225,7 +113,7 @@ class Comparer:
             seconds -= sum(work.seconds for work in works if work.reader == name)  # what is left was never shared
             seconds += sum(work.seconds for work in works if work.readers & finished == {name})
             shared = sum(work.seconds for work in common if name in work.readers)
-            entries.append(Entry(name, result, max(0.0, seconds), shared, memory))
+            entries.append(MethodResult(name, result, max(0.0, seconds), shared, memory))
         share, majority, pairwise = agreement([entry.result.labels for entry in entries])
         common_settings = None if self.common is None else {key: getattr(self.common, key) for key in PIXELS}
         return Comparison(

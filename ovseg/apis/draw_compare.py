@@ -17,7 +17,7 @@ from ovseg.results.fonts import Text
 from .explain import RAMP, STOPS
 
 if TYPE_CHECKING:
-    from .compare import Comparison
+    from .comparison import Comparison
 
 SHEET_SIDE, PAGE_SIDE = 384, 480
 """Longest side of one picture on the sheet and on the page, in pixels."""

@@ -1,6 +1,5 @@
 """Where is what a phrase names? One box and a heat map per phrase: Adapting CLIP (arXiv 2204.03647), training-free."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ovseg.compat.checkpoint import atomic_write
+from ovseg.files import atomic_write, write_json
 from ovseg.phrases import PhraseSearch, Place
 from ovseg.pictures.images import LoadedImage, load_image, unique_stems
 from ovseg.results.draw_boxes import draw_boxes
@@ -158,8 +157,5 @@ def save_locations(
     }
     with atomic_write(paths["boxes"]) as temporary:
         picture.save(temporary, "PNG")
-    with atomic_write(paths["json"]) as temporary:
-        # A file name that is not UTF-8 reaches us with lone surrogates; as \udcxx they are valid JSON.
-        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+    write_json(paths["json"], record)
     return paths

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ovseg.compat.checkpoint import atomic_write
 from ovseg.dense.windows import Box
+from ovseg.files import atomic_write, write_json
 from ovseg.pictures.images import unique_stems
 from ovseg.pictures.raster import Raster
 from ovseg.predict.memory import read_bytes, resident
@@ -17,7 +17,7 @@ from ovseg.predict.plan import Plan
 from ovseg.predict.strips import Strips
 from ovseg.results.draw import MAX_SIDE, MIN_SIDE, by_area, count_labels, draw_overlay
 from ovseg.results.raster_files import Rows, bands, save_tiff
-from ovseg.results.store import as_bytes, check_place, record
+from ovseg.results.store import check_place, record
 from ovseg.text.vocabulary import Vocabulary
 
 FILES = {"overlay": "_overlay.png", "labels": "_labels.tif", "json": ".json"}
@@ -124,8 +124,7 @@ class RasterRun:
             "unread": [{"rows": [top, bottom], "columns": [left, right]} for top, left, bottom, right in unread],
             "files": {form: path.name for form, path in paths.items() if form != "json"},
         }
-        with atomic_write(paths["json"]) as part:
-            part.write_bytes(as_bytes(record("ovseg-raster", self, size, count) | more))
+        write_json(paths["json"], record("ovseg-raster", self, size, count) | more)
         rows.remove()
         areas = {vocabulary.names[i]: float(count[i] / (size[0] * size[1])) for i in by_area(count)}
         return RasterResult(paths, areas, self._told(unread) if unread else None)

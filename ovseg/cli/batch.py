@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from .common import own_share, say_done, say_failed
+from .common import own_share, print_json, say_done, say_failed
 
 
 def batch(
@@ -37,17 +37,16 @@ def batch(
     """
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ovseg.pictures.images import read_ahead, unique_stems
     from ovseg.pictures.pixels import ImageError
+    from ovseg.progress import progress_bar
 
     rank, world = own_share()
     failed, total = ([] if rank else failed), len(items[rank::world]) + (0 if rank else len(failed))
     todo = list(zip(items, unique_stems(items), strict=True))[rank::world]
     console, saved = Console(stderr=True), []
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not progress or as_json, transient=True) as bar:
+    with progress_bar(progress and not as_json, console) as bar:
         task = bar.add_task("words", total=len(set(words.queries)))
         model.set_classes(words, lambda finished: bar.update(task, completed=finished))
         bar.remove_task(task)
@@ -66,7 +65,7 @@ def batch(
             told, text = describe(result)
             if as_json:
                 files = {kind: str(path) for kind, path in paths.items()}
-                print(json.dumps({"image": str(item), **told, "files": files}, ensure_ascii=False), flush=True)
+                print_json({"image": str(item), **told, "files": files})
             elif len(items) <= 10:
                 line = f"[bold]{escape(str(item))}[/bold]: {escape(text)}"
                 console.print(line, highlight=False, soft_wrap=True)

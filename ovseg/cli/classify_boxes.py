@@ -1,6 +1,5 @@
 """``ovseg classify-boxes PATH… --boxes FILE -c "cat, dog"``."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from .common import (
     Words,
     gather,
     given,
+    print_json,
     read_words,
     say_failed,
 )
@@ -62,5 +62,5 @@ def classify_boxes(
         except ImageError as error:
             failed.append(str(error))
         else:
-            print(json.dumps({"image": str(item), "boxes": found}, ensure_ascii=False), flush=True)
+            print_json({"image": str(item), "boxes": found})
     say_failed(failed, total)

@@ -108,6 +108,13 @@ def read_memory(memory: str, short_side: int | None = None) -> int:
     return read_bytes(memory)
 
 
+def print_json(record: dict):
+    """One line of JSON on the standard output."""
+    from ovseg.files import json_text
+
+    print(json_text(record, indent=None), flush=True)
+
+
 def say_done(count: int, done: str, out: Path, first: list[Path]):
     """How many pictures are done and what the files of one are called."""
     more = " …" if count > 1 else ""

@@ -28,8 +28,8 @@ from ovseg.towers.tuning import plain_state
 SOURCES = ("grid", "boxes")
 
 
-@MODELS.register_module()
-class CLIPSelf(TrainableSegmentor):
+@MODELS.register_module(name="CLIPSelf")  # as configs and checkpoints name it
+class CLIPSelfTraining(TrainableSegmentor):
     """Trains the image tower; ``export`` writes it, mixed with the teacher, as plain CLIP weights.
 
     Pictures of a batch may differ in size: they are padded with black at the right and below, and what a pipeline has

@@ -26,13 +26,13 @@ from ovseg.towers.base import IMAGENET
 
 from .frozen_tower import FrozenTower
 from .fvit_parts import merged, published_parts
-from .words import OpenWords
+from .runtime_classes import RuntimeClasses
 
 STATISTICS = ("tower", "imagenet")
 
 
 @MODELS.register_module()
-class FViT(OpenWords, BaseDetector):
+class FViT(RuntimeClasses, BaseDetector):
     """Faster or Mask R-CNN on a frozen tower.
 
     Args:

@@ -22,7 +22,7 @@ from ovseg.towers import Tower, load_tower
 
 from .proposals import build_proposals
 from .regionclip_head import RegionCLIPRoIHead
-from .words import OpenWords
+from .runtime_classes import RuntimeClasses
 
 SOFT = dict(type="soft_nms", method="gaussian", sigma=0.5, iou_threshold=0.5, min_score=0.001)
 HARD = dict(type="nms", iou_threshold=0.5)
@@ -64,7 +64,7 @@ def preprocessor(tower: Tower, masks: bool = False) -> dict:
     return dict(type=kind, mean=mean, std=std, bgr_to_rgb=True, pad_size_divisor=32, pad_mask=masks)
 
 
-class ResNetDetector(OpenWords, BaseDetector):
+class ResNetDetector(RuntimeClasses, BaseDetector):
     """What detectors on a CLIP ResNet share: the tower, its words, frozen parts."""
 
     def __init__(self, weights, vocabulary, unseen, templates, text_weights, frozen_stages, masks, data_preprocessor):

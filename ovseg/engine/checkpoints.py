@@ -7,11 +7,9 @@ Both are written atomically, the weights last, so that a checkpoint whose weight
 """
 
 import json
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -154,27 +152,6 @@ def forget_orphans(folder: str | Path):
     for path in Path(folder).glob("*.state"):
         if not path.with_suffix(".safetensors").exists():
             path.unlink()
-
-
-def random_states() -> dict:
-    """Random states of Python, NumPy, torch and its GPUs as plain data."""
-    name, keys, *rest = np.random.get_state()
-    return dict(
-        python=random.getstate(),
-        numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest),
-        torch=torch.get_rng_state(),
-        cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    )
-
-
-def set_random_states(states: dict):
-    version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def trained(model: nn.Module) -> Iterator[tuple[str, int, int]]:

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ovseg.registry import RUNNERS
+from ovseg.rng import random_states
 
 from . import checkpoints
 
@@ -51,7 +52,7 @@ class Trainer(Runner):
                 optimizer=self.optim_wrapper.state_dict(),
                 param_schedulers=self._scheduler_states(),
                 averages={k: v for k, v in averages.items() if k.removeprefix("module.") in keep or k == "steps"},
-                random=checkpoints.random_states(),
+                random=random_states(),
                 info={k: v for k, v in self.message_hub.runtime_info.items() if k.startswith(("best_", "keep_"))},
             )
             checkpoints.save_state(checkpoints.state_path(path), state)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ovseg.compat.checkpoint import atomic_write
+from ovseg.files import atomic_write, json_text, write_json
 from ovseg.pictures.images import unique_stems
 from ovseg.text.vocabulary import Vocabulary
 
@@ -182,7 +182,7 @@ class Detections(Shown):
 
     def to_json(self) -> str:
         """``to_dict`` as text."""
-        return store.dumps(self.to_dict())
+        return json_text(self.to_dict())
 
     def save(self, folder: str | Path, stem: str | None = None, masks: bool = True) -> dict[str, Path]:
         """Write ``<stem>_detections.png``, the picture of ``plot``, where there is a picture, and
@@ -203,9 +203,7 @@ class Detections(Shown):
             paths = {"detections": folder / f"{stem}{SUFFIX}.png"} | paths
             with atomic_write(paths["detections"]) as temporary:
                 self.plot(masks).save(temporary, "PNG")
-        with atomic_write(paths["json"]) as temporary:
-            # A file name that is not UTF-8 reaches us with lone surrogates; as \udcxx they are valid JSON.
-            temporary.write_bytes((self.to_json() + "\n").encode("utf-8", "backslashreplace"))
+        write_json(paths["json"], self.to_dict())
         return paths
 
     @classmethod

@@ -9,8 +9,8 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from ovseg.compat.checkpoint import atomic_write
 from ovseg.dense.windows import Box
+from ovseg.files import atomic_write, write_json
 from ovseg.pictures.raster import Raster
 
 TILE = 512
@@ -51,8 +51,7 @@ class Rows:
         self.done += len(labels)
         self.unread = sorted(unread)
         note = {"conditions": self.conditions, "done": self.done, "unread": self.unread}
-        with atomic_write(self._note) as part:
-            part.write_text(json.dumps(note), encoding="utf-8")
+        write_json(self._note, note)
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Rows [first, last), (last − first, W)."""

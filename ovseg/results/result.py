@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ovseg.files import json_text
 from ovseg.pictures.images import unique_stems
 from ovseg.text.vocabulary import Vocabulary
 
@@ -188,7 +189,7 @@ class Result(Shown):
 
     def to_json(self) -> str:
         """``to_dict`` as text."""
-        return store.dumps(self.to_dict())
+        return json_text(self.to_dict())
 
     def save(
         self,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ovseg.compat.checkpoint import atomic_write
+from ovseg.files import atomic_write, write_json
 from ovseg.pictures.images import ImageError, load_image, unique_stems
 from ovseg.text.vocabulary import Vocabulary
 
@@ -92,17 +92,6 @@ def record(
     }
 
 
-def dumps(data: dict[str, Any]) -> str:
-    """JSON text of ``to_dict``; names stay readable in any script."""
-    return json.dumps(data, indent=1, ensure_ascii=False, default=str)
-
-
-def as_bytes(data: dict[str, Any]) -> bytes:
-    """``dumps`` as the content of a file."""
-    # A file name that is not UTF-8 reaches us with lone surrogates; as \udcxx they are valid JSON.
-    return (dumps(data) + "\n").encode("utf-8", "backslashreplace")
-
-
 def save(result: Result, folder: str | Path, stem: str | None, formats: Sequence[str]) -> dict[str, Path]:
     """See ``Result.save``."""
     formats = (formats,) if isinstance(formats, str) else tuple(formats)
@@ -116,17 +105,18 @@ def save(result: Result, folder: str | Path, stem: str | None, formats: Sequence
     check_place(folder, stem)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {f: folder / f"{stem}{FORMATS[f]}" for f in FORMATS if f in formats}
+    files = {kind: path.name for kind, path in paths.items() if kind != "json"}
     for kind, path in paths.items():
+        if kind == "json":
+            write_json(path, to_dict(result) | {"files": files})
+            continue
         with atomic_write(path) as temporary:
             if kind == "overlay":
                 result.plot().save(temporary, "PNG")
             elif kind == "labels":
                 _labels_image(result).save(temporary, "PNG", optimize=True)
-            elif kind == "scores":
-                _save_scores(result, temporary)
             else:
-                files = {k: p.name for k, p in paths.items() if k != "json"}
-                temporary.write_bytes(as_bytes(to_dict(result) | {"files": files}))
+                _save_scores(result, temporary)
     return paths
 
 

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.compat.checkpoint import atomic_write
 from ovseg.dense.clip_dinoiser import Correlations
+from ovseg.files import atomic_write
 from ovseg.registry import MODELS, PROXIES
 from ovseg.towers import Tower, load_tower
 

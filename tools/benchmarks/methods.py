@@ -21,13 +21,14 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from rich.progress import track
 from torch.profiler import ProfilerActivity, profile
 
-from ovseg.compat.checkpoint import atomic_write
 from ovseg.dense.clip_dinoiser import Correlations
+from ovseg.files import json_text, write_json, write_text
+from ovseg.progress import track
 from ovseg.refine import ClusterVote, Picture
 from ovseg.registry import DENSE, names
+from ovseg.rng import seeded
 from ovseg.score import FeedbackScore
 from ovseg.towers import Preprocess, Tower, TowerCard
 from ovseg.towers.build import make_tower
@@ -50,8 +51,7 @@ def random_tower(seed: int = 0, arch: str = "ViT-B-16") -> Tower:
     config = open_clip.get_model_config(arch)
     if config is None:
         raise ValueError(f"open_clip knows no {arch!r}; open_clip.list_models() gives the names, such as ViT-B-16.")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         text = CLIPTextCfg(context_length=77, width=64, heads=1, layers=1)
         clip = CLIP(config["embed_dim"], CLIPVisionCfg(**config["vision_cfg"]), text).eval()
     return make_tower(clip.visual, clip, Preprocess(), TowerCard(f"{arch}, random weights"))
@@ -167,13 +167,10 @@ def markdown(report: dict) -> str:
 
 def publish(name: str, report: dict, text: str, out: Path | None, as_json: bool = False):
     """Print the table, or JSON, and write both to ``<out>/<name>.md`` and ``.json`` where a folder is given."""
-    texts = {"json": json.dumps(report, indent=1) + "\n", "md": text}
     if out:
-        out.mkdir(parents=True, exist_ok=True)
-        for kind, content in texts.items():
-            with atomic_write(out / f"{name}.{kind}") as path:
-                Path(path).write_text(content, encoding="utf-8")
-    print(texts["json" if as_json else "md"], end="")
+        write_json(out / f"{name}.json", report)
+        write_text(out / f"{name}.md", text)
+    print(json_text(report) + "\n" if as_json else text, end="")
 
 
 def main():

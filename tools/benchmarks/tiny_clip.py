@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.progress import track
 
 from ovseg.apis import list_methods, load
-from ovseg.compat.checkpoint import atomic_write
 from ovseg.datasets.scenes import SceneComposer, candidates, caption, object_names, stuff_names
+from ovseg.files import write_json, write_text
+from ovseg.progress import track
 from ovseg.text.encoder import TextEncoder
 from ovseg.towers import load_tower
 
@@ -219,10 +219,8 @@ def main():
     else:
         report |= measure(tower, encoder, args.scenes)
     report["photographs"] = photographs(tower, encoder)
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("tiny_clip.json", json.dumps(report, indent=1)), ("tiny_clip.md", markdown(report))):
-        with atomic_write(args.out / name) as path:
-            Path(path).write_text(text, encoding="utf-8")
+    write_json(args.out / "tiny_clip.json", report)
+    write_text(args.out / "tiny_clip.md", markdown(report))
     print(markdown(report))
 
 

@@ -309,7 +309,7 @@ def picture(meta: dict, path: Path):
     """
     import ovseg
     from ovseg.apis import Locator
-    from ovseg.compat.checkpoint import atomic_write
+    from ovseg.files import atomic_write
     from ovseg.results.draw_boxes import draw_boxes
 
     scene = ROOT / "demo/scene.png"

@@ -13,7 +13,7 @@ from ovseg.text.vocabulary import Vocabulary, unseen_names
 from ovseg.towers import Tower
 
 
-class OpenWords:
+class RuntimeClasses:
     """A mix-in: ``set_classes``, and embeddings with their classes.
 
     Attributes:
