@@ -90,7 +90,7 @@ class Prompting(nn.Module):
         """
         self.vocabulary = Vocabulary.parse(vocabulary)
         self._check_classes(heads)
-        self.score_level = (2 if self.backbone.is_vit else 3) if score_level is None else score_level
+        self.score_level = (3 if self.backbone.has_stages else 2) if score_level is None else score_level
         self._check_channels(neck)
         tokens = self._tokens(class_tokens, context_tokens, too_long)
         self.register_buffer("tokens", tokens, persistent=False)

@@ -48,6 +48,12 @@ def family_of(state: Mapping[str, Tensor], vision: Mapping, alone: bool = False)
     return family
 
 
+def merged(first: Mapping, second: Mapping) -> dict:
+    """Both configs, the second one's values where both have one, also inside of nested ones."""
+    nested = {key for key in first.keys() & second.keys() if isinstance(first[key], Mapping)}
+    return {**first, **second, **{key: merged(first[key], second[key]) for key in nested}}
+
+
 def text_config(state: Mapping[str, Tensor]) -> dict:
     """open_clip's ``text_cfg`` read off the shapes of a whole CLIP."""
     width = state["ln_final.weight"].shape[0]
@@ -73,7 +79,7 @@ def build_clip(state: dict[str, Tensor], quick_gelu: bool, config: dict | None =
         ValueError: these are not the weights of a CLIP, or not of the given architecture.
     """
     state, recorded = canonical(state)
-    vision = recorded | (config or {}).get("vision_cfg", {})
+    vision = merged(recorded, (config or {}).get("vision_cfg", {}))
     family = family_of(state, vision)
     vision, text = family.vision_config(state, vision), text_config(state)
     embed_dim = (config or {}).get("embed_dim", state["text_projection"].shape[1])
@@ -132,9 +138,9 @@ def build_visual(
         ValueError: weights of no family, or not of the given architecture.
     """
     state, recorded = canonical({f"visual.{name}": value for name, value in state.items()})
-    vision = recorded | dict(config or {})
+    vision = merged(recorded, config or {})
     family = family_of(state, vision, alone=True)
-    vision = family.vision_config(state, vision | family.attention_config(state, heads, eps))
+    vision = family.vision_config(state, merged(vision, family.attention_config(state, heads, eps)))
     visual = family.from_state(state, vision, quick_gelu)
     load_exactly(visual, {name.removeprefix("visual."): value for name, value in state.items()})
     return make_tower(visual, None, Preprocess(), TowerCard("image tower"))
