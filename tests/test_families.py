@@ -79,7 +79,7 @@ def test_a_misfit_is_one_sentence():
     assert missing(tower, ("class_token", "attention_blocks", "stages")) == ("attention_blocks", "class_token")
     require(tower, ("stages", "attention_pool"), "nobody")
     with pytest.raises(
-        ValueError, match=r"^GEM needs pre-norm .* toy resnet 0 \(resnet\) .* ViT-B-16/openai\.$"
+        ValueError, match=r"^GEM needs attention blocks .* toy resnet 0 \(resnet\) .* ViT-B-16/openai\.$"
     ):
         require(tower, ("attention_blocks",), "GEM")
     with pytest.raises(ValueError, match="RN50/openai"):

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from .base import Tower
 
 CAPABILITIES = {
-    "attention_blocks": "pre-norm blocks on a residual stream with open queries, keys and values",
-    "attention_pool": "an attention pool over the positions of a feature map",
+    "attention_blocks": "attention blocks on a residual stream with open queries, keys and values",
+    "attention_pool": "an attention pool over a feature map",
     "stages": "the four stages of a convolutional network",
-    "class_token": "a class token in the residual stream",
-    "class_pooling": "a projected class token as the image embedding",
-    "patch_stem": "patches cut by one convolution, and blocks that know their place from the position table alone",
+    "class_token": "a class token",
+    "class_pooling": "an image embedding that is the projected class token",
+    "patch_stem": "patches of one convolution that only the position table places",
     "additive_heads": "attention heads that add up without a normalization between",
-    "square_grid": "a position table with as many rows as columns",
+    "square_grid": "a square position table",
 }
 CONVOLUTIONAL = {"attention_pool", "stages"}
 
@@ -48,7 +48,8 @@ def require(tower: "Tower", requires: Iterable[str], user: str):
     """
     if absent := missing(tower, requires):
         example = "RN50/openai" if CONVOLUTIONAL & set(absent) else "ViT-B-16/openai"
+        *some, last = (CAPABILITIES[name] for name in absent)
         raise ValueError(
-            f"{user} needs {' and '.join(CAPABILITIES[name] for name in absent)}, which {tower.card.name} "
+            f"{user} needs {', '.join(some) + ' and ' if some else ''}{last}, which {tower.card.name} "
             f"({tower.family}) does not have; choose other weights, such as {example}."
         )
