@@ -1,6 +1,5 @@
-"""Image → tokens: CLIP-family towers behind one contract (``base.Tower``), one file a family."""
+"""Image → tokens: CLIP-family towers behind one contract (``base.Tower``), one file a family, found by its module."""
 
-from . import eva, resnet, vit  # families register themselves in TOWERS
 from .base import IMAGENET, Preprocess, TokenState, Tower, TowerCard
 from .capabilities import CAPABILITIES, missing, require
 from .weights import load_tower
@@ -12,10 +11,7 @@ __all__ = [
     "TokenState",
     "Tower",
     "TowerCard",
-    "eva",
     "load_tower",
     "missing",
     "require",
-    "resnet",
-    "vit",
 ]
