@@ -172,3 +172,24 @@ def test_phrases(tower):
     picture = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
     x1, y1, x2, y2 = locator(picture, "a cat").box
     assert 0 <= x1 < x2 <= 70 and 0 <= y1 < y2 <= 50
+
+
+@pytest.mark.parametrize("make, grid", [(toy_tower, (3, 5)), (tall, (4, 4)), (tall_eva, (3, 5))])
+def test_a_resized_table_is_native(make, grid):
+    tower, plain = make(), make()
+    size = tuple(tower.stride * length for length in grid)
+    tower.resize_table(grid, "exact")
+    assert (tower.image_size, tower.table_grid) == (size, grid)
+    x = images(size)
+    torch.testing.assert_close(tower(x, positions="scale")[0], plain(x, positions="exact")[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_resnets_table_is_square():
+    tower = toy_tower("resnet")
+    tower.resize_table((3, 3), "exact")
+    assert tower.image_size == (96, 96) and tower.visual.attnpool.positional_embedding.shape[0] == 10
+    with pytest.raises(ValueError, match="square position table; got 2×4"):
+        tower.resize_table((2, 4), "exact")
+    state = visual_part(tower.clip.state_dict())
+    with pytest.raises(ValueError, match="square position table"):
+        build_visual(state, config={"image_size": [96, 64]})
