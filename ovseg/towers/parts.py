@@ -6,6 +6,7 @@ They point at modules and names, not at parameters, so they stay right when a we
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 
@@ -102,8 +103,6 @@ def transformer_parts(root: nn.Module, *, without: nn.Module | None = None) -> d
         root: of either side.
         without: a module inside ``root`` that is passed over.
     """
-    from open_clip.transformer import ResidualAttentionBlock
-
     outside = set() if without is None else set(without.modules())
     modules = [module for module in root.modules() if module not in outside]
     layers = [module.mlp for module in modules if isinstance(module, ResidualAttentionBlock)]
