@@ -270,7 +270,7 @@ def find_component(kind: str, scope: str | None = None):
     return next((component for component in found if component is not None), None)
 
 
-TOWERS = Registry("tower", locations=["ovseg.towers"])
+TOWERS = Registry("tower", locations=["ovseg.towers.*"])
 DENSE = Registry("dense extractor", locations=["ovseg.dense.*"])
 PROXIES = Registry("proxy", locations=["ovseg.dense.proxies"])
 TUNING = Registry("tuning preset", locations=["ovseg.towers.tuning"])

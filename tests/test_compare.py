@@ -74,7 +74,8 @@ class TestSharedTower:
     def test_keeps_the_contract(self, vit):
         shared, x = SharedTower(vit), images((48, 80))
         assert isinstance(shared, Tower)
-        for name in ("blocks", "stride", "card", "preprocess", "width", "embed_dim", "image_size", "visual", "clip"):
+        names = ("blocks", "stride", "card", "preprocess", "width", "embed_dim", "image_size", "visual", "clip")
+        for name in (*names, "provides", "family", "table_grid"):
             assert getattr(shared, name) is getattr(vit, name)
         assert (shared.device, shared.dtype, shared.logit_scale) == (vit.device, vit.dtype, vit.logit_scale)
         assert shared.grid_of(70, 95) == vit.grid_of(70, 95) and torch.equal(shared.normalise(x), vit.normalise(x))

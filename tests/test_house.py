@@ -83,6 +83,19 @@ def test_the_check_of_imports(tmp_path, file, code, wrong):
     assert bool(wrong_way(path, tmp_path)) == wrong
 
 
+def test_families_of_towers_know_themselves_alone():
+    files = [path for path in sources("ovseg/towers") if "@TOWERS.register_module" in path.read_text(encoding="utf-8")]
+    families = {f"ovseg.towers.{path.stem}" for path in files}
+    assert len(families) >= 3
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sources("ovseg")
+        for line, name in imports(path)
+        if room(path) != "towers" and families & {name, name.rpartition(".")[0]}
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_mmseg_and_mmdet_stay_upstairs():
     found = [
         f"{path.relative_to(ROOT)}:{line}: {name}"

@@ -194,7 +194,7 @@ class TestRunner:
     def test_mistakes(self, vit, resnet):
         with pytest.raises(ValueError, match="unknown setting 'alfa'.*'alpha'"):
             MODELS.build(dict(type="PhraseLocalizer", weights=vit, protocol=dict(alfa=1)))
-        with pytest.raises(ValueError, match="Vision Transformer"):
+        with pytest.raises(ValueError, match="a class token"):
             MODELS.build(dict(type="PhraseLocalizer", weights=resnet))
         model = MODELS.build(dict(type="PhraseLocalizer", weights=vit, protocol=QUICK))
         item = build("ScenePhrases", count=1)[0]

@@ -103,6 +103,8 @@ def test_features_do_not_depend_on_chunks_or_on_the_batch():
 def test_a_vit_cannot_be_cut_into_regions():
     with pytest.raises(ValueError, match="RN50/openai"):
         rc.res_stages(toy_tower("vit"), torch.randn(1, 3, 64, 64))
+    with pytest.raises(ValueError, match="RegionCLIP needs an attention pool.*RN50/openai"):
+        model(weights=toy_tower("vit"))
 
 
 def test_logits_and_objectness():

@@ -155,7 +155,7 @@ class Comparer:
     def _warm_up(self):
         """A picture of one size of the weights, so that the first method is not charged for what happens only once."""
         tower = self.tower.tower
-        tower(torch.zeros(1, 3, tower.image_size, tower.image_size, device=tower.device, dtype=tower.dtype))
+        tower(torch.zeros(1, 3, *tower.image_size, device=tower.device, dtype=tower.dtype))
 
 
 def compare(image: Any, classes: Any, methods: str | Sequence[str | dict] = "all", weights=None, **options):

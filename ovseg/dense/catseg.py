@@ -41,7 +41,7 @@ class CATSeg(LastBlock):
     relations = ("identity",)
     residual = "class"
     positions = "exact"
-    towers = ("vit",)
+    requires = ("attention_blocks", "class_token")
     needs = ("checkpoint",)
     in_weights = ("checkpoint",)
     paper = "CAT-Seg, CVPR 2024"

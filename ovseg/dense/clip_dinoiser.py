@@ -87,7 +87,7 @@ class CLIPDINOiser(MaskCLIP):
     positions = "exact"
     padding = "corner_black"
     taps = ("block.-3.ln_2",)
-    towers = ("vit",)
+    requires = ("attention_blocks",)
     needs = ("checkpoint",)
     scorer = dict(type="FoundScore")
     paper = "CLIP-DINOiser, ECCV 2024"

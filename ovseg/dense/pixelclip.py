@@ -22,7 +22,7 @@ class PixelCLIP(LastBlock):
     relations = ("identity",)
     residual = "class"
     positions = "exact"
-    towers = ("vit",)
+    requires = ("attention_blocks",)
     scorer = dict(type="EnlargedScore")
     tuned = True
     paper = "PixelCLIP, NeurIPS 2024"

@@ -98,13 +98,13 @@ class FViT(RuntimeClasses, BaseDetector):
         levels = FrozenTower(tower, **(backbone or {}))
         given = IMAGENET if statistics == "imagenet" else tower.preprocess
         mean, std = ([255 * value for value in values] for values in (given.mean, given.std))
-        divisor = 2 * tower.stride if levels.is_vit else tower.stride
+        divisor = tower.stride if levels.has_stages else 2 * tower.stride
         reader = dict(type="mmdet.DetDataPreprocessor", mean=mean, std=std, bgr_to_rgb=True, pad_mask=masks)
         super().__init__(merged(reader | dict(pad_size_divisor=divisor), data_preprocessor or {}))
         self.open_words(tower, vocabulary, unseen, templates)
         self._background = Vocabulary.parse(list(words)) if words else None
         self._notes = dict(background=background, statistics=statistics, templates=str(templates))
-        if levels.is_vit:
+        if not levels.has_stages:
             self._notes |= dict(dense=type(levels.extractor).__name__, window=levels.window)
         parts = published_parts(
             len(self.train_vocabulary), tower.embed_dim, levels.channels, levels.strides, masks

@@ -15,10 +15,10 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ovseg.regions.regionclip import res_stages, table_side
+from ovseg.regions.regionclip import REQUIRES, res_stages, table_side
 from ovseg.registry import MODELS, did_you_mean
 from ovseg.segmentors.aside import Aside
-from ovseg.towers import Tower, load_tower
+from ovseg.towers import Tower, load_tower, require
 
 from .proposals import build_proposals
 from .regionclip_head import RegionCLIPRoIHead
@@ -69,6 +69,7 @@ class ResNetDetector(RuntimeClasses, BaseDetector):
 
     def __init__(self, weights, vocabulary, unseen, templates, text_weights, frozen_stages, masks, data_preprocessor):
         tower = weights if isinstance(weights, Tower) else load_tower(weights)
+        require(tower, REQUIRES, type(self).__name__)
         super().__init__(data_preprocessor=data_preprocessor or preprocessor(tower, masks))
         self.tower = tower
         train_above(tower, frozen_stages)

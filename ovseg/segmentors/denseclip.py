@@ -90,7 +90,7 @@ class Prompting(nn.Module):
         """
         self.vocabulary = Vocabulary.parse(vocabulary)
         self._check_classes(heads)
-        self.score_level = (2 if self.backbone.is_vit else 3) if score_level is None else score_level
+        self.score_level = (3 if self.backbone.has_stages else 2) if score_level is None else score_level
         self._check_channels(neck)
         tokens = self._tokens(class_tokens, context_tokens, too_long)
         self.register_buffer("tokens", tokens, persistent=False)
@@ -258,8 +258,7 @@ def fit_checkpoint(model: Prompting, state: dict, prefix: str, *_):
     for name in (prefix + table for table in TABLES):
         given, ours = state.get(name), own.get(name)
         if given is not None and ours is not None and given.shape != ours.shape and given.shape[1:] == ours.shape[1:]:
-            side = round((len(ours) - 1) ** 0.5)
-            state[name] = resize_positions(given, (side, side), model.backbone.positions)
+            state[name] = resize_positions(given, model.backbone.tower.table_grid, model.backbone.positions)
     surplus = [key for key in state if key not in own and not key.endswith(("num_batches_tracked", "attn_mask"))]
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"

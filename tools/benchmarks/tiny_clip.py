@@ -101,14 +101,14 @@ def segmentation(tower, styles: str, count: int, methods: list[str] | None = Non
 @torch.inference_mode()
 def recognition(tower, encoder, styles: str, count: int) -> dict[str, float]:
     """Retrieval R@1 between scenes of 2 or 3 objects and their captions, top-1 of single objects; in percent."""
-    composer = SceneComposer(tower.image_size, (2, 3), (18, 40), styles, inside=0.8)
+    composer = SceneComposer(tower.image_size[0], (2, 3), (18, 40), styles, inside=0.8)
     scenes = [composer([5, i]) for i in range(count)]
     texts = [caption(np.random.default_rng([5, i]), s.visible(), synonym=0.0) for i, s in enumerate(scenes)]
     tokens = encoder.tokenizer(texts)
     captions = F.normalize(tower.clip.encode_text(tokens), dim=-1)
     scores = embed(tower, scenes) @ captions.T
     right = torch.arange(count)
-    composer = SceneComposer(tower.image_size, (1, 1), (20, 0.9 * tower.image_size), styles)
+    composer = SceneComposer(tower.image_size[0], (1, 1), (20, 0.9 * tower.image_size[0]), styles)
     single = [composer([6, i], [i % OBJECTS]) for i in range(4 * OBJECTS)]
     words = encoder(object_names())
     top1 = (embed(tower, single) @ words.T).argmax(1) == torch.arange(4 * OBJECTS) % OBJECTS
@@ -146,7 +146,7 @@ def photographs(tower, encoder) -> dict:
         rows["patch-grid oracle"].add(label, patch_majority(label, patch, len(names)))
         share = np.bincount(label[label < len(names)], minlength=len(names)) / label.size
         texts.append("a photo of " + ", ".join(names[i] for i in np.argsort(-share)[:4] if share[i] > 0))
-        size = (tower.image_size, tower.image_size)
+        size = tower.image_size
         pixels.append(F.interpolate(picture["inputs"].flip(0)[None] / 255, size, mode="area"))
     images = F.normalize(tower(tower.normalise(torch.cat(pixels)))[0], dim=-1)
     scores = images @ F.normalize(tower.clip.encode_text(encoder.tokenizer(texts)), dim=-1).T
