@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import json
+import re
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from ovseg.predict.detect import DenseDetector
 from ovseg.predict.name_boxes import BoxNamer
 from ovseg.predict.pipeline import make_protocol
 from ovseg.registry import DENSE, REFINERS, SCORERS, check_components, find_component, names
+from ovseg.testing.toys import toy_tower
 from ovseg.text.vocabulary import Vocabulary, unseen_names
 from tests.conftest import ROOT
 
@@ -197,6 +199,43 @@ def test_pages_are_up_to_date(pages):
     assert not found, f"{', '.join(found)}: run python tools/docs/methods.py --text"
 
 
+@pytest.fixture
+def newcomer(tmp_path, monkeypatch, pages):
+    """A tree with the three files that CONTRIBUTING.md shows, the rest linked, and their method registered."""
+    folders = ("configs", "ovseg", "ovseg/dense", "docs", "docs/methods")
+    for name in folders:
+        (tmp_path / name).mkdir()
+    for path in (path for name in folders for path in (ROOT / name).iterdir()):
+        if not (tmp_path / path.relative_to(ROOT)).exists():
+            (tmp_path / path.relative_to(ROOT)).symlink_to(path)
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for prose, block in re.findall(r"(.*?)```\w+\n(.*?)```\n", text, re.DOTALL):
+        shown = re.findall(r"`((?:ovseg|configs)/\S*mymethod\S*\.\w+)`", prose)
+        if shown:
+            (tmp_path / shown[-1]).parent.mkdir(exist_ok=True)
+            (tmp_path / shown[-1]).write_text(block, encoding="utf-8")
+    names(DENSE)  # everything else is registered before
+    spec = importlib.util.spec_from_file_location("ovseg.dense.mymethod", tmp_path / "ovseg/dense/mymethod.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    yield tmp_path
+    del DENSE.module_dict["MyMethod"]
+
+
+def test_a_method_written_as_contributing_says_passes(newcomer, pages):
+    folder = newcomer / "configs/mymethod"
+    meta = pages.metafiles()["mymethod"]
+    (newcomer / "docs/methods/mymethod.md").write_text(pages.page("mymethod", meta), encoding="utf-8")
+    assert "-m mymethod" in pages.page("mymethod", meta) and "(mymethod.md)" in pages.index(pages.metafiles())
+    test_every_config_and_every_row_builds(folder / "mymethod_tiny.py")
+    test_metafiles_tell_paper_protocol_source_and_licence(folder / "metafile.yml", pages)
+    assert "mymethod" in {name.lower() for name in names(DENSE)}
+    made = DENSE.build(dict(type="MyMethod"))(toy_tower("vit"), torch.randn(1, 3, 64, 48))
+    assert made.features.isfinite().all()
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/*/*.log.json")), ids=lambda p: p.name)
 def test_logs_are_of_configs_and_end_where_they_end(path):
     cfg = load_config(path.with_name(path.name.removesuffix(".log.json") + ".py"))
@@ -233,8 +272,6 @@ def test_speed_benchmark_measures_ratios():
     spec = importlib.util.spec_from_file_location("methods_speed", ROOT / "tools/benchmarks/methods.py")
     speed = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(speed)
-    from ovseg.testing.toys import toy_tower
-
     tower = toy_tower("vit")
     work = speed.workloads(tower, 64, only=["sclip", "cliptrase", "clip_dinoiser"])
     assert list(work) == ["tower", "sclip", "cliptrase", "cliptrase with ClusterVote", "clip_dinoiser"]

@@ -128,7 +128,7 @@ def results_table(models: list[dict], source: str) -> str:
     rows: dict[tuple, dict] = {}
     datasets: dict[str, None] = {}
     for model in models:
-        for entry in model["Results"]:
+        for entry in model.get("Results", []):
             if entry["Source"] == source:
                 key = model["Name"], entry["Table"], entry["Protocol"]
                 scores = [str(entry["Metrics"].get(name, "–")) for name in SHOWN[entry["Task"]]]
@@ -238,7 +238,7 @@ def page(name: str, meta: dict) -> str:
     first = models[0]["Config"]
     usage += f"python tools/test.py {first}{' --checkpoint CHECKPOINT' if trained else USE[kind]}"
     usage += f"\npython tools/train.py {first}" if trained else ""
-    commands = dict.fromkeys(e["Command"] for m in models for e in m["Results"] if e["Source"] == "measured")
+    commands = dict.fromkeys(e["Command"] for m in models for e in m.get("Results", []) if e["Source"] == "measured")
     listed = "\n".join(f"* {d['Difference']} {_switch(d)}" for d in collection.get("Differences", []))
     parts = [
         f"# {collection['Name']}",
