@@ -23,6 +23,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from torch import Tensor
 
 from ovseg.compat.checkpoint import read_checkpoint_with_meta, state_hash
+from ovseg.spelling import nearest
 
 from . import formats
 from .base import Preprocess, Tower, TowerCard
@@ -161,9 +162,7 @@ def _from_config(config_file: Path, file: Path, name: str, quick_gelu: bool | No
 def _architecture(arch: str) -> dict:
     config = open_clip.get_model_config(arch)
     if config is None:
-        import difflib
-
-        near = difflib.get_close_matches(arch, open_clip.list_models(), 3, 0.4)
+        near = nearest(arch, open_clip.list_models(), cutoff=0.4)
         raise ValueError(f"unknown architecture {arch!r}. Did you mean {' or '.join(near) or 'ViT-B-16'}?")
     return config
 
@@ -184,11 +183,9 @@ def _from_tag(spec: str, arch: str | None, quick_gelu: bool | None, offline: boo
 
 
 def _unknown_tag(spec: str, name: str, tag: str):
-    import difflib
-
     listed = [f"{model}/{t}" for model, t in open_clip.list_pretrained()]
     tags = open_clip.list_pretrained_tags_by_model(name)
-    near = difflib.get_close_matches(spec if "/" in spec else f"{name}/{tag}", listed, 4, 0.3)
+    near = nearest(spec if "/" in spec else f"{name}/{tag}", listed, count=4, cutoff=0.3)
     known = f"{name} has the tags {', '.join(tags)}. " if tags else ""
     raise ValueError(
         f"unknown weights {spec!r}: it is not a file or folder here, nor a tag of open_clip. {known}Did you mean "
