@@ -39,7 +39,7 @@ def detect(
             "--method",
             help="An extractor of `ovseg methods`, or fvit, regionclip, edadet with --weights CHECKPOINT.",
         ),
-    ] = "clipsurgery",
+    ] = "clip_surgery",
     weights: Weights = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",

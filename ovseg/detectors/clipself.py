@@ -53,6 +53,9 @@ class CLIPSelfTraining(TrainableSegmentor):
         ValueError: an unknown source of regions, numbers out of range, and what ``TrainableSegmentor`` raises.
     """
 
+    name = "clipself"
+    metric = None
+
     def __init__(
         self,
         *args,

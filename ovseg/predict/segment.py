@@ -1,0 +1,77 @@
+"""The engine of label maps: words and pictures apart, nothing kept in between."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from ovseg.results.provenance import Provenance
+from ovseg.text.cache import EmbeddingCache
+from ovseg.text.encoder import TextEncoder
+from ovseg.text.vocabulary import Vocabulary
+
+from .class_maps import Encoded
+from .decoded import Decoded
+from .pipeline import Pipeline
+from .protocol import Protocol
+
+
+class EncodedWords(NamedTuple):
+    """A vocabulary, and unit embeddings (T, E) of its words."""
+
+    vocabulary: Vocabulary
+    text: Tensor
+
+
+class Segmenter:
+    """An engine of ``ovseg.apis.Predictor``: ``read`` words, ``encode`` a picture, ``decode`` both.
+
+    Args:
+        pipeline: tower, extractor, scorer, protocol.
+        cache: keep text embeddings on disk.
+    """
+
+    boxes = False
+
+    def __init__(self, pipeline: Pipeline, cache: bool = True):
+        self.pipeline = pipeline
+        self.encoder = TextEncoder(pipeline.tower, pipeline.protocol.templates, EmbeddingCache() if cache else None)
+
+    @property
+    def method(self) -> str:
+        return self.pipeline.method
+
+    def read(self, vocabulary: Vocabulary, progress=None) -> EncodedWords:
+        """Encode a vocabulary; ``progress(done)`` is called meanwhile.
+
+        Raises:
+            ValueError: prompts too long for the text tower.
+        """
+        return EncodedWords(vocabulary, self.encoder(vocabulary.queries, progress))
+
+    def encode(self, image: np.ndarray) -> Encoded:
+        """Run the tower over one uint8 RGB picture (H, W, 3)."""
+        return self.pipeline.encode(image)
+
+    def decode(self, encoded: Encoded, words: EncodedWords, candidates: Sequence[int] | None = None) -> Decoded:
+        """The label map before any threshold, see ``Pipeline.decode``.
+
+        Args:
+            encoded, words: what ``encode`` and ``read`` returned.
+            candidates: ids of the classes to choose among; all unless given.
+        """
+        (vocabulary, text), owners = words, words.vocabulary.query_class
+        if candidates is not None:
+            allowed = set(candidates)
+            keep = [i for i, owner in enumerate(owners) if owner in allowed]
+            text, owners = text[keep], [owners[i] for i in keep]
+        return self.pipeline.decode(encoded, text, owners, vocabulary.background.kind != "none")
+
+    def applied(self, vocabulary: Vocabulary | None) -> Protocol:
+        """The protocol with the threshold of the words, where they have one."""
+        return self.pipeline.applied(vocabulary)
+
+    def provenance(self, vocabulary: Vocabulary | None) -> Provenance:
+        """What its label maps are made with, whatever the picture."""
+        return self.pipeline.provenance(vocabulary)
