@@ -37,7 +37,7 @@ def detect(
         typer.Option(
             "-m",
             "--method",
-            help="An extractor of `ovseg methods`, or fvit, regionclip, edadet with --weights CHECKPOINT.",
+            help="An extractor of `ovseg methods`, or a trained detector with --weights CHECKPOINT.",
         ),
     ] = "clip_surgery",
     weights: Weights = None,

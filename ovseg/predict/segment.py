@@ -1,6 +1,5 @@
 """The engine of label maps: words and pictures apart, nothing kept in between."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,6 @@ from ovseg.text.vocabulary import Vocabulary
 from .class_maps import Encoded
 from .decoded import Decoded
 from .pipeline import Pipeline
-from .protocol import Protocol
 
 
 class EncodedWords(NamedTuple):
@@ -54,23 +52,11 @@ class Segmenter:
         """Run the tower over one uint8 RGB picture (H, W, 3)."""
         return self.pipeline.encode(image)
 
-    def decode(self, encoded: Encoded, words: EncodedWords, candidates: Sequence[int] | None = None) -> Decoded:
-        """The label map before any threshold, see ``Pipeline.decode``.
-
-        Args:
-            encoded, words: what ``encode`` and ``read`` returned.
-            candidates: ids of the classes to choose among; all unless given.
-        """
-        (vocabulary, text), owners = words, words.vocabulary.query_class
-        if candidates is not None:
-            allowed = set(candidates)
-            keep = [i for i, owner in enumerate(owners) if owner in allowed]
-            text, owners = text[keep], [owners[i] for i in keep]
-        return self.pipeline.decode(encoded, text, owners, vocabulary.background.kind != "none")
-
-    def applied(self, vocabulary: Vocabulary | None) -> Protocol:
-        """The protocol with the threshold of the words, where they have one."""
-        return self.pipeline.applied(vocabulary)
+    def decode(self, encoded: Encoded, words: EncodedWords) -> Decoded:
+        """The label map before any threshold, see ``Pipeline.decode``, of what ``encode`` and ``read`` returned."""
+        vocabulary, text = words
+        background = vocabulary.background.kind != "none"
+        return self.pipeline.decode(encoded, text, vocabulary.query_class, background)
 
     def provenance(self, vocabulary: Vocabulary | None) -> Provenance:
         """What its label maps are made with, whatever the picture."""

@@ -170,7 +170,7 @@ def record(report: dict):
     """Write the times at ``PICTURE`` for ``ovseg methods``."""
     height, width = PICTURE
     rows = report["sizes"].pop(f"{width}x{height}")
-    times = {name: round(row["time ratio"], 3) for name, row in rows.items() if " " not in name and name != "tower"}
+    times = {name: round(row["time ratio"], 3) for name, row in rows.items() if name != "tower"}
     content = {"width": width, "height": height} | {k: v for k, v in report.items() if k != "sizes"} | {"times": times}
     write_json(TIMES, content)
 
@@ -200,8 +200,9 @@ def main():
     for size in track([PICTURE] if args.record else args.sizes, "sizes"):
         with torch.inference_mode():
             work = workloads(tower, size, args.methods)
+        work = {key: run for key, run in work.items() if not args.record or " with " not in key}
         name = f"{size[1]}x{size[0]}" if args.record else str(size)
-        report["sizes"][name] = measure(work, args.runs, memory=not args.record)
+        report["sizes"][name] = measure(work, args.runs, 1 if args.record else 2, not args.record)
     if args.record:
         record(report)
         return
