@@ -9,6 +9,7 @@ Registry                       holds                                       root
 =============================  ==========================================  ====================================
 TOWERS DENSE SCORERS REFINERS  image towers, dense extractors, scorers,    ovseg itself (training-free use needs
 TUNING PROXIES MASKS           refiners, what trains, proxies, masks       neither mmseg nor mmdet)
+LOADERS                        what runs a trained model from its file     ovseg itself
 MODELS                         segmentors, detectors, heads, necks         mmengine ``MODELS``
 DATASETS TRANSFORMS METRICS    what a config names under these keys        the mmengine registry of that name
 HOOKS LOOPS DATA_SAMPLERS
@@ -21,6 +22,7 @@ An unknown name or argument is answered with the nearest one that exists; ``name
 
 import inspect
 import pkgutil
+import re
 import warnings
 from contextlib import contextmanager
 from importlib import import_module
@@ -202,6 +204,37 @@ def registered_in(package: str, *registries: Registry):
     return find
 
 
+def normalize_name(name: str) -> str:
+    """What all spellings of one name share: ``CLIP-Surgery``, ``clip surgery``, ``clip_surgery`` and ``CLIPSurgery``
+    are ``clipsurgery``."""
+    return re.sub(r"[-_\s]+", "", name.replace("+", "plus")).casefold()
+
+
+def component_name(component) -> str:
+    """The name of a component, as people type it and as it is recorded: its class attribute ``name``.
+
+    A class without one of its own, such as a variant that a user registered, is named after its class.
+    """
+    return vars(component).get("name") or component.__name__.lower()
+
+
+def named(registry: mmengine_registry.Registry) -> dict[str, type]:
+    """The components of a registry by their names, sorted; of ``MODELS`` only those that have one."""
+    registry.import_from_location()
+    components = registry.module_dict.values()
+    if registry is MODELS:
+        components = [each for each in components if isinstance(vars(each).get("name"), str)]
+    return dict(sorted((component_name(each), each) for each in components))
+
+
+def find_named(registry: mmengine_registry.Registry, name: str) -> type | None:
+    """The component of a name in any spelling (``normalize_name``), or of a class name in any; None if unknown."""
+    known, wanted = named(registry), normalize_name(name)
+    spellings = {normalize_name(kind): registry.module_dict[kind] for kind in names(registry)}
+    spellings = {spelling: each for spelling, each in spellings.items() if each in known.values()}
+    return (spellings | {normalize_name(each): component for each, component in known.items()}).get(wanted)
+
+
 def names(registry: mmengine_registry.Registry) -> tuple[str, ...]:
     """The names registered in a registry itself (not in its parents), sorted. Imports what registers them."""
     registry.import_from_location()
@@ -277,6 +310,7 @@ TUNING = Registry("tuning preset", locations=["ovseg.towers.tuning"])
 MASKS = Registry("mask source", locations=["ovseg.regions.*"])
 SCORERS = Registry("scorer", locations=["ovseg.score.*", "ovseg.catseg"])
 REFINERS = Registry("refiner", locations=["ovseg.refine.*"])
+LOADERS = Registry("loader of checkpoints", locations=["ovseg.engine.trained_detector"])
 
 LOCATIONS = {
     "MODELS": ["ovseg.segmentors", "ovseg.detectors"],

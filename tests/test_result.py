@@ -13,6 +13,7 @@ from pycocotools import mask as coco
 
 import ovseg
 from ovseg.results import rle
+from ovseg.results.provenance import Provenance, Weights
 from ovseg.results.result import Result
 from ovseg.text.vocabulary import Vocabulary
 
@@ -30,9 +31,12 @@ def make(vocabulary=WORDS, height=12, width=9, seed=0, **changes):
         margin=random.random((height, width), dtype=np.float32),
         image=random.integers(0, 256, (height, width, 3), dtype=np.uint8),
         vocabulary=vocabulary,
-        protocol={"window": 224, "fingerprint": "abc", "threshold": 0.0},
-        method="naclip",
-        weights="tiny (123)",
+        provenance=Provenance(
+            "naclip",
+            weights=Weights("tiny", "123", "123"),
+            protocol={"window": 224, "threshold": 0.0},
+            fingerprint="abc",
+        ),
         path="photos/room.jpg",
     )
     return Result(**{**values, **changes})

@@ -12,10 +12,10 @@ import yaml
 from ovseg.engine.benchmarks import benchmarks, changed, set_benchmark, split_row
 from ovseg.engine.config import load_config
 from ovseg.phrases import PhraseSearch
+from ovseg.predict.build import make_protocol
 from ovseg.predict.detect import DenseDetector
 from ovseg.predict.name_boxes import BoxNamer
-from ovseg.predict.pipeline import make_protocol
-from ovseg.registry import DENSE, REFINERS, SCORERS, check_components, find_component, names
+from ovseg.registry import DENSE, REFINERS, SCORERS, check_components, find_component, named, names
 from ovseg.testing.toys import toy_tower
 from ovseg.text.vocabulary import Vocabulary, unseen_names
 from tests.conftest import ROOT
@@ -155,8 +155,8 @@ def test_the_lab_of_the_readme_takes_methods_alone():
 
 def test_every_method_is_in_the_zoo():
     of = [read(path)["Collections"][0]["Metadata"] for path in METAFILES]
-    named = [each["Method"] for each in of if "Task" not in each]
-    assert sorted(named) == sorted(name.lower() for name in names(DENSE))
+    methods = [each["Method"] for each in of if "Task" not in each]
+    assert sorted(methods) == list(named(DENSE))
 
 
 @pytest.mark.parametrize("path", METAFILES, ids=lambda p: p.parent.name)

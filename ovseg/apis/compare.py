@@ -6,18 +6,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from ovseg.compat.notice import say_once
 from ovseg.pictures.images import LoadedImage, load_image
-from ovseg.predict.pipeline import Pipeline, make_protocol
+from ovseg.predict.build import assemble, choose_tower, dense_config, make_protocol, method_config, refiner_configs
 from ovseg.predict.protocol import Protocol
-from ovseg.registry import DENSE
+from ovseg.predict.segment import Segmenter
+from ovseg.registry import DENSE, component_name
+from ovseg.results.provenance import tower_weights
 from ovseg.text.vocabulary import Vocabulary
-from ovseg.towers import Tower, load_tower
+from ovseg.towers import Tower
 from ovseg.towers.shared import SharedTower, now
 
 from .comparison import Comparison, MethodResult
 from .measure import PeakMemory
-from .methods import dense_config, list_methods, refiner_configs
-from .predictor import Predictor, pick_device
+from .methods import list_methods
+from .predictor import Predictor
 
 PIXELS = ("short_side", "max_long_side", "size", "window", "stride", "window_batch", "normalisation")
 """Settings of a protocol that say which pixels the tower sees; in a comparison they are the same for all methods."""
@@ -32,7 +35,7 @@ class Comparer:
     Args:
         classes: the words, anything ``Vocabulary.parse`` takes.
         methods: ``"all"`` for those that need no file besides the weights, or names and configs.
-        weights, device, quick_gelu, tower: as for ``ovseg.load``.
+        weights, device, arch, quick_gelu, dtype, tower: as for ``ovseg.load``.
         own_protocol: keep each method's published settings, also sizes and windows that the weights would have
             otherwise.  By default all methods see the same pixels (``PIXELS``): those that suit the weights, or the
             defaults of ``Protocol``; temperature, prompts and refiners stay each method's own.
@@ -50,7 +53,9 @@ class Comparer:
         weights: str | None = None,
         *,
         device: str = "auto",
+        arch: str | None = None,
         quick_gelu: bool | None = None,
+        dtype: Any = None,
         tower: Tower | None = None,
         own_protocol: bool = False,
         **settings: Any,
@@ -61,7 +66,10 @@ class Comparer:
             settings["refine"] = refiner_configs(settings["refine"])
         if own_protocol:
             Protocol.from_dict(settings)  # a setting that no method can take is one mistake, not one per method
-        tower = tower or load_tower(weights, pick_device(device), quick_gelu=quick_gelu)
+        self.weights, self.dtype = weights, dtype
+        beside = tower is not None and any(DENSE.get(c["type"]).in_weights for c in self.configs.values())
+        tower = choose_tower(None if beside else weights, tower, arch, quick_gelu, device)
+        say_once(tower.card.notice)
         self.tower = SharedTower(tower)
         self.settings, self.own_protocol = settings, own_protocol
         self.common = None if own_protocol else make_protocol(_plain_pixels(), tower.card.protocol, settings)
@@ -126,7 +134,7 @@ class Comparer:
             majority,
             pairwise,
             common_settings,
-            f"{tower.card.name} ({tower.card.hash})",
+            tower_weights(tower.card),
             str(tower.device),
             how,
         )
@@ -140,12 +148,16 @@ class Comparer:
         if name in self._refused:
             raise ValueError(self._refused[name])
         if name not in self._predictors:
-            published = DENSE.get(config["type"]).protocol
-            layers = () if self.own_protocol else (_plain_pixels(), self.tower.card.protocol)
             try:
-                protocol = make_protocol(published, *layers, self.settings)
-                predictor = Predictor(Pipeline(self.tower, config, protocol), name)
-                self._predictors[name] = predictor.set_classes(self.vocabulary)
+                pipeline = assemble(
+                    method_config(config, self.weights),
+                    tower=self.tower,
+                    published={} if self.own_protocol else _plain_pixels(),
+                    settings=self.settings,
+                    dtype=self.dtype,
+                    suit_weights=not self.own_protocol,
+                )
+                self._predictors[name] = Predictor(Segmenter(pipeline)).set_classes(self.vocabulary)
             except MENDABLE as error:
                 self._refused[name] = str(error.args[0] if isinstance(error, KeyError) else error)
                 raise
@@ -201,7 +213,7 @@ def _configs(methods: str | Sequence[str | dict]) -> dict[str, dict]:
     for method in methods:
         config = dense_config(method.strip() if isinstance(method, str) else method)
         options = "".join(f" {key}={value}" for key, value in config.items() if key != "type")
-        configs.setdefault(f"{str(config['type']).lower()}{options}", config)
+        configs.setdefault(f"{component_name(DENSE.get(config['type']))}{options}", config)
     if not configs:
         raise ValueError(f"no method to compare: say all, or some of {', '.join(list_methods())}.")
     return configs

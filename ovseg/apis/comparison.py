@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ovseg.results.provenance import Weights
 from ovseg.results.result import Result
 from ovseg.text.vocabulary import Vocabulary
 
@@ -14,7 +15,7 @@ from ovseg.text.vocabulary import Vocabulary
 class MethodResult:
     """What one method gave.
 
-    method   its name
+    method   its name, with the options that were given
     result   its segmentation
     own      seconds from pixels to labels beyond what it shares with other methods
     shared   seconds of the work that other methods read as well; ``own + shared`` is what the method takes alone
@@ -44,7 +45,7 @@ class Comparison:
     majority   (H, W) that label; of equally frequent ones the one with the smallest id
     pairwise   (M, M) float64 in [0, 1]: the share of pixels on which two methods agree
     protocol   the settings common to all, None where each method keeps its own
-    weights    name and hash of the weights;  device  where they ran
+    weights    of the tower;  device  where it ran
     memory_is  what the memory figures measure
     """
 
@@ -57,7 +58,7 @@ class Comparison:
     majority: np.ndarray
     pairwise: np.ndarray
     protocol: dict[str, Any] | None
-    weights: str
+    weights: Weights
     device: str
     memory_is: str
 
@@ -87,14 +88,14 @@ class Comparison:
         height, width = self.image.shape[:2]
         rows = [
             {
-                "method": entry.method,
+                "label": entry.method,
+                **entry.result.provenance.to_dict(),
                 "seconds_own": entry.own,
                 "seconds_shared": entry.shared,
                 "seconds_alone": entry.alone,
                 "memory_bytes": entry.memory,
                 "agrees_with_majority": float(share),
                 "areas": entry.result.areas,
-                "protocol": dict(entry.result.protocol),
             }
             for entry, share in zip(self.entries, self.with_majority, strict=True)
         ]
@@ -102,12 +103,12 @@ class Comparison:
             "format": "ovseg-comparison",
             "format_version": 1,
             "size": {"width": width, "height": height},
-            "weights": self.weights,
+            "weights": self.weights.to_dict(),
             "device": self.device,
             "classes": list(self.vocabulary.names),
             "common_protocol": self.protocol,
             "methods": rows,
-            "failed": [{"method": name, "reason": reason} for name, reason in self.failed.items()],
+            "failed": [{"label": name, "reason": reason} for name, reason in self.failed.items()],
             "seconds_shared_blocks": self.shared,
             "seconds_together": self.shared + sum(entry.own for entry in self.entries),
             "memory_is": self.memory_is,

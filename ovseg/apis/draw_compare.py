@@ -205,7 +205,7 @@ def page(comparison: Comparison, title: str) -> str:
 </head>
 <body>
 <h1>{_text(title)}</h1>
-<p>{_text(comparison.weights)} on {_text(comparison.device)}. {_text(settings(comparison))}</p>
+<p>{_text(str(comparison.weights))} on {_text(comparison.device)}. {_text(settings(comparison))}</p>
 <ul class="legend">
 {legend}
 </ul>

@@ -1,6 +1,7 @@
 """What ``predict`` and ``detect`` do alike: words once, then picture by picture, past those that cannot be read."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def batch(
     """Run a model over pictures; exit code 1 if any could not be read.
 
     Args:
-        model: ``set_classes(words, progress)``, and ``made(record)``: whether a saved JSON is what it would make.
+        model: a ``BasePredictor``.
         words: a ``Vocabulary``.
         items, failed: see ``common.gather``.
         out: folder of the results.
@@ -51,7 +52,7 @@ def batch(
         model.set_classes(words, lambda finished: bar.update(task, completed=finished))
         bar.remove_task(task)
         if resume:
-            todo = [(item, stem) for item, stem in todo if not is_done(out / f"{stem}{suffix}.json", model)]
+            todo = pending(todo, lambda stem: out / f"{stem}{suffix}.json", model)
         task = bar.add_task("pictures", total=len(todo))
         pictures = read_ahead([item for item, _ in todo])
         for (item, stem), (_, picture) in zip(todo, pictures, strict=True):
@@ -74,9 +75,28 @@ def batch(
     say_failed(failed, total)
 
 
-def is_done(path: Path, model) -> bool:
-    """Whether a picture's JSON, which is written last, tells of these words, weights and settings."""
+def pending(todo: list, path: Callable, model) -> list:
+    """Of (item, stem), those whose results are not there yet; says of how many they are.
+
+    Args:
+        todo: what there is to do.
+        path: stem → the JSON of its results, which is written last.
+        model: a ``BasePredictor`` with its words.
+    """
+    left = [(item, stem) for item, stem in todo if not is_done(path(stem), item, model.provenance)]
+    if len(left) < len(todo):
+        print(f"{len(todo) - len(left)} already there", file=sys.stderr)
+    return left
+
+
+def is_done(path: Path, item, provenance) -> bool:
+    """Whether a JSON tells of these words, weights and settings, and of the very bytes of the picture."""
+    from ovseg.pictures.images import identify
+    from ovseg.pictures.pixels import ImageError
+    from ovseg.results.provenance import Provenance
+
     try:
-        return model.made(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        saved = Provenance.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return saved.picture is not None and not saved.differences(provenance.of(identify(item)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImageError):
         return False

@@ -27,7 +27,7 @@ def classify_boxes(
     boxes: Annotated[Path, typer.Option(help="Boxes in pixels: .json ([[x1, y1, x2, y2], …] or COCO's) or .csv.")],
     classes: Classes = None,
     vocabulary: Words = None,
-    method: Annotated[str, typer.Option("-m", "--method", help="Extractor of roi and mask.")] = "clipsurgery",
+    method: Annotated[str, typer.Option("-m", "--method", help="Extractor of roi and mask.")] = "clip_surgery",
     weights: Weights = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",

@@ -62,8 +62,7 @@ def explain(
     settings = given(short_side=short_side, templates=templates)
     explainer = Explainer(weights, device=device, quick_gelu=quick_gelu, **settings)
 
-    card, protocol, good = explainer.tower.card, explainer.protocol, []
-    common = {"weights": f"{card.name} ({card.hash})", "short_side": protocol.short_side, "size": protocol.size}
+    provenance, good = explainer.model.engine.provenance(words), []
     total = len(items) + len(failed)
     with progress_bar(progress) as bar:
         task = bar.add_task("pictures", total=len(items))
@@ -77,15 +76,15 @@ def explain(
             good.append(item)
             with atomic_write(out / f"{stem}_explain.png") as temporary:
                 found.plot().save(temporary, "PNG")
-            record = {"image": str(item)} | common | found.to_dict()
-            write_json(out / f"{stem}_explain.json", record)  # last: the PNG is there
+            about = {"image": str(item)} | provenance.of(found.picture).to_dict()
+            write_json(out / f"{stem}_explain.json", about | found.to_dict())  # last: the PNG is there
             if len(items) <= 10:
                 print(_summary(item, found))
         if heads and len(good) > 1:
             task = bar.add_task("heads", total=len(good))
             named = explainer.name_heads(good, words, progress=lambda done: bar.update(task, completed=done))
             named = [[[{"word": w, "share": s} for w, s in head] for head in block] for block in named]
-            write_json(out / "heads.json", common | {"pictures": len(good), "heads": named})
+            write_json(out / "heads.json", provenance.to_dict() | {"pictures": len(good), "heads": named})
     if good:
         print(f"{len(good)} picture(s) explained; results in {out}.")
     if heads and len(good) < 2:

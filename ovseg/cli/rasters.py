@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .batch import is_done
+from .batch import pending
 from .common import own_share, print_json, say_done, say_failed
 
 
@@ -48,9 +48,10 @@ def rasters(
         task = bar.add_task("words", total=len(set(words.queries)))
         model.set_classes(words, lambda finished: bar.update(task, completed=finished))
         bar.remove_task(task)
+        total = before + len(todo)
+        if resume:
+            todo = pending(todo, lambda stem: out / f"{stem}.json", model)
         for item, stem in todo:
-            if resume and is_done(out / f"{stem}.json", model):
-                continue
             try:
                 run = model.raster(item, memory)
             except ImageError as error:
@@ -67,4 +68,4 @@ def rasters(
                 print_json({"image": str(item), "areas": made.areas, "files": files, "unread": made.unread})
     if saved and not as_json:
         say_done(len(saved), "segmented", out, list(saved[0].values()))
-    say_failed(failed, before + len(todo), "in whole or in part")
+    say_failed(failed, total, "in whole or in part")

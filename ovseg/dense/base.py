@@ -14,6 +14,7 @@ class DenseExtractor(nn.Module, ABC):
 
     Class attributes are a method's published choice:
 
+    name       what people type, and what results record (``clip_surgery``); its folder, page and picture too
     paper      where it comes from
     protocol   prediction settings, keyword arguments of ``ovseg.predict.Protocol``
     scorer     config of the scorer it needs, None for the cosine
@@ -25,6 +26,7 @@ class DenseExtractor(nn.Module, ABC):
     in_weights options that ``ovseg.load`` takes from the weights' own file unless told otherwise
     """
 
+    name: str = ""
     paper: str = ""
     protocol: dict = {}
     scorer: dict | None = None

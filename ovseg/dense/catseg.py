@@ -44,6 +44,7 @@ class CATSeg(LastBlock):
     requires = ("attention_blocks", "class_token")
     needs = ("checkpoint",)
     in_weights = ("checkpoint",)
+    name = "catseg"
     paper = "CAT-Seg, CVPR 2024"
     protocol = dict(
         size=(640, 640),

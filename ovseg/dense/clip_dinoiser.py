@@ -90,6 +90,7 @@ class CLIPDINOiser(MaskCLIP):
     requires = ("attention_blocks",)
     needs = ("checkpoint",)
     scorer = dict(type="FoundScore")
+    name = "clip_dinoiser"
     paper = "CLIP-DINOiser, ECCV 2024"
     protocol = dict(short_side=448, window=448, stride=224, logit_scale=100)
 

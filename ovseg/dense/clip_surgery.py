@@ -30,6 +30,7 @@ class CLIPSurgery(LastBlock):
     residual = False
     ffn = False
     requires = ("attention_blocks",)
+    name = "clip_surgery"
     paper = "CLIP Surgery, 2023"
     protocol = dict(short_side=336, window=224, stride=112, logit_scale=40)
 

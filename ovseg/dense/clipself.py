@@ -24,5 +24,6 @@ class CLIPSelf(LastBlock):
     positions = "exact"
     requires = ("attention_blocks",)
     tuned = True
+    name = "clipself"
     paper = "CLIPSelf, ICLR 2024"
     protocol = dict(short_side=1024, window=None, templates="imagenet_80", logit_scale=100)

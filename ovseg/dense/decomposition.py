@@ -141,6 +141,7 @@ class ClipPRS(DenseExtractor):
         ValueError: no block, pairs that are none; when run, a block or head that the tower does not have.
     """
 
+    name = "clip_prs"
     paper = "Interpreting CLIP, ICLR 2024"
     protocol = dict(short_side=224, window=None, logit_scale=100)
     scorer = dict(type="CentredScore")

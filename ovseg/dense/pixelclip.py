@@ -25,5 +25,6 @@ class PixelCLIP(LastBlock):
     requires = ("attention_blocks",)
     scorer = dict(type="EnlargedScore")
     tuned = True
+    name = "pixelclip"
     paper = "PixelCLIP, NeurIPS 2024"
     protocol = dict(size=(320, 320), window=None, templates="openai_7", logit_scale=100)

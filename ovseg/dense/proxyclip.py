@@ -38,6 +38,7 @@ class ProxyCLIP(DenseExtractor):
     """
 
     requires = ("attention_blocks",)
+    name = "proxyclip"
     paper = "ProxyCLIP, ECCV 2024"
     protocol = dict(short_side=336, window=336, stride=112, logit_scale=40)
 

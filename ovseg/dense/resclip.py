@@ -44,6 +44,7 @@ class ResCLIP(DenseExtractor):
 
     requires = ("attention_blocks",)
     scorer = dict(type="FeedbackScore")
+    name = "resclip"
     paper = "ResCLIP, CVPR 2025"
     protocol = dict(short_side=336, window=224, stride=112, logit_scale=40)
 

@@ -52,6 +52,9 @@ class CLIPSelfTraining(TrainableSegmentor):
         ValueError: an unknown source of regions, numbers out of range, and what ``TrainableSegmentor`` raises.
     """
 
+    name = "clipself"
+    metric = None
+
     def __init__(
         self,
         *args,

@@ -61,6 +61,8 @@ class FViT(RuntimeClasses, BaseDetector):
         ValueError: words or weights that do not do, or numbers out of range.
     """
 
+    name = "fvit"
+    loader = "TrainedDetector"
     takes_boxes = True
 
     def __init__(

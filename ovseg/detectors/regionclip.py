@@ -118,6 +118,9 @@ class RegionCLIP(ResNetDetector):
         ValueError: unknown settings, words or weights; a tower that is no ResNet.
     """
 
+    name = "regionclip"
+    loader = "TrainedDetector"
+
     def __init__(
         self,
         vocabulary,

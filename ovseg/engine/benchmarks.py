@@ -12,15 +12,9 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 from ovseg.datasets.table import BENCHMARKS
-from ovseg.registry import did_you_mean
+from ovseg.registry import SCOPE, did_you_mean, find_component
 
 COMPONENTS = ("dense", "scorer")
-SCORED_BY = {"OpenVocabSegmentor": "OpenVocabIoU", "PhraseLocalizer": "PhraseMetric"}
-SCORED_BY |= {"OpenVocabDetector": "OpenVocabAP", "BoxClassifier": "BoxAccuracy"}
-TRAINED_DETECTORS = dict.fromkeys(("FViT", "RegionCLIP", "EdaDet"), "OpenVocabAP")
-TRAINED_DETECTORS |= {"RegionCLIPPretraining": "BoxAccuracy"}
-"""Trained models take other words by ``set_classes`` and read pictures by their own pipeline."""
-SCORED_BY |= TRAINED_DETECTORS
 BOX_LOADERS = {  # of the picture and of the truth, which detectors read after they resized the picture
     "ovseg.SceneBoxes": (dict(type="ovseg.LoadScenePicture"), dict(type="ovseg.LoadSceneBoxes")),
     "ovseg.COCOMiniBoxes": (
@@ -73,8 +67,8 @@ def benchmarks() -> dict[str, BenchmarkSetup]:
 
 def _check_fits(model: str, name: str, rows: dict[str, BenchmarkSetup]):
     """Refuse a benchmark whose metric cannot score what a model of ovseg answers with."""
-    metric = SCORED_BY.get(model.removeprefix("ovseg."), rows[name].metric)
-    if metric != rows[name].metric:
+    metric = getattr(find_component(model, SCOPE), "metric", None)
+    if metric not in (None, rows[name].metric):
         fitting = ", ".join(other for other, row in rows.items() if row.metric == metric)
         raise DoesNotFit(
             f"benchmark {name!r} is scored by {rows[name].metric}, which cannot read the answers of {model}; for this "
@@ -144,7 +138,7 @@ def set_benchmark(cfg: Config, name: str, work_dir: str) -> Config:
         raise ValueError(f"unknown benchmark {name!r}. {did_you_mean(name, rows)}There are: {', '.join(rows)}.")
     _check_fits(cfg.model.type, name, rows)
     dataset, vocabulary, metric = rows[name]
-    if cfg.model.type.removeprefix("ovseg.") in TRAINED_DETECTORS:
+    if getattr(find_component(cfg.model.type, SCOPE), "own_pipeline", False):
         dataset, cfg.words = dict(dataset, pipeline=_own_pipeline(cfg, dataset["type"])), vocabulary
     else:
         _publish(cfg, name, vocabulary)

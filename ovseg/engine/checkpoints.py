@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ovseg import __version__
 from ovseg.compat.checkpoint import atomic_write, read_checkpoint_with_meta, save_safetensors, state_hash
+from ovseg.results.provenance import tower_weights
 from ovseg.towers import Tower
 
 FORMAT = "ovseg-trained"
@@ -61,7 +62,7 @@ def stored_names(model: nn.Module) -> list[str]:
 
 def save_weights(path: Path, model: nn.Module, state: dict[str, Tensor], notes: dict):
     """Write the part of a state dict that a checkpoint holds."""
-    towers = {place: f"{tower.card.name} ({tower.card.hash})" for place, tower in named_towers(model).items()}
+    towers = {place: str(tower_weights(tower.card)) for place, tower in named_towers(model).items()}
     notes = dict(format=FORMAT, ovseg=__version__, towers=towers) | notes
     save_safetensors(path, {name: state[name] for name in stored_names(model)}, notes)
 
@@ -107,7 +108,7 @@ def load_weights(path: str | Path, model: nn.Module) -> dict:
 
 
 def _check_towers(path, model, stored: dict[str, str]):
-    present = {place: f"{tower.card.name} ({tower.card.hash})" for place, tower in named_towers(model).items()}
+    present = {place: str(tower_weights(tower.card)) for place, tower in named_towers(model).items()}
     hashes = [{place: name.rpartition("(")[2] for place, name in each.items()} for each in (stored, present)]
     if hashes[0] != hashes[1]:
         raise ValueError(

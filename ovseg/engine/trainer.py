@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ovseg.registry import RUNNERS
+from ovseg.results.provenance import checkpoint_weights
 from ovseg.rng import random_states
 
 from . import checkpoints
@@ -66,7 +67,7 @@ class Trainer(Runner):
             FileNotFoundError, ValueError: see ``checkpoints.load_weights``.
         """
         notes = checkpoints.load_weights(filename, self.bare_model)
-        self.bare_model.trained_weights = f"{Path(filename).name} ({notes['hash']})"
+        self.bare_model.trained_weights = checkpoint_weights(filename, notes["hash"])
         if notes["missing"] or notes["unexpected"]:
             self.logger.warning(
                 f"{filename}: {len(notes['missing'])} tensors of the model are not in it "

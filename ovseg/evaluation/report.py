@@ -1,7 +1,7 @@
 """Score files: JSON that is either complete or not there, with the conditions the scores were made under.
 
-Provenance comes with the predictions: a model puts ``provenance=dict(protocol=..., vocabulary=<hash>, weights=<hash>)``
-into the metainfo of its data samples.  It must be the same for all images.
+Provenance comes with the predictions: a model puts its ``Provenance`` into the metainfo of its data samples.  It is the
+same for all images.
 """
 
 from pathlib import Path
@@ -9,9 +9,10 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from ovseg.files import write_json
+from ovseg.results.provenance import Provenance
 
 
-def same_provenance(sample: dict, before: dict | None) -> dict | None:
+def same_provenance(sample: dict, before: Provenance | None) -> Provenance | None:
     """The provenance of a predicted sample, given that of the images before it (None before the first).
 
     Raises:
@@ -26,10 +27,11 @@ def same_provenance(sample: dict, before: dict | None) -> dict | None:
     return provenance
 
 
-def write_scores(work_dir: str | Path, dataset: str, images: int, scores: dict, provenance: dict | None, **details):
+def write_scores(
+    work_dir: str | Path, dataset: str, images: int, scores: dict, provenance: Provenance | None, **details
+):
     """Write ``<work_dir>/metrics_<dataset>.json``: scores, what they were made with, and ``details``."""
-    if not provenance:
+    if provenance is None:
         print_log(f"the scores of {dataset} are saved without a protocol: the model tells none", "current")
-    made_with = {key: (provenance or {}).get(key) for key in ("protocol", "vocabulary", "weights")}
-    report = dict(dataset=dataset, images=images, scores=scores, **made_with, **details)
+    report = dict(dataset=dataset, images=images, scores=scores, **(provenance or Provenance()).to_dict(), **details)
     write_json(Path(work_dir) / f"metrics_{dataset}.json", report)

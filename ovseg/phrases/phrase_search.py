@@ -120,12 +120,10 @@ class PhraseSearch:
 
     @property
     def settings(self) -> dict:
-        """Method, weights and ``SETTINGS``, plain JSON values."""
-        card, used = self.tower.card, self.regions
-        size = as_recorded(self.size)
+        """``SETTINGS``, plain JSON values."""
+        used, size = self.regions, as_recorded(self.size)
         values = (self.alpha, self.temperature, used.upsample, used.start_block, list(self.counts), size)
-        named = dict(zip(SETTINGS, values, strict=True))
-        return {"method": "adapting-clip", "weights": f"{card.name} ({card.hash})", **named}
+        return dict(zip(SETTINGS, values, strict=True))
 
     def read(self, picture: np.ndarray) -> SeenPicture:
         """Embed the regions of a picture, (H, W, 3) uint8 RGB of any size."""

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from .identity import PictureFile
 from .pixels import (
     ImageError,
     ImageNotFoundError,
@@ -52,11 +53,13 @@ class LoadedImage:
         array: (H, W, 3) uint8 RGB, H and W at least 1; always a copy, so that a reused frame buffer changes nothing.
         path: the file it came from; None for URLs and for objects in memory.
         name: a short name for titles and file names, without folder and suffix; ``"image"`` for objects in memory.
+        file: name, size and hash of the bytes it came as; None for objects in memory.
     """
 
     array: np.ndarray
     path: Path | None
     name: str
+    file: PictureFile | None = None
 
 
 def load_image(source: Any) -> LoadedImage:
@@ -87,12 +90,32 @@ def load_image(source: Any) -> LoadedImage:
     if is_tensor(source):
         return LoadedImage(from_tensor(source), None, "image")
     if _is_url(source):
-        return LoadedImage(_decode(BytesIO(_download(source)), source), None, name_of(source))
+        content = _download(source)
+        file = PictureFile.of_bytes(PurePosixPath(unquote(urlsplit(source).path)).name, content)
+        return LoadedImage(_decode(BytesIO(content), source), None, name_of(source), file)
     if not isinstance(source, str | Path):
         raise ImageError(f"cannot read an image from an object of type {type(source).__name__}. Give {ONE}.")
     path = Path(source).expanduser()
     check_file(path)
-    return LoadedImage(_decode(path, str(path)), path, name_of(path))
+    pixels = _decode(path, str(path))  # first: a picture that is too large is refused unread
+    return LoadedImage(pixels, path, name_of(path), _identify(path))
+
+
+def identify(source: Any) -> PictureFile | None:
+    """``load_image(source).file`` without decoding; None for objects in memory.
+
+    Raises:
+        ImageError: no such file or address, or one that cannot be read.
+    """
+    if isinstance(source, LoadedImage):
+        return source.file
+    if _is_url(source):
+        return PictureFile.of_bytes(PurePosixPath(unquote(urlsplit(source).path)).name, _download(source))
+    if not isinstance(source, str | Path):
+        return None
+    path = Path(source).expanduser()
+    check_file(path)
+    return _identify(path)
 
 
 class Sources:
@@ -304,6 +327,11 @@ def _download(url: str) -> bytes:
     if not data or (length.isdigit() and len(data) < int(length)):
         raise ImageError(f"the server of {url} sent {len(data)} of {length or '?'} bytes. Try again.")
     return data
+
+
+def _identify(path: Path) -> PictureFile:
+    with _reading(str(path)):
+        return PictureFile.of_file(path)
 
 
 def _decode(file: Path | BytesIO, what: str) -> np.ndarray:

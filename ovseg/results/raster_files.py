@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
@@ -12,6 +11,8 @@ import numpy as np
 from ovseg.dense.windows import Box
 from ovseg.files import atomic_write, write_json
 from ovseg.pictures.raster import Raster
+
+from .provenance import Provenance
 
 TILE = 512
 
@@ -24,17 +25,17 @@ class Rows:
         folder, stem: of the final files.
         size: (H, W).
         kind: uint8 or uint16.
-        conditions: plain JSON values that all rows depend on.
-        resume: go on after the rows that are there, if they were made under the same conditions.
+        provenance: what all rows are made with.
+        resume: go on after the rows that are there, if they were made with the same.
 
     Attributes:
         done: rows that are written.
         unread: blocks of the picture that could not be read for them.
     """
 
-    def __init__(self, folder: Path, stem: str, size: tuple[int, int], kind, conditions: dict[str, Any], resume: bool):
+    def __init__(self, folder: Path, stem: str, size: tuple[int, int], kind, provenance: Provenance, resume: bool):
         self.height, self.width = size
-        self.kind, self.conditions = np.dtype(kind), conditions
+        self.kind, self.provenance = np.dtype(kind), provenance
         folder.mkdir(parents=True, exist_ok=True)
         self._rows, self._note = folder / f"{stem}_labels.part", folder / f"{stem}_labels.part.json"
         self.done, self.unread = self._known() if resume else (0, [])
@@ -50,7 +51,7 @@ class Rows:
             os.fsync(file.fileno())
         self.done += len(labels)
         self.unread = sorted(unread)
-        note = {"conditions": self.conditions, "done": self.done, "unread": self.unread}
+        note = {"provenance": self.provenance.to_dict(), "done": self.done, "unread": self.unread}
         write_json(self._note, note)
 
     def read(self, first: int, last: int) -> np.ndarray:
@@ -70,10 +71,10 @@ class Rows:
     def _known(self) -> tuple[int, list[Box]]:
         try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
-            same = note["conditions"] == self.conditions
+            same = not Provenance.from_dict(note["provenance"]).differences(self.provenance)
             whole = self._rows.stat().st_size >= note["done"] * self._bytes
             return (note["done"], [tuple(box) for box in note["unread"]]) if same and whole else (0, [])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return 0, []
 
 

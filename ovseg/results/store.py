@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -18,9 +18,7 @@ from ovseg.text.vocabulary import Vocabulary
 
 from . import rle
 from .draw import by_area, count_labels
-
-if TYPE_CHECKING:
-    from .result import Result
+from .provenance import Provenance
 
 FORMATS = {
     "overlay": "_overlay.png",
@@ -32,7 +30,29 @@ _VERSION = 1
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
-def to_dict(result: Result) -> dict[str, Any]:
+class LabelMap(Protocol):
+    """What every saved label map has: a ``Result``, or a raster's."""
+
+    vocabulary: Vocabulary
+    provenance: Provenance
+    path: Path | None
+
+    @property
+    def unlabelled(self) -> int: ...
+
+
+class ScoredMap(LabelMap, Protocol):
+    """A label map in memory: a ``Result``."""
+
+    labels: np.ndarray
+    winners: np.ndarray
+    scores: np.ndarray | None
+    margin: np.ndarray | None
+
+    def plot(self) -> Image.Image: ...
+
+
+def to_dict(result: ScoredMap) -> dict[str, Any]:
     """See ``Result.to_dict``."""
     total = len(result.vocabulary)
     count = count_labels(result.labels, total)
@@ -50,20 +70,20 @@ def to_dict(result: Result) -> dict[str, Any]:
 
 
 def record(
-    kind: str, made: Any, size: tuple[int, int], count: np.ndarray, detail: Callable[[int], dict] = lambda i: {}
+    kind: str, result: LabelMap, size: tuple[int, int], count: np.ndarray, detail: Callable[[int], dict] = lambda i: {}
 ) -> dict[str, Any]:
     """What every saved label map says of itself, as plain JSON values.
 
     Args:
         kind: of the file.
-        made: has ``path``, ``method``, ``weights``, ``protocol``, ``vocabulary`` and ``unlabelled`` as a ``Result``.
+        result: a ``Result``, or a raster's.
         size: (H, W).
         count: pixels of each class, and last of none.
         detail: more to say of a class that occurs.
     """
     from ovseg import __version__
 
-    vocabulary, (height, width) = made.vocabulary, size
+    vocabulary, (height, width) = result.vocabulary, size
     classes = [
         {
             "id": i,
@@ -79,12 +99,10 @@ def record(
         "format": kind,
         "format_version": _VERSION,
         "ovseg_version": __version__,
-        "image": {"path": None if made.path is None else str(made.path), "width": width, "height": height},
-        "method": made.method,
-        "weights": made.weights,
-        "protocol": dict(made.protocol),
+        "image": {"path": None if result.path is None else str(result.path), "width": width, "height": height},
+        **result.provenance.to_dict(),
         "classes": classes,
-        "unlabelled": {"id": made.unlabelled, "pixels": int(count[-1])},
+        "unlabelled": {"id": result.unlabelled, "pixels": int(count[-1])},
         "names": list(vocabulary.names),
         "colors": [_hex(color) for color in vocabulary.colors],
         "vocabulary": vocabulary.to_dict(),
@@ -92,7 +110,7 @@ def record(
     }
 
 
-def save(result: Result, folder: str | Path, stem: str | None, formats: Sequence[str]) -> dict[str, Path]:
+def save_result(result: ScoredMap, folder: str | Path, stem: str | None, formats: Sequence[str]) -> dict[str, Path]:
     """See ``Result.save``."""
     formats = (formats,) if isinstance(formats, str) else tuple(formats)
     unknown = [f for f in formats if f not in FORMATS]
@@ -128,7 +146,7 @@ def check_place(folder: Path, stem: str):
         raise ValueError(f"cannot save into {folder}: it is a file. Give a folder; it is made if need be.")
 
 
-def load(path: str | Path) -> dict[str, Any]:
+def load_result(path: str | Path) -> dict[str, Any]:
     """Arguments of the ``Result`` that was saved; see ``Result.load``."""
     path = Path(path)
     if not path.is_file():
@@ -148,9 +166,7 @@ def load(path: str | Path) -> dict[str, Any]:
             labels=labels,
             vocabulary=vocabulary,
             image=load_pixels(source, path.parent, labels.shape),
-            protocol=data["protocol"],
-            method=data["method"],
-            weights=data["weights"],
+            provenance=Provenance.from_dict(data),
             path=source or None,
             **arrays,
         )
@@ -162,7 +178,7 @@ def load(path: str | Path) -> dict[str, Any]:
         ) from error
 
 
-def _labels_image(result: Result) -> Image.Image:
+def _labels_image(result: ScoredMap) -> Image.Image:
     image = Image.fromarray(result.labels)
     if result.labels.dtype == np.uint8:
         palette = np.zeros((256, 3), dtype=np.uint8)
@@ -171,7 +187,7 @@ def _labels_image(result: Result) -> Image.Image:
     return image
 
 
-def _save_scores(result: Result, path: Path) -> None:
+def _save_scores(result: ScoredMap, path: Path) -> None:
     arrays = {"scores": result.scores.astype(np.float16), "winners": result.winners}
     if result.margin is not None:
         arrays["margin"] = result.margin.astype(np.float16)

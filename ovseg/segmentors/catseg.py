@@ -53,6 +53,8 @@ class CATSegTraining(TrainableSegmentor):
         ValueError: unknown ``ignore``, ``train_classes`` below one.
     """
 
+    name = "catseg"
+
     def __init__(self, *args, ignore: str = "zero", train_classes: int | None = None, **parts):
         super().__init__(*args, **parts)
         if ignore not in ("zero", "skip") or (train_classes is not None and train_classes < 1):

@@ -18,7 +18,8 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
 from ovseg.predict.protocol import digest
-from ovseg.registry import MODELS
+from ovseg.registry import MODELS, component_name
+from ovseg.results.provenance import RUNNING, Provenance, Weights, tower_weights
 from ovseg.text.context import ContextTextEncoder, class_tokens
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers.positions import resize_positions
@@ -51,6 +52,8 @@ class Prompting(nn.Module):
 
     A mix-in: its parameters sit at the top of the model, where the released checkpoints have them.
     """
+
+    trained_weights: Weights | None = None  # the checkpoint that was loaded
 
     def add_prompting(self, source: nn.Module, length: int, contexts: int, channels: int, decoder: dict, gamma: float):
         """Make the parts: ``source`` is a text tower, ``length`` N₁, ``contexts`` N₂, ``channels`` C."""
@@ -106,14 +109,16 @@ class Prompting(nn.Module):
         return levels, score
 
     @property
-    def provenance(self) -> dict:
-        """What is saved beside every score: the model's test settings, vocabulary hash, weights it began with."""
-        card, protocol = self.backbone.tower.card, dict(self.test_cfg or {})
-        return {
-            "protocol": protocol | {"fingerprint": digest(protocol)},
-            "vocabulary": self.vocabulary.hash,
-            "weights": f"trained from {card.name} ({card.hash})",
-        }
+    def provenance(self) -> Provenance:
+        """What predictions are made with: test settings, words, the weights it began with and those loaded."""
+        protocol = dict(self.test_cfg or {})
+        return Provenance(
+            method=component_name(type(self)),
+            weights=tower_weights(self.backbone.tower.card, self.trained_weights or RUNNING),
+            vocabulary_hash=self.vocabulary.hash,
+            protocol=protocol,
+            fingerprint=digest(protocol),
+        )
 
     def _tokens(self, length: int, contexts: int, too_long: str) -> Tensor:
         clip = self.backbone.tower.clip
@@ -171,6 +176,8 @@ class DenseCLIP(Prompting, EncoderDecoder):
     Raises:
         ValueError: weights without text, class names that are too long, or channels and class counts that do not fit.
     """
+
+    name = "denseclip"
 
     def __init__(
         self,

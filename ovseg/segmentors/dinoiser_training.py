@@ -69,6 +69,8 @@ class DinoiserTraining(TrainableSegmentor):
     A batch may hold saliency maps as ``gt_saliency`` (1, H, W) in its samples, 0 to 255 or 0 to 1.
     """
 
+    name = "clip_dinoiser"
+
     def __init__(self, dense: dict, *args, teacher=None, weights=None, arch=None, quick_gelu=None, **parts):
         tower = weights if isinstance(weights, Tower) else load_tower(weights, arch=arch, quick_gelu=quick_gelu)
         if not {"checkpoint", "correlations"} & dense.keys():

@@ -20,6 +20,7 @@ from ovseg.apis import list_methods, load
 from ovseg.datasets.scenes import SceneComposer, candidates, caption, object_names, stuff_names
 from ovseg.files import write_json, write_text
 from ovseg.progress import track
+from ovseg.results.provenance import tower_weights
 from ovseg.text.encoder import TextEncoder
 from ovseg.towers import load_tower
 
@@ -206,7 +207,7 @@ def main():
     args = parser.parse_args()
     tower = load_tower(args.weights)
     encoder = TextEncoder(tower)
-    report = {"scenes": args.scenes, "weights": f"{tower.card.name} ({tower.card.hash})"}
+    report = {"scenes": args.scenes, "weights": str(tower_weights(tower.card))}
     old = args.out / "tiny_clip.json"
     if args.methods:
         kept = json.loads(old.read_text()) if old.exists() else {}

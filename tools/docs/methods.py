@@ -64,9 +64,11 @@ def task(meta: dict) -> str:
 
 def lab_rows(tables: Path, weights: str, name: str = "test_tiny.json") -> list[dict]:
     """Rows of a ``results.json`` of tools/test.py that were measured with these weights."""
+    from ovseg.results.provenance import Weights
+
     path = tables / name
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    return [row for row in rows if weights in row["weights"]]
+    return [row for row in rows if weights in str(Weights.parse(row["weights"]))]
 
 
 def measured(tables: Path, weights: str) -> dict[str, list[dict]]:
