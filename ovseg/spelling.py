@@ -23,9 +23,6 @@ def nearest(word: str, options: Iterable[str], count: int = 3, cutoff: float = 0
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """``"Did you mean 'x'? "`` for the option nearest to a misspelt word, or an empty string if none is near.
-
-    Of a mapping its keys are the options.
-    """
+    """``"Did you mean 'x'? "`` for the option nearest to a misspelt word, or an empty string if none is near."""
     near = nearest(word, list(options), count=1)
     return f"Did you mean {near[0]!r}? " if near else ""

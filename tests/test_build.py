@@ -66,7 +66,10 @@ class TestNames:
     def test_the_list_says_what_each_needs(self):
         rows = {(row.kind, row.name): row for row in choices()}
         assert {row.kind for row in rows.values()} == {"extractor", "refiner", "scorer", "detector", "segmentor"}
-        assert rows["extractor", "catseg"].needs == "checkpoint=FILE or weights with it, a ViT"
+        assert (
+            rows["extractor", "catseg"].needs
+            == "checkpoint=FILE or weights with it, a tower with attention blocks and class token"
+        )
         assert rows["extractor", "pixelclip"].needs.startswith("weights tuned for it")
         assert "ovseg.load" in rows["detector", "fvit"].needs and "train" in rows["segmentor", "denseclip"].needs
         assert all(row.time.endswith("×") or row.time == "not measured" for row in rows.values())

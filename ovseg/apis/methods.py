@@ -57,7 +57,8 @@ def _needs(extractor: type) -> str:
     files = {name: " or weights with it" if name in extractor.in_weights else "" for name in extractor.needs}
     needs = [f"{name}=FILE{other}" for name, other in files.items()]
     needs += ["weights tuned for it"] if extractor.tuned else []
-    needs += ["a ViT"] if extractor.towers == ("vit",) else []
+    parts = [part.replace("_", " ") for part in extractor.requires]
+    needs += [f"a tower with {' and '.join(parts)}"] if parts else []
     return ", ".join(needs)
 
 
