@@ -34,6 +34,8 @@ from .spelling import did_you_mean, nearest
 
 SCOPE = "ovseg"
 NEIGHBOURS = ("mmseg", "mmdet")
+LIBRARIES = "mmengine mmcv mmpretrain torch torchvision timm functools builtins".split()
+PACKAGES = (SCOPE, *NEIGHBOURS, *LIBRARIES)
 
 
 class UnknownName(KeyError):
@@ -301,6 +303,24 @@ def find_component(kind: str, scope: str | None = None):
     spellings = [kind] if scope in (None, SCOPE) or "." in kind else [f"{scope}.{kind}", kind]
     found = (registry.find(spelling) for spelling in spellings for registry in ALL)
     return next((component for component in found if component is not None), None)
+
+
+def registered_by_program(registry: mmengine_registry.Registry, name: str) -> bool:
+    """Whether the running program itself, and none of the packages that ovseg stands on, registered a class by this
+    very name, in a registry or one above it or beside it.  Nothing is imported for it.
+
+    It is what a name that comes out of a file may stand for beside the fixed lists of ``ovseg.compat.untrusted``.
+    """
+    family = {id(each): each for each in (registry, *_family(registry))}.values()
+    found = [each.module_dict[name] for each in family if name in each.module_dict]
+    return any((getattr(cls, "__module__", None) or "builtins").partition(".")[0] not in PACKAGES for cls in found)
+
+
+def _family(registry: mmengine_registry.Registry) -> list[mmengine_registry.Registry]:
+    root = registry
+    while root.parent is not None:
+        root = root.parent
+    return [] if root is registry else [root, *root.children.values()]
 
 
 TOWERS = Registry("tower", locations=["ovseg.towers.*"])

@@ -169,6 +169,23 @@ def table(rows: list[dict]) -> str:
     )
 
 
+def saved_rows(path: Path) -> list[dict]:
+    """What an earlier run measured.
+
+    Raises:
+        ValueError: a file of another kind.
+    """
+    from ovseg.compat.untrusted import read_json
+
+    content = read_json(path)
+    rows = content.get("rows") if isinstance(content, dict) else None
+    needed = {"config": str, "benchmark": str, "scores": dict, "protocol": (dict, type(None))}
+    for row in rows if isinstance(rows, list) else [None]:
+        if not isinstance(row, dict) or not all(isinstance(row.get(key), kind) for key, kind in needed.items()):
+            raise ValueError(f"{path} is not what tools/test.py saves, so there is nothing to resume from: remove it.")
+    return rows
+
+
 def save(work_dir: Path, rows: list[dict]):
     from ovseg.files import write_json, write_text
 
@@ -183,8 +200,8 @@ def main(argv=None) -> int:
     from ovseg.engine.together import groups
 
     saved = args.work_dir / "results.json"
-    rows = json.loads(saved.read_text(encoding="utf-8"))["rows"] if args.resume and saved.exists() else []
     try:
+        rows = saved_rows(saved) if args.resume and saved.exists() else []
         for benchmark in args.benchmark:
             cfgs = fitting(args, args.configs, benchmark)
             known = {row["config"]: row for row in rows if row["benchmark"] == benchmark}

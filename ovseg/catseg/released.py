@@ -10,12 +10,12 @@
 The layout was read in the authors' code; their files were not at hand.
 """
 
-import json
 from pathlib import Path
 
 from torch import Tensor
 
 from ovseg.compat.checkpoint import read_checkpoint_with_meta
+from ovseg.compat.untrusted import mapping, optional, parse_json, text, whole
 from ovseg.towers.formats import CATSEG
 
 PLACES = {
@@ -23,6 +23,15 @@ PLACES = {
     "upsample1.": "upsample1.",
     "upsample2.": "upsample2.",
 }
+AGGREGATION = mapping(
+    dict(
+        heads=whole(1, 64),
+        window=whole(1, 64),
+        attention=text(10, "linear", "full"),
+        pad_len=whole(0, 4096),
+        top_k=optional(whole(1, 100_000)),
+    )
+)
 OURS = "pipeline.scorer."
 ELSEWHERE = (CATSEG, "pipeline.", "pixel_", "clip_pixel_")  # a tower, and statistics that travel with its weights
 
@@ -61,6 +70,7 @@ def read_head(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """
     try:
         state, notes = read_checkpoint_with_meta(path)
-        return head_state(state), json.loads(notes.get("aggregation", "{}"))
+        told = parse_json(notes.get("aggregation", "{}"), "aggregation")
+        return head_state(state), AGGREGATION(told, "aggregation")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

@@ -1,9 +1,10 @@
 """What ``predict`` and ``detect`` do alike: words once, then picture by picture, past those that cannot be read."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from ovseg.compat.untrusted import read_json
 
 from .common import own_share, print_json, say_done, say_failed
 
@@ -96,7 +97,7 @@ def is_done(path: Path, item, provenance) -> bool:
     from ovseg.results.provenance import Provenance
 
     try:
-        saved = Provenance.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        saved = Provenance.from_dict(read_json(path))
         return saved.picture is not None and not saved.differences(provenance.of(identify(item)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImageError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ImageError):
         return False

@@ -5,8 +5,9 @@ Three formats are read, told apart by content and not by name:
 *   safetensors: data only;
 *   what ``torch.save`` writes, by PyTorch's ``weights_only`` unpickler.  Beyond tensors it may hold NumPy numbers and
     the classes of ``FOREIGN``, which are not imported: a :class:`Record` keeps their attributes;
-*   TorchScript archives (OpenAI's published CLIP files): data and TorchScript, an interpreted language without access
-    to Python, rather than pickled Python objects.  Only the tensors are taken.
+*   TorchScript archives (OpenAI's published CLIP files), of which only the tensors are read: ``compat.torchscript``.
+
+Whatever the format, what comes out are plain tensors under printable names, not much larger than the file.
 """
 
 import codecs
@@ -28,6 +29,8 @@ from torch import Tensor
 
 from ovseg.files import atomic_write
 
+from .torchscript import Archive, is_torchscript, read_torchscript
+
 WRAPPERS = ("state_dict", "model", "module", "model_state_dict")
 FOREIGN = (
     "argparse.Namespace",
@@ -41,6 +44,8 @@ FOREIGN = (
 )
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # before torch.save wrote zip archives
 SAFETENSORS_HEADER = 100_000_000  # bytes, the limit of the format
+LONGEST_NAME = 1000  # of a tensor
+VIEWS = 16  # how many times the stored bytes tensors may show in all
 AGAIN = "download or copy the file again, and compare its size with the source"
 
 
@@ -88,17 +93,28 @@ def read_checkpoint_with_meta(path: str | Path) -> tuple[dict[str, Tensor], dict
             f"cannot read weights from {path}: there is no such file. Check the spelling and the current folder, "
             f"{Path.cwd()}; a relative path is looked up from there."
         )
+    if not path.is_file():
+        raise problem(path, "it is a device or a pipe, which may never end", "give a file")
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[8:] == b"{" and int.from_bytes(head[:8], "little") < SAFETENSORS_HEADER:
+        return read_safetensors(path)
+    return unwrap(path, read_pickled(path))
+
+
+def read_pickled(path: Path):
+    """The content of a file of ``torch.save`` or ``torch.jit.save``, whose pickle is restricted or taken apart.
+
+    Raises:
+        ValueError: a damaged file, or one of another kind.
+    """
     with path.open("rb") as file:
         head = file.read(4096)
     if head.startswith(b"PK\x03\x04"):
-        content = read_zip(path)
-    elif head.startswith(LEGACY_MAGIC):
-        content = read_torch(path)
-    elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") < SAFETENSORS_HEADER:
-        return read_safetensors(path)
-    else:
-        raise problem(path, *describe(head))
-    return unwrap(path, content)
+        return read_zip(path)
+    if head.startswith(LEGACY_MAGIC):
+        return read_torch(path)
+    raise problem(path, *describe(head))
 
 
 def problem(path: Path, found: str, advice: str) -> UnreadableWeights:
@@ -135,7 +151,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return strip_module(state), dict(file.metadata() or {})
+            return strip_module(checked(path, state)), dict(file.metadata() or {})
     except safetensors.SafetensorError as error:
         raise problem(path, f"it begins like a safetensors file but is damaged ({error})", AGAIN) from error
 
@@ -155,20 +171,31 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 def read_zip(path: Path):
     """The content of a zip archive written by ``torch.save`` or ``torch.jit.save``."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        archive = Archive(path)
     except zipfile.BadZipFile as error:
         size = path.stat().st_size
         raise problem(path, f"the file is incomplete: {size:,} bytes of a longer PyTorch archive", AGAIN) from error
-    inner = {name.partition("/")[2] for name in names}
-    if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
-        with damage_reported(path), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.jit is deprecated; the published files are what they are
-            return torch.jit.load(path, map_location="cpu").state_dict()
-    if "data.pkl" not in inner:
-        found = f"it is a zip archive of {', '.join(names[:3]) or 'nothing'}, which torch.save did not write"
+    except ValueError as error:
+        raise problem(path, f"it is not an archive that PyTorch wrote: {error}", AGAIN) from error
+    if "data.pkl" not in archive.names:
+        inside = ", ".join(entry.filename[:80] for entry in archive.entries[:3])
+        found = f"it is a zip archive of {inside or 'nothing'}, which torch.save did not write"
         raise problem(path, found, "unpack it and give the weights file inside, if there is one")
-    return read_torch(path)
+    if not is_torchscript(archive):
+        return read_torch(path)
+    with damage_reported(path):
+        state, left_out = read_torchscript(archive)
+    if not state:
+        found = "it is a TorchScript archive without plain tensors, and its program is not run here"
+        advice = "where you trust it, convert it: torch.save(torch.jit.load(file).state_dict(), 'weights.pth')"
+        raise problem(path, found, advice)
+    if left_out:
+        warnings.warn(
+            f"{path.name}: the program of this TorchScript archive restores {', '.join(left_out[:3])} by itself, and "
+            "it is not run; their tensors are left out.",
+            stacklevel=2,
+        )
+    return state
 
 
 def read_torch(path: Path):
@@ -225,6 +252,7 @@ def unwrap(path: Path, content) -> tuple[dict[str, Tensor], dict]:
         content = content[key]
     entries = content if isinstance(content, Mapping) else {}
     state = {name: value.detach() for name, value in entries.items() if isinstance(value, Tensor)}
+    checked(path, state)
     if not state:
         kinds = ", ".join(f"{name}: {type(value).__name__}" for name, value in list(entries.items())[:5])
         found = f"it holds {type(content).__name__} {f'of {kinds}' if kinds else ''}".rstrip()
@@ -232,6 +260,26 @@ def unwrap(path: Path, content) -> tuple[dict[str, Tensor], dict]:
         raise problem(path, found, advice)
     meta.update({name: value for name, value in entries.items() if not isinstance(value, Tensor)})
     return strip_module(state), meta
+
+
+def checked(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state, if its names can be printed and its tensors are plain and in proportion to what is stored.
+
+    A view may show one stored number a billion times; copying it would fill the memory.
+    """
+    strange = [n for n in state if not isinstance(n, str) or not n.isprintable() or len(n) > LONGEST_NAME]
+    if strange:
+        found = f"the name of one of its tensors, {str(strange[0])[:60]!a}, is not one of parameters"
+        raise problem(path, found, "save it again from the model, with state_dict()")
+    odd = [n for n, t in state.items() if t.layout is not torch.strided or t.is_quantized or t.device.type != "cpu"]
+    if odd:
+        raise problem(path, f"{odd[0]} is a sparse, quantized or empty tensor", "save it as an ordinary dense tensor")
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
+    shown = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if shown > VIEWS * sum(storages.values()) + 2**26:
+        found = f"its tensors show {shown:,} bytes, of which {sum(storages.values()):,} are stored"
+        raise problem(path, found, "save it with contiguous tensors")
+    return state
 
 
 def strip_module(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@ GroundingPhrases    MDETR's json files: final_flickr_separateGT_{val,test}.json 
 Read off MMDetection's code; tested with small files of that layout.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import LVISV1Dataset
 from mmengine.dataset import BaseDataset
 
+from ovseg.compat.untrusted import read_json
 from ovseg.registry import DATASETS
 
 from .phrases import PackPhrases
@@ -48,7 +48,7 @@ class OVLVIS(LVISV1Dataset):
                 f"OVLVIS: there is no {path}. Set data_root (now '{self.data_root}') to the folder of the data, such "
                 "as data/lvis_v1/ with annotations/lvis_v1_val.json and the images of COCO 2017."
             )
-        categories = json.loads(path.read_text(encoding="utf-8"))["categories"]
+        categories = read_json(path)["categories"]
         order = [each["frequency"] == "r" for each in sorted(categories, key=lambda each: each["id"])]
         names = self.metainfo["classes"]
         self._metainfo["novel_classes"] = tuple(name for name, rare in zip(names, order, strict=True) if rare)
@@ -91,7 +91,7 @@ class GroundingPhrases(BaseDataset):
                 f"GroundingPhrases: there is no {path}. Give ann_file one of MDETR's json files, such as "
                 "final_flickr_separateGT_val.json or finetune_refcoco_val.json, and data_prefix=dict(img_path=…)."
             )
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         try:
             of_image: dict = {image["id"]: [] for image in content["images"]}
             for each in content["annotations"]:

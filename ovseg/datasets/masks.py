@@ -11,7 +11,6 @@ and flip them like labels; masks that overlap lie in different layers.  A ``Pad`
 ``pad_val=dict(img=0, seg=0)`` (in a pipeline without labels).
 """
 
-import json
 from pathlib import Path
 
 import mmcv
@@ -22,6 +21,7 @@ from mmengine.structures import PixelData
 from mmseg.datasets.transforms import PackSegInputs
 from torchvision.transforms import v2
 
+from ovseg.compat.untrusted import read_json
 from ovseg.registry import MASKS, TRANSFORMS
 
 
@@ -71,7 +71,7 @@ def read_maps(path: Path) -> np.ndarray:
     if path.suffix == ".json":
         from pycocotools import mask as coco
 
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         codes = [each["segmentation"] for each in found.get("annotations", [])]
         if not codes:
             raise ValueError(f"{path} holds no annotations with a segmentation; expected a file as SA-1B has them.")

@@ -7,7 +7,6 @@ An item is ``dict(inputs=(3, H, W) uint8 BGR, data_samples=BaseDataElement)``; t
 nothing is named has an empty list.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.dataset import BaseDataset
 from mmengine.structures import BaseDataElement
 
+from ovseg.compat.untrusted import read_json
 from ovseg.registry import DATASETS, TRANSFORMS
 from ovseg.text.vocabulary import Vocabulary
 
@@ -158,7 +158,7 @@ class COCOMiniPhrases(BaseDataset):
                 f"data; it is looked for below the environment variable {VARIABLE}."
             )
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             names = {category["id"]: category["name"] for category in content["categories"]}
             boxes = {image["id"]: {} for image in content["images"]}
             for each in content["annotations"]:

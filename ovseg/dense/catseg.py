@@ -6,7 +6,6 @@ x_class, the class token that enters the last block, takes the place of every to
 its features are aggregated with the words by ``ovseg.catseg.CostScore``.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ovseg.compat.checkpoint import read_metadata
+from ovseg.compat.untrusted import options_of, parse_json
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
 
@@ -56,7 +56,8 @@ class CATSeg(LastBlock):
     )
 
     def __init__(self, checkpoint: str | Path | None = None, taps_at: Sequence[float] = (1 / 3, 2 / 3), **options):
-        recorded = {} if checkpoint is None else json.loads(read_metadata(checkpoint).get("dense", "{}"))
+        told = "{}" if checkpoint is None else read_metadata(checkpoint).get("dense", "{}")
+        recorded = options_of(DENSE, "CATSeg")(parse_json(told, f"dense of {checkpoint}"), f"dense of {checkpoint}")
         super().__init__(**(recorded | options))
         self.scorer = dict(type="CostScore", checkpoint=checkpoint)
         self.taps_at = tuple(taps_at)

@@ -1,5 +1,7 @@
 """Models of ovseg that answer with boxes."""
 
+from ovseg.compat.mmengine_weights import read_as_data
+
 from .clipself import CLIPSelfTraining
 from .denseclip import DenseCLIPMaskRCNN, DenseCLIPRetinaNet
 from .edadet import EdaDet
@@ -38,3 +40,5 @@ __all__ = [
     "TextLayer",
     "set_classes",
 ]
+
+read_as_data()

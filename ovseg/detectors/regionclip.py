@@ -74,7 +74,8 @@ class ResNetDetector(RuntimeClasses, BaseDetector):
         self.tower = tower
         train_above(tower, frozen_stages)
         if text_weights is not None:
-            self.text_tower = Aside(load_tower(text_weights))
+            given = isinstance(text_weights, Tower)
+            self.text_tower = Aside(text_weights if given else load_tower(text_weights))
         self.open_words(tower if text_weights is None else self.text_tower._held[0], vocabulary, unseen, templates)
 
     def train(self, mode: bool = True):
@@ -136,7 +137,7 @@ class RegionCLIP(ResNetDetector):
         frozen_stages: int = 2,
         temperature: float = 0.01,
         templates="imagenet_80",
-        text_weights: str | None = None,
+        text_weights: str | Tower | None = None,
         data_preprocessor: dict | None = None,
     ):
         tower = weights if isinstance(weights, Tower) else load_tower(weights)

@@ -6,7 +6,6 @@
 Both are written atomically, the weights last, so that a checkpoint whose weights are there is complete.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from ovseg import __version__
-from ovseg.compat.checkpoint import atomic_write, read_checkpoint_with_meta, save_safetensors, state_hash
+from ovseg.compat.checkpoint import (
+    atomic_write,
+    read_checkpoint_with_meta,
+    read_pickled,
+    save_safetensors,
+    state_hash,
+)
+from ovseg.compat.untrusted import listed, mapping, mapping_of, number, optional, parse_json, refuse, text, whole
 from ovseg.results.provenance import tower_weights
 from ovseg.towers import Tower
 
@@ -77,6 +83,17 @@ def load_weights(path: str | Path, model: nn.Module) -> dict:
         FileNotFoundError, ValueError: no weights, or weights of another model, with what does not fit.
     """
     state, notes = read_checkpoint_with_meta(path)
+    missing, unexpected = check_fit(path, model, state, notes)
+    own = model.state_dict()
+    model.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
+    return notes | {"missing": missing, "unexpected": unexpected, "hash": state_hash(state)}
+
+
+def check_fit(path: str | Path, model: nn.Module, state: dict[str, Tensor], notes: dict) -> tuple[list[str], list[str]]:
+    """Names that a checkpoint lacks, and that the model does not have; see ``load_weights``.
+
+    The model may stand on the device ``meta``, which takes no memory.
+    """
     own = model.state_dict()
     wrong = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
@@ -92,7 +109,8 @@ def load_weights(path: str | Path, model: nn.Module) -> dict:
     missing = [name for name in stored_names(model) if name not in state]
     unexpected = [name for name in state if name not in own]
     if notes.get("format") == FORMAT:
-        _check_towers(path, model, json.loads(notes["towers"]))
+        towers = mapping_of(text())(parse_json(notes.get("towers"), f"towers in {path}"), f"towers in {path}")
+        _check_towers(path, model, towers)
         if missing or unexpected:
             raise ValueError(
                 f"{path} does not fit this model: missing {', '.join(missing[:3]) or 'nothing'}, unexpected "
@@ -103,8 +121,7 @@ def load_weights(path: str | Path, model: nn.Module) -> dict:
             f"{path} holds nothing of this model: it names {', '.join(list(state)[:3])}, …, the model "
             f"{', '.join(list(own)[:3])}, …. Give a checkpoint of this model, or convert it first."
         )
-    model.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
-    return notes | {"missing": missing, "unexpected": unexpected, "hash": state_hash(state)}
+    return missing, unexpected
 
 
 def _check_towers(path, model, stored: dict[str, str]):
@@ -139,7 +156,49 @@ def load_state(weights: str | Path) -> dict:
             f"{weights} cannot be resumed from: there is no {path.name} beside it. Start from its weights instead "
             "(load_from), or give a checkpoint of a run."
         )
-    return torch.load(path, map_location="cpu", weights_only=True)
+    state = mapping(STATE)(read_pickled(path), path.name)
+    if absent := [name for name in STATE if name not in state]:
+        raise ValueError(f"{path} is no state of a run: it lacks {', '.join(absent)}.")
+    return state
+
+
+def _anything(value, place: str):
+    """Left to the optimizer and the schedulers, which take plain values under the keys that they know."""
+    return value
+
+
+def _best(value, place: str) -> str | None:
+    """The name of the best checkpoint; the folder is that of the run."""
+    name = "" if value is None else text(1000)(value, place).replace("\\", "/").rpartition("/")[2]
+    if value is not None and (not name.startswith("best_") or Path(name).suffix not in (".safetensors", ".pth")):
+        refuse(place, "the name of a checkpoint that begins with best_", value)
+    return name or None
+
+
+def _info(value, place: str) -> dict:
+    """What ``CheckpointHook`` remembers.  It removes files by these names, so that none may lead out of its folder."""
+    checks = {"best_ckpt": _best, "best_score": optional(number(-1e12, 1e12)), "keep_ckpt_ids": listed(whole(0, 2**40))}
+    known = {}
+    for key, each in mapping_of(_anything)(value, place).items():
+        check = next((check for name, check in checks.items() if key.startswith(name)), None)
+        if check is None:
+            refuse(f"a key of {place}", " or ".join(checks), key)
+        each = float(each) if isinstance(each, Tensor) and each.numel() == 1 else each
+        checked = check(each, f"{place}.{key}")
+        known[key] = list(checked) if isinstance(checked, tuple) else checked
+    return known
+
+
+STATE = dict(
+    iterations=whole(0, 2**40),
+    epochs=whole(0, 2**40),
+    world_size=whole(1, 2**20),
+    optimizer=mapping_of(_anything),
+    param_schedulers=listed(mapping_of(_anything)),
+    averages=mapping_of(_anything, 10**6),
+    random=mapping(dict(python=_anything, numpy=_anything, torch=_anything, cuda=_anything)),
+    info=_info,
+)
 
 
 def latest(folder: str | Path) -> Path | None:

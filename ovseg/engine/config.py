@@ -12,11 +12,14 @@ MMEngine accepts two mistakes silently, which are errors here:
 """
 
 import ast
+import copy
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
 from ovseg.registry import accepted_keys, did_you_mean, find_component
+from ovseg.text.benchmark_vocabularies import canonical_benchmark
+from ovseg.text.vocabulary import Vocabulary
 
 # What the runner, its command-line tools and MMEngine's config reader look up; everything else is a variable.
 RUNNER_KEYS = frozenset(
@@ -56,7 +59,7 @@ def load_config(path: str | Path, overrides: dict | list[str] | None = None) -> 
     return cfg
 
 
-def read_dump(text: str) -> Config:
+def read_dump(text: str) -> dict:
     """The config that a checkpoint carries, as MMEngine dumps it; parsed as plain values, never executed.
 
     Raises:
@@ -77,9 +80,30 @@ def read_dump(text: str) -> Config:
 
     try:
         lines = [(line.targets[0].id, value(line.value)) for line in ast.parse(text).body]
-    except (SyntaxError, AttributeError, ValueError) as error:
-        raise ValueError(f"this config is more than plain values, and none is executed: {error}.") from error
-    return Config(dict(lines))
+    except (SyntaxError, AttributeError, TypeError, ValueError, RecursionError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"this config is more than plain values, and none is executed: {reason[:160]}.") from error
+    return dict(lines)
+
+
+def self_contained(cfg: Config) -> str:
+    """A run's config as its checkpoints record it: with the classes themselves where it names a file of them."""
+    model = cfg.get("model") or {}
+    named = [name for name in ("vocabulary", "unseen") if isinstance(model.get(name), str)]
+    named = [name for name in named if not canonical_benchmark(model[name])]
+    if not named:
+        return cfg.pretty_text
+    cfg = copy.deepcopy(cfg)
+    for name in named:
+        read = Vocabulary.parse(cfg.model[name])
+        cfg.model[name] = list(read.names) if name == "unseen" else _classes(read)
+    return cfg.pretty_text
+
+
+def _classes(vocabulary: Vocabulary) -> list | dict:
+    found = vocabulary.to_dict()
+    found.pop("colors", None)
+    return found["classes"] if vocabulary.background.kind == "none" else found
 
 
 def check_keys(cfg: Config, known: frozenset[str] = RUNNER_KEYS):
@@ -185,7 +209,7 @@ def _missing(cfg, node, keys, path):
     same = [place for place, _ in _walk(_plain(dict(cfg.items()))) if place.split(".")[-1] == keys[-1]]
     elsewhere = f"A key of that name is at {', '.join(same[:3])}. " if same else ""
     options = dict.fromkeys((*node, *(_arguments(cfg, node) or ())))
-    guess = did_you_mean(keys[0], options) or f"It has: {', '.join(node)}. "
+    guess = did_you_mean(keys[0], list(options)) or f"It has: {', '.join(node)}. "
     return f"Override '{path}': {inside} no key '{keys[0]}'. {guess}{elsewhere}".rstrip()
 
 

@@ -7,25 +7,26 @@ import mmdet.datasets.transforms  # noqa: F401 (registers the steps of pipelines
 import numpy as np
 import torch
 from mmdet.registry import TRANSFORMS
+from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ovseg.compat.checkpoint import read_checkpoint_with_meta
-from ovseg.engine.checkpoints import load_weights
-from ovseg.engine.config import apply_overrides, read_dump
+from ovseg.engine.checkpoints import check_fit, load_weights
+from ovseg.engine.config import apply_overrides
+from ovseg.engine.recorded_config import detector_config, say_tower
 from ovseg.predict.box_settings import BoxSettings
 from ovseg.predict.detect import Found, leave_best
 from ovseg.predict.protocol import digest
 from ovseg.registry import LOADERS, MODELS, component_name
 from ovseg.results import rle
 from ovseg.results.provenance import Provenance, checkpoint_weights
-from ovseg.towers import Tower
+from ovseg.towers import Tower, load_tower
 
 LEAVES = ("nms", "inside", "score_threshold", "max_detections")
 """Settings of ``BoxSettings`` that any detector has a use for."""
-READS = ("LoadImageFromFile", "LoadAnnotations", "LoadScenePicture", "LoadSceneBoxes")
 
 
 @LOADERS.register_module()
@@ -57,26 +58,38 @@ class TrainedDetector:
         tower: Tower | None = None,
         **settings,
     ):
-        _, notes = read_checkpoint_with_meta(path)
+        state, notes = read_checkpoint_with_meta(path)
         if "config" not in notes:
             raise ValueError(f"{path} tells no config: give a checkpoint that tools/train.py wrote.")
-        cfg = read_dump(notes["config"])
-        if cfg.model.type.removeprefix("ovseg.") != kind:
-            raise ValueError(f"{path} is a checkpoint of {cfg.model.type}, not of {kind}.")
+        instead = settings | ({} if tower is None else {"weights": tower})
+        model, steps = detector_config(notes["config"], Path(path).name, kind, instead)
+        cfg = Config(dict(model=model, default_scope="ovseg"))
         apply_overrides(cfg, {f"model.{name}": value for name, value in settings.items()})
-        if tower is not None:
-            cfg.model.weights = tower
+        for name in ("weights", "text_weights"):
+            if name == "weights" and tower is not None:
+                cfg.model.weights = tower
+            elif name == "weights" or isinstance(cfg.model.get(name), str):
+                cfg.model[name] = self._tower(name, cfg.model, path)
         with DefaultScope.overwrite_default_scope("ovseg"):
+            with torch.device("meta"):  # a checkpoint that tells other sizes than it has does not cost any memory
+                check_fit(path, MODELS.build(cfg.model), state, notes)
             self.model = MODELS.build(cfg.model).to(device).eval()
         self.model.trained_weights = checkpoint_weights(path, load_weights(path, self.model)["hash"])
-        own = cfg.get("test_dataloader") or cfg.val_dataloader
-        steps = [step for step in own.dataset.pipeline if step["type"].rpartition(".")[2] not in READS]
-        self.prepare = Compose([TRANSFORMS.build(dict(step)) for step in steps])
+        self.prepare = Compose([TRANSFORMS.build(step) for step in steps])
         self.settings = boxes or BoxSettings()
 
     @property
     def method(self) -> str:
         return component_name(type(self.model))
+
+    @staticmethod
+    def _tower(name: str, model: dict, path: str | Path) -> Tower:
+        """The tower that a checkpoint names; from the hub only what is on this machine already."""
+        source = model.get(name)
+        say_tower(source, Path(path).name)
+        offline = True if str(source).startswith("hf-hub:") else None
+        options = {key: model[key] for key in ("arch", "quick_gelu") if key in model and name == "weights"}
+        return load_tower(source, offline=offline, **options)
 
     def read(self, vocabulary, progress=None):
         """Encode a vocabulary."""

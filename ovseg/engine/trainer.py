@@ -12,6 +12,7 @@ from ovseg.results.provenance import checkpoint_weights
 from ovseg.rng import random_states
 
 from . import checkpoints
+from .config import self_contained
 
 
 @RUNNERS.register_module()
@@ -42,7 +43,7 @@ class Trainer(Runner):
         content = {"state_dict": {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}}
         self.call_hook("before_save_checkpoint", checkpoint=content)  # where moving averages take their place
         iterations = (meta or {}).get("iter", self.iter if by_epoch else self.iter + 1)
-        notes = dict(iterations=iterations, experiment=self.experiment_name, config=self.cfg.pretty_text)
+        notes = dict(iterations=iterations, experiment=self.experiment_name, config=self_contained(self.cfg))
         if save_optimizer:
             keep = set(checkpoints.stored_names(model))
             averages = content.get("ema_state_dict", {})
@@ -100,14 +101,16 @@ class Trainer(Runner):
         self.train_loop._iter, self.train_loop._epoch = state["iterations"], state["epochs"]
         self.train_loop.resumed = state["random"]
         for key, value in state["info"].items():
-            self.message_hub.update_info(key, value)
+            best = value is not None and key.startswith("best_ckpt")
+            self.message_hub.update_info(key, str(Path(self.work_dir) / value) if best else value)
         if resume_optimizer:
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
             self.optim_wrapper.load_state_dict(state["optimizer"])
         if resume_param_scheduler and self.param_schedulers is not None:
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
             for scheduler, stored in zip(self.param_schedulers, state["param_schedulers"], strict=True):
-                scheduler.load_state_dict(stored)
+                own = scheduler.state_dict()
+                scheduler.load_state_dict({key: value for key, value in stored.items() if key in own})
         self._has_loaded = True
         self.logger.info(f"resumed from {filename} after {state['iterations']} iterations")
         return notes

@@ -6,10 +6,11 @@ CSV    a header with x1, y1, x2, y2 and, where there are several pictures, image
 """
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
+
+from ovseg.compat.untrusted import read_json
 
 
 class BoxFile:
@@ -44,7 +45,7 @@ class BoxFile:
         return self._of.get(Path(str(picture)).name, np.zeros((0, 4), np.float32))
 
     def _json(self) -> dict:
-        content = json.loads(self.path.read_text(encoding="utf-8"))
+        content = read_json(self.path)
         if isinstance(content, list):
             return {None: [[float(value) for value in box] for box in content]}
         names = {image["id"]: Path(image["file_name"] or "").name for image in content["images"]}

@@ -1,6 +1,5 @@
 """What a detection returns: boxes with names, scores and masks that can be looked at, asked, saved and read back."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ovseg.compat.untrusted import read_json
 from ovseg.files import atomic_write, json_text, write_json
 from ovseg.pictures.images import unique_stems
 from ovseg.text.vocabulary import Vocabulary
@@ -228,11 +228,11 @@ class Detections(PlotMixin):
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}. Give the _detections.json that Detections.save wrote.")
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path)
             if data["format"] != "ovseg-detections" or data["format_version"] != 1:
                 raise ValueError("another format")
             image, found = data["images"][0], data["annotations"]
-            size, source = (image["height"], image["width"]), image["file_name"]
+            size, source = store.picture_size(image), image["file_name"]
             boxes = np.array([each["bbox"] for each in found], np.float32).reshape(-1, 4)
             boxes[:, 2:] += boxes[:, :2]
             return cls(
@@ -246,7 +246,7 @@ class Detections(PlotMixin):
                 provenance=Provenance.from_dict(data),
                 path=source,
             )
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ValueError(
                 f"{path} is not a file of detections that ovseg saved, or it was changed by hand: {what}. Give the "

@@ -1,6 +1,5 @@
 """The label map of a raster as files: rows while they are made, and at the end a TIFF."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
+from ovseg.compat.untrusted import read_json
 from ovseg.dense.windows import Box
 from ovseg.files import atomic_write, write_json
 from ovseg.pictures.raster import Raster
@@ -70,11 +70,11 @@ class Rows:
 
     def _known(self) -> tuple[int, list[Box]]:
         try:
-            note = json.loads(self._note.read_text(encoding="utf-8"))
+            note = read_json(self._note)
             same = not Provenance.from_dict(note["provenance"]).differences(self.provenance)
             whole = self._rows.stat().st_size >= note["done"] * self._bytes
             return (note["done"], [tuple(box) for box in note["unread"]]) if same and whole else (0, [])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return 0, []
 
 

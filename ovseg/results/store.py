@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from ovseg.compat.untrusted import read_json, whole
 from ovseg.files import atomic_write, write_json
 from ovseg.pictures.images import ImageError, load_image, unique_stems
 from ovseg.text.vocabulary import Vocabulary
@@ -27,7 +28,18 @@ FORMATS = {
     "json": ".json",  # last, so that it is only there when the files it names are
 }
 _VERSION = 1
-_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)
+LARGEST = 2**31  # pixels of a picture that a file may tell of
+_DAMAGE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class LabelMap(Protocol):
@@ -152,15 +164,15 @@ def load_result(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}. Give the .json that Result.save wrote.")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         if data.get("format") != "ovseg-result" or data.get("format_version") != _VERSION:
             raise ValueError(f"its format is {data.get('format')!r}, version {data.get('format_version')!r}")
         vocabulary = Vocabulary.from_dict(data["vocabulary"])
         if list(vocabulary.names) != data["names"]:
             raise ValueError("its names and its vocabulary differ")
-        unlabelled, size = data["unlabelled"]["id"], (data["image"]["height"], data["image"]["width"])
+        unlabelled, size = data["unlabelled"]["id"], picture_size(data["image"])
         labels = rle.decode_labels({item["id"]: item["segmentation"] for item in data["classes"]}, size, unlabelled)
-        arrays = _load_scores(path.parent, data.get("files", {}))
+        arrays = _load_scores(path.parent, data.get("files", {}), labels.size)
         source = data["image"]["path"] and Path(data["image"]["path"])
         return dict(
             labels=labels,
@@ -199,10 +211,27 @@ def _hex(color: Sequence[int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 
-def _load_scores(folder: Path, files: Mapping[str, str]) -> dict[str, np.ndarray | None]:
+def picture_size(image: Mapping[str, Any]) -> tuple[int, int]:
+    """(H, W) that a file tells of its picture.
+
+    Raises:
+        ValueError: no picture has that size.
+    """
+    side = whole(1, 2**31)
+    height, width = side(image["height"], "image.height"), side(image["width"], "image.width")
+    if height * width > LARGEST:
+        raise ValueError(f"it tells of a picture of {height}×{width} pixels, more than {LARGEST:,}")
+    return height, width
+
+
+def _load_scores(folder: Path, files: Mapping[str, str], pixels: int) -> dict[str, np.ndarray | None]:
     path = folder / Path(files.get("scores", "")).name
     if not path.is_file():
         return {"scores": None}
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > 16 * pixels + 2**16:
+        raise ValueError(f"{path.name} unpacks to {size:,} bytes, and the picture has {pixels:,} pixels")
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in ("scores", "winners", "margin") if name in arrays}
 
@@ -210,7 +239,7 @@ def _load_scores(folder: Path, files: Mapping[str, str]) -> dict[str, np.ndarray
 def load_pixels(source: Path | None, folder: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """The picture a file names, if it is still there or in ``folder`` and of the shape (H, W)."""
     for path in (source, source and folder / source.name):
-        if path and path.is_file():
+        if path and os.path.isfile(path):
             try:
                 pixels = load_image(path).array
             except ImageError:

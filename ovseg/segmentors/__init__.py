@@ -1,5 +1,7 @@
 """MMSegmentation models of ovseg."""
 
+from ovseg.compat.mmengine_weights import read_as_data
+
 from .catseg import CATSegTraining
 from .clip_backbone import CLIPBackbone
 from .dense_tuning import DenseTuning
@@ -28,3 +30,5 @@ __all__ = [
     "TextClassifier",
     "set_classes",
 ]
+
+read_as_data()

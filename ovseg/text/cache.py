@@ -199,7 +199,7 @@ def _read_pack(
             return words, _read_table(file) if table else None
     except FileNotFoundError:
         return None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         warn(f"damaged text embedding pack {pack} ({error}) is dropped; its words are encoded again.")
         _remove(pack)
         return None

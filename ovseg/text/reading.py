@@ -14,12 +14,12 @@ string    a benchmark name, a file path, or classes separated by commas with ``|
 ``background`` is whatever ``Background.parse`` reads; the background class itself is not listed among the classes.
 """
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ovseg.compat.untrusted import parse_json
 from ovseg.spelling import did_you_mean
 from ovseg.text.benchmark_vocabularies import benchmark_spec, canonical_benchmark, suspected_benchmark
 from ovseg.text.entries import Entry, read_entry
@@ -130,12 +130,12 @@ def _as_content(entries: Sequence[Entry]) -> Content:
 def _load(text: str, path: Path) -> Any:
     try:
         if path.suffix.lower() == ".json":
-            return json.loads(text)
+            return parse_json(text, "its text")
         import yaml
 
         try:
             return yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise ValueError(str(error)) from None
     except ValueError as error:
         reason = " ".join(str(error).split())

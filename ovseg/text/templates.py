@@ -48,7 +48,7 @@ def get_templates(spec: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(spec, str) and spec in TEMPLATES:
         return TEMPLATES[spec]
     templates = (spec,) if isinstance(spec, str) else tuple(spec)
-    bad = [t for t in templates if not isinstance(t, str) or t.count("{}") != 1]
+    bad = [t for t in templates if not isinstance(t, str) or t.count("{}") != 1 or t.count("{") + t.count("}") != 2]
     if bad or not templates:
         shown = ", ".join(repr(t) for t in bad) or "none"
         raise ValueError(

@@ -92,8 +92,13 @@ def visual_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def whole_token_table(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Put the stored rows of a pruned token table back at their ids; ids that were never trained become zero rows."""
     state = dict(state)
-    rows, stored = state.pop("token_rows").long(), state["token_embedding.weight"]
-    table = stored.new_zeros(open_clip.tokenizer.SimpleTokenizer().vocab_size, stored.shape[1])
+    rows, stored = state.pop("token_rows"), state.get("token_embedding.weight")
+    size = open_clip.tokenizer.SimpleTokenizer().vocab_size
+    right = stored is not None and stored.ndim == 2 and rows.shape == stored.shape[:1] and not rows.is_floating_point()
+    if not right or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < size):
+        raise ValueError(f"token_rows of these weights are not one id from 0 to {size - 1} for each row of the table.")
+    rows = rows.long()
+    table = stored.new_zeros(size, stored.shape[1])
     table[rows] = stored
     return state | {"token_embedding.weight": table}
 

@@ -10,7 +10,6 @@
 ====================================  ==================================================================================
 """
 
-import json
 import logging
 import os
 import warnings
@@ -29,6 +28,7 @@ from . import formats
 from .base import Preprocess, Tower, TowerCard
 from .build import build_clip, build_visual, make_tower
 from .identity import identity
+from .metadata import check_sizes, folder_config, own_metadata
 
 TINY = Path(__file__).with_name("tiny_clip.safetensors")
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -82,23 +82,19 @@ def _tower(
 def _from_file(path: Path, name: str, arch: str | None, quick_gelu: bool | None) -> Tower:
     """A state dict on disk; what it does not record is taken from its shapes."""
     state, meta = read_checkpoint_with_meta(path)
-    own = json.loads(meta["ovseg"]) if "ovseg" in meta else {}
+    own = own_metadata(meta["ovseg"], path.name) if "ovseg" in meta else {}
     state, record = formats.plain(state)
     own = record or own
     if record and not formats.has_text(state):
         return _without_text(state, name)
     config = own.get("config")
+    check_sizes(config, state, path.name)
     if arch is not None:
         config = _architecture(arch)
     if quick_gelu is None:
         quick_gelu = own["quick_gelu"] if "quick_gelu" in own else _recorded_activation(path, state, arch)
-    card = own.get("card", {})
-    if "words" in card:
-        card = card | {"words": tuple(card["words"])}
-    preprocess = Preprocess(
-        **{key: tuple(v) if isinstance(v, list) else v for key, v in own.get("preprocess", {}).items()}
-    )
-    return _tower(state, own.get("name", name), quick_gelu, preprocess, config, card)
+    preprocess = Preprocess(**own.get("preprocess", {}))
+    return _tower(state, own.get("name", name), quick_gelu, preprocess, config, own.get("card"))
 
 
 def _without_text(state: dict[str, Tensor], name: str) -> Tower:
@@ -150,13 +146,11 @@ def _from_folder(folder: Path, quick_gelu: bool | None, name: str | None = None)
 
 
 def _from_config(config_file: Path, file: Path, name: str, quick_gelu: bool | None) -> Tower:
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    model, wanted = config["model_cfg"], config.get("preprocess_cfg", {})
-    fields = {key: wanted[key] for key in ("mean", "std", "interpolation") if key in wanted}
-    preprocess = Preprocess(**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})
+    model, preprocess = folder_config(config_file.read_bytes(), config_file.name)
     state, _ = read_checkpoint_with_meta(file)
-    gelu = bool(model.get("quick_gelu", False)) if quick_gelu is None else quick_gelu
-    return _tower(state, name, gelu, preprocess, model)
+    check_sizes(model, state, config_file.name)
+    gelu = model.get("quick_gelu", False) if quick_gelu is None else quick_gelu
+    return _tower(state, name, gelu, Preprocess(**preprocess), model)
 
 
 def _architecture(arch: str) -> dict:
