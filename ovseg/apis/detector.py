@@ -9,6 +9,7 @@ import torch
 from ovseg.pictures.images import load_image
 from ovseg.predict.box_settings import BoxSettings
 from ovseg.predict.detect import DenseDetector
+from ovseg.predict.memory import reading_of
 from ovseg.predict.name_boxes import BoxNamer
 from ovseg.predict.pipeline import Pipeline, make_protocol
 from ovseg.registry import DENSE
@@ -131,8 +132,13 @@ class Detector(OnPictures):
         self.vocabulary = vocabulary
         return self
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        pipeline = getattr(self.engine, "pipeline", None)  # trained detectors have none
+        return {} if pipeline is None else reading_of(pipeline)
+
     def set_image(self, image: Any) -> "Detector":
-        loaded = load_image(image)
+        loaded = load_image(image, **self.reading)
         self._encoded = self.engine.encode(loaded.array)
         self._image = loaded
         return self

@@ -50,6 +50,11 @@ class OnPictures(ABC):
         """What a result depends on beside the picture: ``weights``, ``vocabulary_hash`` and ``fingerprint`` of the
         settings."""
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Arguments of ``load_image``: how pictures are read, and what memory they may take."""
+        return {}
+
     def made(self, record: dict) -> bool:
         """Whether a saved result (its ``to_dict``) comes from this very method, weights, settings and words."""
         asked = self.conditions | {"method": self.method}
@@ -66,7 +71,7 @@ class OnPictures(ABC):
         if classes is not None:
             self.set_classes(classes)
         items, results = iter_sources(source), []
-        for _, picture in read_ahead(items):
+        for _, picture in read_ahead(items, **self.reading):
             if isinstance(picture, ImageError):
                 raise picture
             results.append(self.set_image(picture).predict())
@@ -74,5 +79,5 @@ class OnPictures(ABC):
 
     def stream(self, source: Any) -> Iterator[tuple[Any, Any]]:
         """(item, result) one by one; an unreadable item comes with its ``ImageError`` and the rest goes on."""
-        for item, picture in read_ahead(iter_sources(source)):
+        for item, picture in read_ahead(iter_sources(source), **self.reading):
             yield item, picture if isinstance(picture, ImageError) else self.set_image(picture).predict()

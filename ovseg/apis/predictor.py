@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ovseg.pictures.images import LoadedImage, load_image
 from ovseg.predict.class_maps import Encoded
+from ovseg.predict.memory import reading_of
 from ovseg.predict.pipeline import Pipeline, make_protocol
 from ovseg.predict.protocol import Protocol
 from ovseg.registry import DENSE
@@ -142,8 +143,12 @@ class Predictor(OnPictures):
             "fingerprint": self.applied.fingerprint,
         }
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        return reading_of(self.pipeline)
+
     def set_image(self, image: Any) -> "Predictor":
-        loaded = load_image(image)
+        loaded = load_image(image, **self.reading)
         self._encoded = self.pipeline.encode(loaded.array)
         self._image = loaded
         return self
@@ -185,6 +190,7 @@ class Predictor(OnPictures):
             method=self.method,
             weights=self.weights,
             path=self._image.path,
+            valid=self._image.valid,
         )
         if applied.threshold > 0:
             result.labels = result.fall_back(decoded.below(applied.threshold).cpu().numpy())

@@ -37,6 +37,12 @@ def over_budget(what: str, reason: str = "", free: int | None = None) -> ImageEr
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out: Python's, or one of torch for a processor or another device."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
 def available() -> int | None:
     """Bytes that this process may still take: the least of what the system has, what its control group allows, and what
     its own limit (``ulimit -v``) leaves; None where nothing tells."""

@@ -18,7 +18,7 @@ from .decode import decode, reading
 from .errors import ImageError, ImageNotFoundError
 from .fetch import Later, download
 from .files import ONE, check_file
-from .levels import check_range
+from .levels import check_bands, check_range
 from .pixels import from_numpy, from_pillow, from_tensor, is_tensor
 
 SUFFIXES = frozenset(
@@ -113,21 +113,6 @@ def _in_memory(source: Any, limits, bands, per_pixel: float) -> tuple[np.ndarray
         )
         check_budget(*array.shape[:2], what, per_pixel)
         return array, None, "image", None
-
-
-def check_bands(bands: Any) -> tuple[int, ...] | None:
-    """One or three bands, counted from 1; None stays None.
-
-    Raises:
-        ValueError: anything else.
-    """
-    if bands is None:
-        return None
-    chosen = tuple(bands) if isinstance(bands, Iterable) and not isinstance(bands, str) else ()
-    whole = all(isinstance(band, int | np.integer) and not isinstance(band, bool) and band >= 1 for band in chosen)
-    if len(chosen) not in (1, 3) or not whole:
-        raise ValueError(f"bands are one or three numbers of bands, counted from 1, such as 4,3,2; got {bands!r}.")
-    return tuple(int(band) for band in chosen)
 
 
 class Sources:

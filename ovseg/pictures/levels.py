@@ -3,7 +3,9 @@
 import math
 import threading
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -154,6 +156,21 @@ def check_range(limits) -> Range | None:
             f"{limits!r}."
         )
     return low, high
+
+
+def check_bands(bands: Any) -> tuple[int, ...] | None:
+    """One or three bands, counted from 1; None stays None.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if bands is None:
+        return None
+    chosen = tuple(bands) if isinstance(bands, Iterable) and not isinstance(bands, str) else ()
+    whole = all(isinstance(band, int | np.integer) and not isinstance(band, bool) and band >= 1 for band in chosen)
+    if len(chosen) not in (1, 3) or not whole:
+        raise ValueError(f"bands are one or three numbers of bands, counted from 1, such as 4,3,2; got {bands!r}.")
+    return tuple(int(band) for band in chosen)
 
 
 def check_floats(values: np.ndarray, what: str):

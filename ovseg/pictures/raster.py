@@ -204,8 +204,8 @@ class Raster:
         if not gray and (file.count not in (3, 4) or alpha == [2] or alpha == [3]) or "cyan" in kinds:
             raise ImageError(
                 f"{what} has {file.count} bands ({', '.join(kinds)}); a picture has one (gray), three (red, green, "
-                "blue) or a further one for transparency. Choose one or three: --bands 3,2,1 (Python: bands=(3, 2, 1)), or "
-                "gdal_translate -b 3 -b 2 -b 1 IN OUT."
+                "blue) or a further one for transparency. Choose one or three: --bands 3,2,1 (Python: bands=(3, 2, "
+                "1)), or gdal_translate -b 3 -b 2 -b 1 IN OUT."
             )
         return ([1] if gray else [1, 2, 3]), alpha
 

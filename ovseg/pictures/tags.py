@@ -65,9 +65,7 @@ def read_tags(file: Path | BinaryIO) -> Tags | None:
         file.seek(0)
         pages = _pages(file)
         return None if not pages else parse(pages[0], any(page.get(SUBFILE, 0) & 4 for page in pages[1:]))
-    except (
-        Exception
-    ):  # Pillow lets nearly any exception out of a broken header; opening the file says what it is
+    except Exception:  # Pillow lets nearly any exception out of a broken header; opening the file says what it is
         return None
 
 

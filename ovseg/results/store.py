@@ -46,11 +46,19 @@ def to_dict(result: Result) -> dict[str, Any]:
             "segmentation": found[i]["rle"],
         }
 
-    return record("ovseg-result", result, result.labels.shape, count, detail)
+    made = record("ovseg-result", result, result.labels.shape, count, detail, result.invalid)
+    if result.valid is not None:
+        made["invalid"]["segmentation"] = rle.encode(~result.valid)
+    return made
 
 
 def record(
-    kind: str, made: Any, size: tuple[int, int], count: np.ndarray, detail: Callable[[int], dict] = lambda i: {}
+    kind: str,
+    made: Any,
+    size: tuple[int, int],
+    count: np.ndarray,
+    detail: Callable[[int], dict] = lambda i: {},
+    invalid: int = 0,
 ) -> dict[str, Any]:
     """What every saved label map says of itself, as plain JSON values.
 
@@ -60,6 +68,7 @@ def record(
         size: (H, W).
         count: pixels of each class, and last of none.
         detail: more to say of a class that occurs.
+        invalid: pixels that hold no data; fractions are of the others.
     """
     from ovseg import __version__
 
@@ -70,7 +79,7 @@ def record(
             "name": vocabulary.names[i],
             "color": _hex(vocabulary.colors[i]),
             "pixels": int(count[i]),
-            "fraction": round(float(count[i] / (height * width)), 6),
+            "fraction": round(float(count[i] / (height * width - invalid)), 6),
             **detail(i),
         }
         for i in by_area(count)
@@ -89,6 +98,7 @@ def record(
         "colors": [_hex(color) for color in vocabulary.colors],
         "vocabulary": vocabulary.to_dict(),
         "vocabulary_hash": vocabulary.hash,
+        **({"invalid": {"pixels": invalid}} if invalid else {}),
     }
 
 
@@ -162,6 +172,7 @@ def load(path: str | Path) -> dict[str, Any]:
             method=data["method"],
             weights=data["weights"],
             path=source or None,
+            valid=_load_valid(data, size),
             **arrays,
         )
     except _DAMAGE as error:
@@ -199,6 +210,16 @@ def _load_scores(folder: Path, files: Mapping[str, str]) -> dict[str, np.ndarray
         return {"scores": None}
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in ("scores", "winners", "margin") if name in arrays}
+
+
+def _load_valid(data: dict[str, Any], size: tuple[int, int]) -> np.ndarray | None:
+    """(H, W) bool, false where the picture holds no data; None where all of it does."""
+    if "invalid" not in data:
+        return None
+    invalid = rle.decode(data["invalid"]["segmentation"])
+    if invalid.shape != size:
+        raise ValueError(f"its pixels without data are of {invalid.shape}, its labels of {size}")
+    return ~invalid
 
 
 def load_pixels(source: Path | None, folder: Path, shape: tuple[int, int]) -> np.ndarray | None:
