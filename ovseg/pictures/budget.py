@@ -8,6 +8,11 @@ from pathlib import Path
 
 from .errors import ImageError
 
+
+class OverBudgetError(ImageError):
+    """The picture would take more memory than there is."""
+
+
 SHARE = 0.8
 """Part of the free memory that one picture may take."""
 
@@ -27,11 +32,11 @@ def check_budget(height: int, width: int, what: str, per_pixel: float = READING)
         raise over_budget(what, f"{width} x {height} pixels would take about {need / 1e9:.3g} GB of memory", free)
 
 
-def over_budget(what: str, reason: str = "", free: int | None = None) -> ImageError:
+def over_budget(what: str, reason: str = "", free: int | None = None) -> OverBudgetError:
     """The error of a picture that does not fit; also for memory that ran out on the way."""
     reason = reason or "memory ran out while it was worked on"
     of = "" if free is None else f", of which {max(free, 0) / 1e9:.3g} GB are free"
-    return ImageError(
+    return OverBudgetError(
         f"{what} is too large to be worked on whole: {reason}{of}. Segment it by window (ovseg predict … --memory 2GB "
         "--refine none), or shrink it or cut it into tiles."
     )

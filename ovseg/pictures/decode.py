@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .budget import READING, check_budget, over_budget
+from .budget import READING, OverBudgetError, check_budget, over_budget
 from .errors import ImageError
 from .files import holds_mask
 from .levels import Range
 from .pixels import check_size, from_pillow, pillow_limit, too_large, turned
 from .tags import read_tags
+
+MASK = "a mask or nodata value of GDAL"
 
 Pixels = tuple[np.ndarray, np.ndarray | None]
 """(H, W, 3) uint8 RGB, and which of them are valid, (H, W) bool, None for all."""
@@ -40,23 +42,33 @@ def decode(
     """
     reason = _needs_gdal(file)
     if bands is not None or (reason and _has_rasterio()):
-        if isinstance(file, Path):
-            return _by_gdal(file, what, limits, bands, per_pixel)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "image")
-            path.write_bytes(file.getbuffer())
+        with _on_disk(file) as path:
             return _by_gdal(path, what, limits, bands, per_pixel)
-    if reason == "a mask":
-        raise needs_rasterio(what, "a mask beside it")
+    if reason == MASK:
+        raise needs_rasterio(what, reason)
     try:
         with reading(what), Image.open(file) as image:
             check_size(image.height, image.width, what)
             check_budget(image.height, image.width, what, per_pixel)
             return from_pillow(image, what, limits)
+    except OverBudgetError:
+        raise
     except ImageError as error:
-        if reason and not _has_rasterio():
+        if reason:
             raise needs_rasterio(what, reason) from error
         raise
+
+
+@contextmanager
+def _on_disk(file: Path | BytesIO) -> Iterator[Path]:
+    """A path of the file, for as long as it is needed."""
+    if isinstance(file, Path):
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "image")
+        path.write_bytes(file.getbuffer())
+        yield path
 
 
 def needs_rasterio(what: str, reason: str) -> ImageError:
@@ -70,7 +82,7 @@ def _needs_gdal(file: Path | BytesIO) -> str | None:
     """What of a file Pillow may get wrong, in words; None for what it reads as others show it."""
     if isinstance(file, Path):
         if holds_mask(file):
-            return "a mask"
+            return MASK
         with reading(str(file)), file.open("rb") as stream:
             begins = stream.read(26)
     else:
@@ -83,7 +95,7 @@ def _needs_gdal(file: Path | BytesIO) -> str | None:
     if tags is None or tags.photometric not in (0, 1, 2, 3, 6):
         return None
     reasons = {
-        "a mask": tags.masked,
+        MASK: tags.masked,
         f"values of {tags.bits} bits": tags.bits > 8,
         "signed values or floats": tags.format != 1,
         "a nodata value": tags.nodata is not None,

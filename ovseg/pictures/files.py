@@ -25,11 +25,17 @@ def check_file(path: Path) -> None:
 
 
 def holds_mask(path: Path) -> bool:
-    """Whether a file beside a picture says where it holds no data: ``PICTURE.msk`` or, in ``PICTURE.aux.xml``, a nodata
-    value, as GDAL writes them."""
+    """Whether it says where it holds no data beyond its own format, as GDAL writes that: ``PICTURE.msk``, a nodata
+    value in ``PICTURE.aux.xml``, or a mask behind the end of a JPEG file."""
     with suppress(OSError, ValueError):
         if Path(f"{path}.msk").is_file():
             return True
+        with path.open("rb") as file:
+            if file.read(3) == b"\xff\xd8\xff":
+                end = file.seek(-4, 2)
+                first = int.from_bytes(file.read(4), "little")  # byte of the mask, which is zlib's
+                if 4 < first < end and file.seek(first - 2) and file.read(3) == b"\xff\xd9\x78":
+                    return True
         notes = Path(f"{path}.aux.xml")
         return notes.is_file() and b"<NoDataValue" in notes.read_bytes()[: 2**20]
     return False

@@ -41,9 +41,9 @@ def reading_of(pipeline: "Pipeline") -> dict:
 
 
 def bytes_per_pixel(pipeline: "Pipeline") -> float:
-    """What segmenting a picture whole takes at its peak, per pixel of the picture and without what does not grow with it
-    (measured on pictures of 4 and 16 megapixels, rounded up): the picture, its labels and scores as they are made and
-    drawn; colors and affinities of refiners; where the picture is not resized, its floats and the kept features."""
+    """What segmenting a picture whole takes at its peak, per pixel of the picture and without what does not grow with
+    it (measured on pictures of 4 and 16 megapixels, rounded up): the picture, its labels and scores as they are made
+    and drawn; colors and affinities of refiners; where the picture is not resized, its floats and the kept features."""
     protocol, tower = pipeline.protocol, pipeline.tower
     size = 48.0
     size += 200 if any(isinstance(refiner, MapRefiner) for refiner in pipeline.refiners) else 0

@@ -44,8 +44,8 @@ class OpenVocabSegmentor(BaseSegmentor):
         self.pipeline = build_pipeline(dense, weights, published, protocol, scorer, arch, quick_gelu)
         if self.pipeline.protocol.range or self.pipeline.protocol.bands:
             raise ValueError(
-                "range and bands say how files are read, which the dataset pipeline of a config does: leave them out of "
-                "the protocol, and scale or choose bands there."
+                "range and bands say how files are read, which the dataset pipeline of a config does: leave them out "
+                "of the protocol, and scale or choose bands there."
             )
         self.vocabulary = Vocabulary.parse(vocabulary)
         self.cache = EmbeddingCache()
