@@ -10,6 +10,21 @@ from pathlib import Path
 import ovseg
 
 
+def read_config(path: str) -> tuple[dict, str | None, dict]:
+    """Method, weights and all other options of ``ovseg.load`` that a config of MMSegmentation's kind describes.
+
+    Raises:
+        ValueError: a config of another model.
+    """
+    from ovseg.engine.config import load_config
+
+    model = load_config(path).model
+    if model.type.removeprefix("ovseg.") != "OpenVocabSegmentor":
+        raise ValueError(f"{path} describes a {model.type}; this demo takes methods and configs of OpenVocabSegmentor.")
+    options = {name: model[name] for name in ("scorer", "arch", "quick_gelu") if model.get(name) is not None}
+    return dict(model.dense), model.get("weights"), options | dict(model.get("protocol") or {})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image")
@@ -22,11 +37,8 @@ def main():
     args = parser.parse_args()
     method, weights, settings = args.model, args.weights, {}
     if args.model.endswith(".py"):
-        from ovseg.engine.config import load_config
-
-        config = load_config(args.model).model
-        method, settings = dict(config.dense), dict(config.protocol)
-        weights = weights or config.weights
+        method, own, settings = read_config(args.model)
+        weights = weights or own
     model = ovseg.load(method, weights, args.classes, device=args.device, **settings)
     result = model(args.image)
     if args.show:

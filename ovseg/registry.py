@@ -1,14 +1,16 @@
 """The registries of ovseg: where a config's ``type='...'`` becomes a class.
 
 Every registry has the scope ``ovseg`` and a list of modules that are imported when somebody first asks it for a name,
-so that importing this file costs no more than MMEngine's own registry (no torch, no models).
+so that importing this file costs no more than MMEngine's own registry (no torch, no models).  ``ovseg.dense.*`` stands
+for all modules of a package, so a new file in it is known without being listed anywhere.
 
 =============================  ==========================================  ====================================
 Registry                       holds                                       root
 =============================  ==========================================  ====================================
 TOWERS DENSE SCORERS REFINERS  image towers, dense extractors, scorers,    ovseg itself (training-free use needs
 TUNING PROXIES MASKS           refiners, what trains, proxies, masks       neither mmseg nor mmdet)
-MODELS (= SEGMENTORS)          segmentors, detectors, heads, necks         mmengine ``MODELS``
+LOADERS                        what runs a trained model from its file     ovseg itself
+MODELS                         segmentors, detectors, heads, necks         mmengine ``MODELS``
 DATASETS TRANSFORMS METRICS    what a config names under these keys        the mmengine registry of that name
 HOOKS LOOPS DATA_SAMPLERS
 RUNNERS EVALUATORS
@@ -18,13 +20,17 @@ OPTIM_WRAPPER_CONSTRUCTORS
 An unknown name or argument is answered with the nearest one that exists; ``names(DENSE)`` lists what there is.
 """
 
-import difflib
 import inspect
+import pkgutil
+import re
+import warnings
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
 from mmengine import registry as mmengine_registry
+
+from .spelling import did_you_mean, nearest
 
 SCOPE = "ovseg"
 NEIGHBOURS = ("mmseg", "mmdet")
@@ -57,10 +63,14 @@ class Registry(mmengine_registry.Registry):
         if self._imported:
             return
         for location in self._locations:
-            try:
-                import_module(location)
-            except ImportError as error:
-                self._unavailable[location] = error
+            package, everything, _ = location.partition(".*")
+            for module in submodules(package) if everything else [package]:
+                try:
+                    import_module(module)
+                except ImportError as error:
+                    self._unavailable[module] = error
+                    if everything:
+                        warnings.warn(f"{module} is left out: it could not be imported ({error}).", stacklevel=2)
         self._imported = True
 
     def find(self, key: str):
@@ -150,7 +160,7 @@ class Registry(mmengine_registry.Registry):
         else:
             spelled = {name: name for name in known}
             spelled |= {f"{scope}.{name}": name for name, scope in elsewhere.items() if name not in known}
-            near = _close(bare, spelled)
+            near = nearest(bare, spelled)
             text += f"Nearest: {', '.join(near)}. " if near else f"It holds: {', '.join(names(self)) or 'nothing'}. "
         for location, error in self._unavailable.items():
             text += f"{location} could not be imported ({error}), so what it registers is missing. "
@@ -172,6 +182,57 @@ class Registry(mmengine_registry.Registry):
             except Exception as error:  # a broken neighbour must not hide the message being written here
                 self._unavailable[f"{sibling.scope} {sibling.name}s"] = error
         return siblings
+
+
+def submodules(package: str) -> list[str]:
+    """Dotted names of the modules in a package, sorted; only the package itself is imported."""
+    return sorted(f"{package}.{module.name}" for module in pkgutil.iter_modules(import_module(package).__path__))
+
+
+def registered_in(package: str, *registries: Registry):
+    """A ``__getattr__`` for a package: the classes that its modules register, such as ``ovseg.dense.NACLIP``."""
+
+    def find(name: str):
+        if not name.startswith("_") and f"{package}.{name}" not in submodules(package):
+            for registry in registries:
+                registry.import_from_location()
+                for component in registry.module_dict.values():
+                    if component.__name__ == name and component.__module__.startswith(f"{package}."):
+                        return component
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find
+
+
+def normalize_name(name: str) -> str:
+    """What all spellings of one name share: ``CLIP-Surgery``, ``clip surgery``, ``clip_surgery`` and ``CLIPSurgery``
+    are ``clipsurgery``."""
+    return re.sub(r"[-_\s]+", "", name.replace("+", "plus")).casefold()
+
+
+def component_name(component) -> str:
+    """The name of a component, as people type it and as it is recorded: its class attribute ``name``.
+
+    A class without one of its own, such as a variant that a user registered, is named after its class.
+    """
+    return vars(component).get("name") or component.__name__.lower()
+
+
+def named(registry: mmengine_registry.Registry) -> dict[str, type]:
+    """The components of a registry by their names, sorted; of ``MODELS`` only those that have one."""
+    registry.import_from_location()
+    components = registry.module_dict.values()
+    if registry is MODELS:
+        components = [each for each in components if isinstance(vars(each).get("name"), str)]
+    return dict(sorted((component_name(each), each) for each in components))
+
+
+def find_named(registry: mmengine_registry.Registry, name: str) -> type | None:
+    """The component of a name in any spelling (``normalize_name``), or of a class name in any; None if unknown."""
+    known, wanted = named(registry), normalize_name(name)
+    spellings = {normalize_name(kind): registry.module_dict[kind] for kind in names(registry)}
+    spellings = {spelling: each for spelling, each in spellings.items() if each in known.values()}
+    return (spellings | {normalize_name(each): component for each, component in known.items()}).get(wanted)
 
 
 def names(registry: mmengine_registry.Registry) -> tuple[str, ...]:
@@ -242,27 +303,14 @@ def find_component(kind: str, scope: str | None = None):
     return next((component for component in found if component is not None), None)
 
 
-def did_you_mean(word: str, options) -> str:
-    """``"Did you mean 'x'? "`` for the option nearest to a misspelt word, or an empty string if none is near."""
-    near = _close(word, {option: option for option in options})
-    return f"Did you mean '{near[0]}'? " if near else ""
-
-
-def _close(word, options):
-    """Up to three of ``options`` (what is shown -> what is compared) near a word, nearest first."""
-    ratio = {
-        shown: difflib.SequenceMatcher(None, word.lower(), plain.lower()).ratio() for shown, plain in options.items()
-    }
-    return sorted((shown for shown in ratio if ratio[shown] >= 0.6), key=lambda shown: (-ratio[shown], shown))[:3]
-
-
-TOWERS = Registry("tower", locations=["ovseg.towers"])
-DENSE = Registry("dense extractor", locations=["ovseg.dense"])
-PROXIES = Registry("proxy", locations=["ovseg.dense"])
+TOWERS = Registry("tower", locations=["ovseg.towers.*"])
+DENSE = Registry("dense extractor", locations=["ovseg.dense.*"])
+PROXIES = Registry("proxy", locations=["ovseg.dense.proxies"])
 TUNING = Registry("tuning preset", locations=["ovseg.towers.tuning"])
-MASKS = Registry("mask source", locations=["ovseg.regions"])
-SCORERS = Registry("scorer", locations=["ovseg.score", "ovseg.catseg"])
-REFINERS = Registry("refiner", locations=["ovseg.refine"])
+MASKS = Registry("mask source", locations=["ovseg.regions.*"])
+SCORERS = Registry("scorer", locations=["ovseg.score.*", "ovseg.catseg"])
+REFINERS = Registry("refiner", locations=["ovseg.refine.*"])
+LOADERS = Registry("loader of checkpoints", locations=["ovseg.engine.trained_detector"])
 
 LOCATIONS = {
     "MODELS": ["ovseg.segmentors", "ovseg.detectors"],
@@ -281,7 +329,7 @@ ROOTS = {name: root for name, root in vars(mmengine_registry).items() if isinsta
 # One child for every root, also where ovseg registers nothing: under default_scope = 'ovseg' MMEngine warns otherwise.
 CHILDREN = {name: Registry(root.name, parent=root, locations=LOCATIONS.get(name, [])) for name, root in ROOTS.items()}
 
-MODELS = SEGMENTORS = CHILDREN["MODELS"]
+MODELS = CHILDREN["MODELS"]
 DATASETS = CHILDREN["DATASETS"]
 TRANSFORMS = CHILDREN["TRANSFORMS"]
 METRICS = CHILDREN["METRICS"]

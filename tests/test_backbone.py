@@ -55,7 +55,7 @@ def test_resnet_levels(size):
 
 def test_joint_space_is_that_of_the_tower(kind):
     tower = toy_tower(kind)
-    x = images(tower.image_size, tower.image_size)
+    x = images(*tower.image_size)
     embedding, _ = backbone(kind, joint=True)(x)[-1]
     torch.testing.assert_close(embedding, tower.clip.encode_image(x), atol=1e-5, rtol=1e-5)
 

@@ -9,7 +9,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from ovseg.apis import load_detector
-from ovseg.engine.benchmarks import SCORED_BY, DoesNotFit, benchmarks, set_benchmark
+from ovseg.engine.benchmarks import DoesNotFit, benchmarks, set_benchmark
 from ovseg.engine.config import load_config
 from ovseg.engine.trainer import Trainer
 from ovseg.evaluation.boxes import BoxAccuracy
@@ -57,7 +57,7 @@ class TestDetector:
             np.testing.assert_allclose(sample.pred_instances.scores.numpy(), found.scores, atol=1e-5)
             assert sample.pred_instances.labels.tolist() == found.labels.tolist()
             assert rle.decode(sample.pred_instances.masks[0]).shape == image.shape[:2]
-        assert first.provenance == second.provenance and first.provenance["weights"] == "toy vit 0 (toy-vit-0)"
+        assert first.provenance == second.provenance and str(first.provenance.weights) == "toy vit 0 (toy-vit-0)"
         told = expected.engine.provenance(expected.vocabulary)
         assert first.provenance == told
 
@@ -89,8 +89,8 @@ class TestClassifier:
         scores = first.pred_instances.class_scores
         assert scores.shape == (3, 3) and (scores[2] == 0).all() and none.pred_instances.class_scores.shape == (0, 3)
         torch.testing.assert_close(turned.pred_instances.class_scores, scores.flip(0))
-        assert first.provenance["protocol"]["readouts"] == ["roi", "crop"]
-        assert first.provenance["protocol"]["margins"] == [1.0, 1.5]
+        assert first.provenance.protocol["readouts"] == ["roi", "crop"]
+        assert first.provenance.protocol["margins"] == [1.0, 1.5]
         metric = BoxAccuracy()
         metric.dataset_meta = dict(classes=tuple(WORDS))
         metric.process({}, [first.to_dict(), none.to_dict()])
@@ -110,7 +110,7 @@ class TestClassifier:
 
     def test_read_outs_change_the_fingerprint(self, vit):
         def fingerprint(**options):
-            return build("BoxClassifier", vit, **options).provenance["protocol"]["fingerprint"]
+            return build("BoxClassifier", vit, **options).provenance.fingerprint
 
         assert fingerprint() == fingerprint(readouts=["roi"]) != fingerprint(readouts=["mask"])
         assert fingerprint(readouts=["crop"], margins=[1.5]) != fingerprint(readouts=["crop"], margins=[2.0])
@@ -139,7 +139,9 @@ class TestBenchmarks:
             if name in self.FITTING[path]:
                 cfg = set_benchmark(load_config(config), name, "out")
                 check_components(cfg, cfg.default_scope)
-                assert cfg.test_evaluator.type == f"ovseg.{row.metric}" == "ovseg." + SCORED_BY[cfg.model.type]
+                assert (
+                    cfg.test_evaluator.type == f"ovseg.{row.metric}" == f"ovseg.{find_component(cfg.model.type).metric}"
+                )
                 assert len(Vocabulary.parse(cfg.model.vocabulary)) == (80 if "coco" in name else 94)
             else:
                 with pytest.raises(DoesNotFit, match="cannot read the answers"):
@@ -184,6 +186,8 @@ class TestBenchmarks:
         scores = runner.test()
         dataset = runner.test_loop.dataloader.dataset.metainfo["dataset_name"]
         report = json.loads((tmp_path / f"metrics_{dataset}.json").read_text())
-        assert report["images"] == 2 and report["weights"].startswith("ovseg-tiny") and report["vocabulary"]
-        assert report["protocol"]["fingerprint"] and len(scores) == len(report["scores"])
+        assert (
+            report["images"] == 2 and report["weights"]["name"].startswith("ovseg-tiny") and report["vocabulary_hash"]
+        )
+        assert report["fingerprint"] and len(scores) == len(report["scores"])
         assert ("AP50" if benchmarks()[name].metric == "OpenVocabAP" else "top1") in report["scores"]

@@ -8,6 +8,7 @@ import torch
 from mmengine.structures import InstanceData
 
 from ovseg.evaluation.boxes import BoxAccuracy, OpenVocabAP
+from ovseg.results.provenance import Provenance, Weights
 
 META = dict(classes=("cat", "dog", "owl"), base_classes=("cat", "dog"), novel_classes=("owl",), dataset_name="toy")
 
@@ -111,10 +112,14 @@ def test_a_sample_without_truth():
 
 
 def test_the_file_holds_scores_and_conditions(tmp_path):
-    conditions = dict(protocol=dict(window=64), vocabulary="abc", weights="w (123)")
+    conditions = Provenance(weights=Weights("w", "123", "123"), vocabulary_hash="abc", protocol=dict(window=64))
     ap([sample(([A], [0]), ([A], [0], [0.5]), provenance=conditions)], work_dir=str(tmp_path))
     report = json.loads((tmp_path / "metrics_toy.json").read_text())
-    assert np.isclose(report["scores"]["AP50"], 100) and report["weights"] == "w (123)" and report["images"] == 1
+    assert (
+        np.isclose(report["scores"]["AP50"], 100)
+        and Provenance.from_dict(report) == conditions
+        and report["images"] == 1
+    )
     assert [row["AP50"] is not None for row in report["classes"]] == [True, False, False]
 
 

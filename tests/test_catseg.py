@@ -19,7 +19,7 @@ from ovseg.testing.cases.common import Case
 from ovseg.testing.parity import Golden, compare
 from ovseg.testing.toys import toy_clip, toy_tower
 from ovseg.towers import load_tower
-from ovseg.towers.released import CATSEG
+from ovseg.towers.formats import CATSEG
 from tests.smoke import losses_of
 
 AGGREGATION = dict(

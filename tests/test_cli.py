@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ovseg import cli
-from ovseg.apis import predictor
+from ovseg.compat import notice
 from ovseg.towers import weights
 
 QUICK = ("--templates", "name", "--refine", "none", "--no-progress")
@@ -22,7 +22,7 @@ def ovseg(capsys, monkeypatch, tmp_path):
     """The command in this process, in an empty folder: ``ovseg("predict", …)`` → exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
-    monkeypatch.setattr(predictor, "_said", set())
+    monkeypatch.setattr(notice, "_said", set())
 
     def run(*arguments):
         capsys.readouterr()
@@ -88,7 +88,7 @@ def test_settings_reach_the_prediction(ovseg, photo, tmp_path):
     assert ovseg("predict", photo, "-c", "cat, dog", *options)[0] == 0
     record = json.loads((tmp_path / "there" / "photo.json").read_text(encoding="utf-8"))
     assert record["protocol"] | {"short_side": 100, "window": None, "threshold": 0.99} == record["protocol"]
-    assert record["method"] == "sclip" and record["protocol"]["fingerprint"]
+    assert record["method"] == "sclip" and record["fingerprint"]
     assert ovseg("predict", photo, "-c", "cat", "--refine", "PAMR", "--templates", "a {}.", "--no-progress")[0] == 0
     record = json.loads((tmp_path / "out" / "photo.json").read_text(encoding="utf-8"))
     assert record["protocol"]["refine"] == ["PAMR"]

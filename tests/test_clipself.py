@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmengine.structures import BaseDataElement, InstanceData
 
 from ovseg.regions import pool_boxes
-from ovseg.regions.clipself import cosine_loss, draw_boxes, draw_cells, grid_cells, grids, square_crops
+from ovseg.regions.clipself import cosine_loss, draw_boxes, draw_cells, fitted_crops, grid_cells, grids
 from ovseg.registry import MODELS
 from ovseg.testing.parity import compare
 from ovseg.testing.toys import toy_tower
@@ -84,16 +84,16 @@ def test_given_boxes_are_cut_and_chosen_by_area():
 def test_crops_keep_their_aspect_on_black():
     picture = torch.zeros(3, 40, 60)
     picture[0, 10:20, 20:60] = 1
-    wide, square = square_crops(picture, torch.tensor([[20.0, 10, 60, 20], [20, 10, 30, 20]]), 16)
+    wide, square = fitted_crops(picture, torch.tensor([[20.0, 10, 60, 20], [20, 10, 30, 20]]), 16)
     assert (wide[:, :6] == 0).all() and (wide[:, 10:] == 0).all() and (wide[0, 6:10] > 0.99).all()
     assert (square[0] > 0.99).all() and (square[1:] == 0).all()
-    (enlarged,) = square_crops(picture, torch.tensor([[20.0, 10, 30, 20]]), 16, enlarge=2.0)
-    torch.testing.assert_close(enlarged, square_crops(picture, torch.tensor([[15.0, 5, 35, 25]]), 16)[0])
-    same = square_crops(picture, torch.tensor([[0.0, 0, 40, 40]]), 40)[0]
+    (enlarged,) = fitted_crops(picture, torch.tensor([[20.0, 10, 30, 20]]), 16, enlarge=2.0)
+    torch.testing.assert_close(enlarged, fitted_crops(picture, torch.tensor([[15.0, 5, 35, 25]]), 16)[0])
+    same = fitted_crops(picture, torch.tensor([[0.0, 0, 40, 40]]), 40)[0]
     torch.testing.assert_close(same, picture[:, :, :40])
     for box in ([5.0, 5, 5, 5], [59.9, 39.9, 60, 40], [0, 0, 0.1, 40], [70, 70, 90, 90]):
-        assert square_crops(picture, torch.tensor([box]), 16).isfinite().all()
-    assert square_crops(picture, torch.zeros(0, 4), 16).shape == (0, 3, 16, 16)
+        assert fitted_crops(picture, torch.tensor([box]), 16).isfinite().all()
+    assert fitted_crops(picture, torch.zeros(0, 4), 16).shape == (0, 3, 16, 16)
 
 
 def test_cosine_loss():
@@ -123,7 +123,7 @@ def test_the_loss_follows_its_equation(tower):
         maps = model.pipeline.dense(model.tower, model.tower.normalise(rgb)).features
         pooled = pool_boxes(maps / maps.norm(dim=1, keepdim=True), [each], (48, 64))
         for feature, box in zip(pooled, each, strict=True):
-            crop = square_crops(rgb[0], box[None], original.image_size)
+            crop = fitted_crops(rgb[0], box[None], original.image_size)
             cosines.append(F.cosine_similarity(feature, original(original.normalise(crop))[0][0], dim=0))
     torch.testing.assert_close(found, 1 - torch.stack(cosines).mean(), atol=1e-5, rtol=1e-5)
 

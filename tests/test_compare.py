@@ -15,7 +15,7 @@ from ovseg.apis import list_methods
 from ovseg.apis import load as load_predictor
 from ovseg.apis.compare import Comparer, agreement, compare
 from ovseg.apis.measure import PeakMemory
-from ovseg.apis.methods import dense_config
+from ovseg.predict.build import dense_config
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
 from ovseg.towers.shared import SharedTower
@@ -74,7 +74,8 @@ class TestSharedTower:
     def test_keeps_the_contract(self, vit):
         shared, x = SharedTower(vit), images((48, 80))
         assert isinstance(shared, Tower)
-        for name in ("blocks", "stride", "card", "preprocess", "width", "embed_dim", "image_size", "visual", "clip"):
+        names = ("blocks", "stride", "card", "preprocess", "width", "embed_dim", "image_size", "visual", "clip")
+        for name in (*names, "provides", "family", "table_grid"):
             assert getattr(shared, name) is getattr(vit, name)
         assert (shared.device, shared.dtype, shared.logit_scale) == (vit.device, vit.dtype, vit.logit_scale)
         assert shared.grid_of(70, 95) == vit.grid_of(70, 95) and torch.equal(shared.normalise(x), vit.normalise(x))
@@ -274,11 +275,11 @@ class TestCompare:
         )
 
     def test_methods_that_cannot_take_part(self, resnet, picture):
-        methods = ["gem", "maskclip", "vanilla", "clipdinoiser"]
+        methods = ["gem", "maskclip", "vanilla", "clip_dinoiser"]
         options = dict(tower=resnet, templates="name", short_side=64, window=None)
         found = Comparer(["owl", "sky"], methods, **options).compare(picture)
-        assert found.methods == ("maskclip", "vanilla") and set(found.failed) == {"gem", "clipdinoiser"}
-        assert "resnet" in found.failed["gem"] and "convolutions" in found.failed["clipdinoiser"]
+        assert found.methods == ("maskclip", "vanilla") and set(found.failed) == {"gem", "clip_dinoiser"}
+        assert "resnet" in found.failed["gem"] and "convolutions" in found.failed["clip_dinoiser"]
         assert found.failed["gem"] in found.to_html() and found.plot()
         with pytest.raises(ValueError, match="none of the methods.*gem: .*resnet"):
             Comparer(["owl", "sky"], ["gem"], **options).compare(picture)
@@ -352,7 +353,7 @@ class TestCommand:
         Image.fromarray(picture).save(tmp_path / "photo.png")
         (tmp_path / "broken.png").write_text("no picture")
         options = ("--templates", "name", "--no-progress", "-c", "owl, sky", "--short-side", 64)
-        code, out, err = ovseg("photo.png", *options, "-m", "sclip,clipdinoiser")
-        assert code == 1 and "1 picture(s)" in out and "clipdinoiser could not take part: " in err
+        code, out, err = ovseg("photo.png", *options, "-m", "sclip,CLIP-DINOiser")
+        assert code == 1 and "1 picture(s)" in out and "clip_dinoiser could not take part: " in err
         code, out, err = ovseg("photo.png", "broken.png", *options, "-m", "sclip")
         assert code == 1 and "1 of 2 picture(s) could not be read" in err and (tmp_path / "out").is_dir()

@@ -35,7 +35,7 @@ def test_table_matches_requirements():
         assert pinned[name] == SpecifierSet(f"=={tested}"), name
 
 
-def report(monkeypatch, **changed) -> dict[str, versions.Row]:
+def report(monkeypatch, **changed) -> dict[str, versions.PackageStatus]:
     """The report as if the tested versions were installed, but for ``changed`` (None: not installed)."""
     installed = {canonicalize_name(name): tested for name, (_, tested) in versions.TESTED.items()}
     installed |= {canonicalize_name(name): value for name, value in changed.items()}

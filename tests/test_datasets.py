@@ -10,7 +10,7 @@ from PIL import Image
 import ovseg.datasets as datasets
 from ovseg.datasets.table import BENCHMARKS
 from ovseg.registry import DATASETS, names
-from ovseg.text.benchmarks import benchmark_vocabulary
+from ovseg.text.vocabulary import Vocabulary
 
 LOAD = [dict(type="LoadImageFromFile"), dict(type="mmseg.LoadAnnotations")]
 
@@ -43,7 +43,7 @@ def build(kind, **kwargs):
 @pytest.mark.parametrize("row", BENCHMARKS.values(), ids=BENCHMARKS)
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_benchmark_reads_mmsegs_folders(tmp_path, row, split):
-    classes = len(benchmark_vocabulary(row.vocabulary))
+    classes = len(Vocabulary.parse(row.vocabulary))
     stored = label_map(0, 1, classes - 1 + row.reduce_zero_label, 255)
     make_files(tmp_path, row, stored, split)
     dataset = build(row.dataset, split=split, data_root=str(tmp_path), pipeline=LOAD)
@@ -54,7 +54,7 @@ def test_benchmark_reads_mmsegs_folders(tmp_path, row, split):
 
 @pytest.mark.parametrize("row", BENCHMARKS.values(), ids=BENCHMARKS)
 def test_names_and_colours_are_those_of_the_vocabulary(row):
-    vocabulary = benchmark_vocabulary(row.vocabulary)
+    vocabulary = Vocabulary.parse(row.vocabulary)
     meta = build(row.dataset, lazy_init=True).metainfo
     assert tuple(meta["classes"]) == vocabulary.names and meta["dataset_name"] == row.vocabulary
     assert [tuple(color) for color in meta["palette"]] == list(vocabulary.colors)
@@ -89,7 +89,7 @@ def test_coco_object_from_either_label_file(tmp_path):
 def test_a_chosen_part_of_the_classes(tmp_path):
     row = BENCHMARKS["voc21"]
     make_files(tmp_path, row, label_map(0, 1, 2, 255))
-    wanted = dict(classes=("background", benchmark_vocabulary("voc21").names[2]))
+    wanted = dict(classes=("background", Vocabulary.parse("voc21").names[2]))
     dataset = build("VOC21", data_root=str(tmp_path), metainfo=wanted, pipeline=LOAD)
     assert dataset[0]["gt_seg_map"].tolist() == [[0, 255, 1, 255]] * 2
 

@@ -178,9 +178,9 @@ def test_prediction_is_that_of_an_encoder_decoder():
     whole = model.predict(inputs)[0].provenance
     model.test_cfg = ConfigDict(mode="slide", crop_size=(48, 48), stride=(32, 32))
     sample = model.predict(inputs)[0]
-    assert sample.seg_logits.data.shape == (3, 64, 64) and sample.provenance["protocol"]["mode"] == "slide"
-    assert sample.provenance["protocol"]["fingerprint"] != whole["protocol"]["fingerprint"]
-    assert sample.provenance["vocabulary"] == model.vocabulary.hash
+    assert sample.seg_logits.data.shape == (3, 64, 64) and sample.provenance.protocol["mode"] == "slide"
+    assert sample.provenance.fingerprint != whole.fingerprint
+    assert sample.provenance.vocabulary_hash == model.vocabulary.hash
 
 
 def test_permuting_the_words_permutes_the_score_maps():

@@ -88,7 +88,9 @@ def test_trains_also_with_an_empty_picture_and_predicts(kind, tower):
     assert detector.parse_losses(run(detector, [sample(0), sample(0)], "loss"))[0].isfinite()
     for each in run(detector, [sample(2), sample(0)], "predict"):
         found = each.pred_instances
-        assert found.bboxes.shape == (len(found), 4) and found.scores.isfinite().all() and each.provenance["vocabulary"]
+        assert (
+            found.bboxes.shape == (len(found), 4) and found.scores.isfinite().all() and each.provenance.vocabulary_hash
+        )
         assert kind == "RetinaNet" or found.masks.shape == (len(found), 128, 160)
 
 

@@ -10,7 +10,7 @@ import torchvision
 from PIL import Image
 
 import ovseg as package
-from ovseg.apis.detector import Detector, load_detector
+from ovseg.apis import Detector, load_detector
 from ovseg.pictures.pixels import ImageError
 from ovseg.predict.box_file import BoxFile
 from ovseg.predict.box_settings import BACKGROUND, BoxSettings
@@ -34,7 +34,7 @@ def detector(vit):
 @pytest.fixture(scope="module")
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ovseg.apis.detector._say_once", lambda notice: None)
+        patch.setattr("ovseg.predict.build.say_once", lambda notice: None)
         return load_detector(cache=False, templates="photo")
 
 
@@ -53,7 +53,7 @@ class TestEngine:
         assert (found.boxes[:, :2] >= 0).all() and (found.boxes[:, 2:] <= [130, 90]).all()
         assert (found.boxes[:, 2:] > found.boxes[:, :2]).all() and (found.image == picture).all()
         assert found.weights == "toy vit 0 (toy-vit-0)" and found.method == "naclip"
-        assert found.protocol["regions"] == "found" and found.protocol["nms"] == 0.6 and found.protocol["fingerprint"]
+        assert found.protocol["regions"] == "found" and found.protocol["nms"] == 0.6 and found.provenance.fingerprint
         for i in range(min(5, len(found))):
             ys, xs = np.nonzero(found.mask(i))
             around = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
@@ -164,9 +164,9 @@ class TestGivenRegions:
 
     def test_mistakes(self, detector, picture):
         with pytest.raises(ValueError, match="first give a picture"):
-            Detector(detector.engine, "naclip").set_classes("cat").predict()
+            Detector(detector.engine).set_classes("cat").predict()
         with pytest.raises(ValueError, match="first give words"):
-            Detector(detector.engine, "naclip").set_image(picture).predict()
+            Detector(detector.engine).set_image(picture).predict()
         detector.set_image(picture)
         for wrong, says in (
             (dict(boxes=[[0, 0, 5, 5]], masks=np.zeros((1, 90, 130))), "boxes or masks"),
@@ -201,7 +201,7 @@ class TestLoading:
 
     def test_settings_change_the_fingerprint(self, vit):
         def fingerprint(**settings):
-            return load_detector("naclip", tower=vit, **settings).engine.provenance(None)["protocol"]["fingerprint"]
+            return load_detector("naclip", tower=vit, **settings).engine.provenance(None).fingerprint
 
         assert fingerprint() == fingerprint(nms=0.6) != fingerprint(nms=0.5) and fingerprint() != fingerprint(
             short_side=32
@@ -363,7 +363,7 @@ class TestNaming:
         with pytest.raises(ValueError, match="margins"):
             BoxNamer(detector.engine, ["crop"], [0.2])
         with pytest.raises(ValueError, match="no words"):
-            Detector(detector.engine, "x").name_boxes(picture, self.BOXES, BoxNamer(detector.engine))
+            Detector(detector.engine).name_boxes(picture, self.BOXES, BoxNamer(detector.engine))
         encoded = detector.engine.encode(picture)
         with pytest.raises(ValueError, match="as many masks"):
             BoxNamer(detector.engine)(encoded, detector._words, torch.zeros(2, 4), torch.zeros(1, 90, 130))
@@ -378,7 +378,7 @@ class TestCommands:
         assert code == 0 and "1 picture(s) searched" in out and "Traceback" not in err and "photo.png" in err
         assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["photo_detections.json", "photo_detections.png"]
         again = Detections.load(tmp_path / "out/photo_detections.json")
-        assert again.method == "clipsurgery" and again.protocol["templates"] == "name"
+        assert again.method == "clip_surgery" and again.protocol["templates"] == "name"
 
     def test_a_folder_with_broken_pictures(self, ovseg, folder, tmp_path):  # noqa: F811
         words = ("detect", folder, "-c", "owl", "--json", "-o", "there", "-m", "naclip", *QUICK_CLI)

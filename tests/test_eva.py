@@ -11,10 +11,11 @@ from timm.models.eva import Eva
 
 from ovseg.dense import CLIPSelf, MaskCLIP
 from ovseg.registry import DENSE
-from ovseg.towers import EvaTower, Preprocess, TowerCard, load_tower
+from ovseg.towers import Preprocess, TowerCard, load_tower
 from ovseg.towers.build import build_clip, make_tower
-from ovseg.towers.eva import NAMES, EvaVisual, eva_visual, is_eva, rotations, stored_rotations, timm_names
+from ovseg.towers.eva import EvaTower, EvaVisual, eva_visual, rotations
 from ovseg.towers.export import save_tower
+from ovseg.towers.formats import EVA_NAMES, is_eva, stored_rotations, timm_names
 
 BLOCKS, WIDTH, HEADS, PATCH, GRID = 3, 48, 3, 8, 4
 
@@ -65,7 +66,8 @@ def test_the_embedding_is_timms(changes):
 def test_open_clips_eva_tower():
     clip = open_clip.create_model("EVA02-B-16", pretrained=None).eval()
     tower = make_tower(clip.visual, clip, Preprocess(), TowerCard("EVA02-B-16"))
-    assert (tower.stride, tower.image_size, tower.width, tower.embed_dim, len(tower.blocks)) == (16, 224, 768, 512, 12)
+    assert (tower.stride, tower.image_size, tower.table_grid) == (16, (224, 224), (14, 14))
+    assert (tower.width, tower.embed_dim, len(tower.blocks)) == (768, 512, 12)
     assert tower.rotation.reference == (16, 16)
     x = images((224, 224), 1)
     with torch.inference_mode():
@@ -214,7 +216,7 @@ def test_the_value_path_in_numpy(eva):
 
 def theirs(tower: EvaTower) -> dict:
     """The tower's weights in EVA-CLIP's names, with the buffers of its files."""
-    back = {timms: authors for authors, timms in NAMES.items()}
+    back = {timms: authors for authors, timms in EVA_NAMES.items()}
     state = {}
     for key, value in tower.clip.state_dict().items():
         if key.startswith("visual.trunk."):

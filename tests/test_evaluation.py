@@ -4,18 +4,22 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ovseg.evaluation.report import write_json
+from ovseg.files import write_json
 from ovseg.registry import METRICS
+from ovseg.results.provenance import Provenance, Weights
 
 K = 6
 META = dict(classes=tuple("abcdef"), dataset_name="toy", groups=dict(first=[0, 1], absent=[5]))
-PROVENANCE = dict(protocol=dict(window=224, fingerprint="abc"), vocabulary="v0", weights="w0")
+PROVENANCE = Provenance(
+    "sclip", weights=Weights("w0"), vocabulary_hash="v0", protocol={"window": 224}, fingerprint="abc"
+)
 
 
 def toy_images(count=7, seed=0):
@@ -73,7 +77,7 @@ def test_scores_equal_the_derivation(tmp_path, seed):
     assert report["scores"]["mIoU_absent"] is None and report["classes_scored"] == 5 and report["images"] == 7
     assert [row["IoU"] for row in report["classes"][:5]] == pytest.approx(list(iou[:5]), abs=1e-9)
     assert report["classes"][5] == dict(name="f", IoU=None, Acc=None, label_pixels=0)
-    assert (report["protocol"], report["vocabulary"], report["weights"]) == tuple(PROVENANCE.values())
+    assert Provenance.from_dict(report) == PROVENANCE
     assert [p.name for p in tmp_path.iterdir()] == ["metrics_toy.json"]
 
 
@@ -129,7 +133,7 @@ def test_one_score_has_one_protocol():
     built = metric()
     built.process({}, [sample([[0]], [[0]], provenance=PROVENANCE)])
     with pytest.raises(ValueError, match="other conditions"):
-        built.process({}, [sample([[0]], [[0]], provenance=PROVENANCE | dict(vocabulary="v1"))])
+        built.process({}, [sample([[0]], [[0]], provenance=replace(PROVENANCE, vocabulary_hash="v1"))])
 
 
 def test_wrong_groups_and_lost_images():

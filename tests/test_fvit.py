@@ -254,7 +254,7 @@ def test_shapes_batches_and_pictures_without_proposals():
         found = each.pred_instances
         assert 0 < len(found) <= 100 and found.bboxes.shape == (len(found), 4)
         assert found.masks.shape == (len(found), 128, 160) and found.masks.dtype == torch.bool
-        assert (found.scores >= 0).all() and (found.scores <= 1).all() and each.provenance["weights"]
+        assert (found.scores >= 0).all() and (found.scores <= 1).all() and each.provenance.weights
     alone = run(detector, [sample(2)], "predict")[0].pred_instances
     torch.testing.assert_close(both[0].pred_instances.scores, alone.scores, rtol=1e-3, atol=1e-5)
     found = [each.pred_instances for each in run(detector, [given(detector, 0), given(detector, 2)], "predict")]
@@ -278,11 +278,11 @@ def test_other_words_at_run_time():
     place = torch.tensor([1, 2, 0])
     pairs = {(round(float(s), 5), int(place[k])) for s, k in zip(before.scores, before.labels, strict=True)}
     assert pairs == {(round(float(s), 5), int(k)) for s, k in zip(after.scores, after.labels, strict=True)}
-    hash_before = detector.provenance["vocabulary"]
+    hash_before = detector.provenance.vocabulary_hash
     detector.set_classes(["whale", "cat"])
     found = run(detector, [given(detector, 3)], "predict")[0]
     assert detector.roi_head.base.tolist() == [False, True, True] and found.pred_instances.labels.max() <= 1
-    assert detector.provenance["vocabulary"] != hash_before
+    assert detector.provenance.vocabulary_hash != hash_before
     assert run(detector, [sample(3)], "loss")["loss_cls"].isfinite()  # training keeps its own words
 
 

@@ -1,4 +1,4 @@
-"""The rules of the house: which way imports point, how long a file may be, what is never called."""
+"""The rules of the house: which way imports point, what is named how, how long a file may be, what is never called."""
 
 import ast
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "registry compat argmax towers dense text score catseg regions phrases refine pictures results predict "
+    "spelling files rng progress registry compat "
+    "argmax towers dense text score catseg regions phrases refine pictures results predict "
     "segmentors detectors datasets evaluation engine apis cli testing"
 ).split()
 MAY_USE_MM = {"segmentors", "detectors", "datasets", "evaluation", "engine"}
@@ -25,11 +26,27 @@ def room(path: Path, root: Path = ROOT) -> str | None:
     return None if top in ("__init__", "__main__") else top
 
 
-def imports(path: Path, root: Path = ROOT) -> list[tuple[int, str]]:
-    """(line, dotted name) of every import in a file, at any depth, relative ones made absolute."""
+def statements(tree: ast.AST):
+    """All nodes of a file but those that only type checkers read."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            nodes = node.orelse
+        else:
+            nodes = [node]
+        for each in nodes:
+            yield each
+            yield from statements(each)
+
+
+def imports(path: Path, root: Path = ROOT, typing: bool = True) -> list[tuple[int, str]]:
+    """(line, dotted name) of every import in a file, at any depth, relative ones made absolute.
+
+    ``typing``: also what is imported for type checkers alone.
+    """
     package = path.relative_to(root).with_suffix("").parts[:-1]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree) if typing else statements(tree):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -80,6 +97,86 @@ def test_the_check_of_imports(tmp_path, file, code, wrong):
     path.parent.mkdir(parents=True)
     path.write_text(code)
     assert bool(wrong_way(path, tmp_path)) == wrong
+
+
+def test_families_of_towers_know_themselves_alone():
+    files = [path for path in sources("ovseg/towers") if "@TOWERS.register_module" in path.read_text(encoding="utf-8")]
+    families = {f"ovseg.towers.{path.stem}" for path in files}
+    assert len(families) >= 3
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sources("ovseg")
+        for line, name in imports(path)
+        if room(path) != "towers" and families & {name, name.rpartition(".")[0]}
+    ]
+    assert not found, "\n".join(found)
+
+
+def file_imports(root: Path) -> dict[str, set[str]]:
+    """Module → modules of ovseg whose files it imports, at any depth of its code."""
+    paths = sorted((root / "ovseg").rglob("*.py"))
+    names = [".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    graph = {}
+    for name, path in zip(names, paths, strict=True):
+        targets = [target for _, target in imports(path, root, typing=False)]
+        graph[name] = {t if t in names else t.rpartition(".")[0] for t in targets} & set(names) - {name}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Sets of nodes that reach each other: strongly connected components of more than one node (Tarjan, 1972)."""
+    index, low, stack, components = {}, {}, [], []
+
+    def visit(node: str):
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for target in sorted(graph[node]):
+            if target not in index:
+                visit(target)
+            if target in stack:
+                low[node] = min(low[node], low[target])
+        if low[node] == index[node]:
+            component = stack[stack.index(node) :]
+            del stack[-len(component) :]
+            components.append(sorted(component))
+
+    for node in sorted(graph):
+        if node not in index:
+            visit(node)
+    return [component for component in components if len(component) > 1]
+
+
+def test_no_files_import_each_other():
+    found = [", ".join(circle) for circle in circles(file_imports(ROOT))]
+    assert not found, "import each other: " + "; ".join(found)
+
+
+@pytest.mark.parametrize(
+    "code, circle",
+    [
+        ("def f():\n    from .b import y", True),
+        ("from ovseg.dense import b", True),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .b import y", False),
+        ("import typing\nif typing.TYPE_CHECKING:\n    import os\nelse:\n    from .b import y", True),
+    ],
+)
+def test_the_check_of_circles(tmp_path, code, circle):
+    folder = tmp_path / "ovseg" / "dense"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    for name, text in (("a", code), ("b", "from .c import x"), ("c", "import ovseg.dense.a")):
+        (folder / f"{name}.py").write_text(text)
+    assert circles(file_imports(tmp_path)) == ([["ovseg.dense.a", "ovseg.dense.b", "ovseg.dense.c"]] if circle else [])
+
+
+def test_a_class_has_its_name_alone():
+    places: dict[str, list[str]] = {}
+    for path in sources("ovseg"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    twice = {name: where for name, where in places.items() if len(where) > 1}
+    assert not twice, f"classes of one name: {twice}"
 
 
 def test_mmseg_and_mmdet_stay_upstairs():

@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-import ovseg.apis.predictor as predictor
 from ovseg.apis import Locator
 from ovseg.apis.locate import save_locations
 from ovseg.evaluation.localisation import box_hit, box_iou, peak, point_hit
@@ -29,8 +28,7 @@ def locator(vit):
 @pytest.fixture(scope="module")
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictor, "_say_once", lambda notice: None)
-        patch.setattr("ovseg.apis.locate._say_once", lambda notice: None)
+        patch.setattr("ovseg.apis.locate.say_once", lambda notice: None)
         return Locator(size=64, cache=False)  # its own size is 128; this one is quicker
 
 
@@ -42,7 +40,7 @@ class TestLocator:
         assert found.heatmap.shape == (90, 130) and found.heat.shape == (64, 64)
         assert found.heat.min() == 0 and found.heat.max() == 1 and -1 <= found.score <= 1
         assert found.phrase == "a red umbrella" and (found.image == picture).all() and found.path is None
-        assert found.settings["weights"] == "toy vit 0 (toy-vit-0)" and "a red umbrella" in repr(found)
+        assert str(found.provenance.weights) == "toy vit 0 (toy-vit-0)" and "a red umbrella" in repr(found)
 
     def test_the_tower_runs_once_per_picture(self, locator, picture, monkeypatch):
         calls = []
@@ -85,7 +83,7 @@ class TestLocator:
                 locator.locate(blank)
         with pytest.raises(ValueError, match="tokens"):
             locator.locate("very " * 200 + "long")
-        with pytest.raises(ValueError, match="Vision Transformer"):
+        with pytest.raises(ValueError, match="a class token"):
             Locator(tower=resnet)
         for wrong in (dict(temperature=0), dict(alpha=1), dict(size=8), dict(counts=())):
             with pytest.raises(ValueError, match="a locator needs"):

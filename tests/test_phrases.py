@@ -17,6 +17,7 @@ from ovseg.engine.benchmarks import benchmarks, set_benchmark
 from ovseg.engine.config import load_config
 from ovseg.evaluation.localisation import box_hit, peak, point_hit
 from ovseg.registry import DATASETS, METRICS, MODELS, check_components
+from ovseg.results.provenance import Provenance, tower_weights
 from ovseg.text.vocabulary import Vocabulary
 from tests.conftest import ROOT
 from tests.test_datasets import few_stuff_pictures  # noqa: F401 (fixture)
@@ -161,9 +162,9 @@ class TestRunner:
 
         report = json.loads((tmp_path / "metrics_scenes_phrases_seen.json").read_text())
         assert report["scores"] == pytest.approx(expected) and report["images"] == 4 and report["phrases"] == len(hits)
-        assert report["weights"] == locator.settings["weights"]
-        assert report["vocabulary"] == Vocabulary.parse(object_names()).hash
-        assert report["protocol"]["counts"] == [20, 60] and report["protocol"]["fingerprint"]
+        assert report["weights"] == tower_weights(locator.tower.card).to_dict()
+        assert report["vocabulary_hash"] == Vocabulary.parse(object_names()).hash
+        assert report["protocol"]["counts"] == [20, 60] and report["fingerprint"]
         assert report["hit"] == dict(iou_above=0.5, merge=False)
 
     def test_answers_are_those_of_the_locator_one_by_one(self, vit, picture):
@@ -184,9 +185,7 @@ class TestRunner:
 
     def test_settings_change_the_fingerprint(self, vit):
         def fingerprint(**settings):
-            return MODELS.build(dict(type="PhraseLocalizer", weights=vit, **settings)).provenance["protocol"][
-                "fingerprint"
-            ]
+            return MODELS.build(dict(type="PhraseLocalizer", weights=vit, **settings)).provenance.fingerprint
 
         assert fingerprint() == fingerprint(protocol=dict(alpha=0.8)) != fingerprint(protocol=dict(alpha=0.7))
         assert fingerprint(published=dict(alpha=0.7), protocol=dict(alpha=0.8)) == fingerprint()
@@ -194,7 +193,7 @@ class TestRunner:
     def test_mistakes(self, vit, resnet):
         with pytest.raises(ValueError, match="unknown setting 'alfa'.*'alpha'"):
             MODELS.build(dict(type="PhraseLocalizer", weights=vit, protocol=dict(alfa=1)))
-        with pytest.raises(ValueError, match="Vision Transformer"):
+        with pytest.raises(ValueError, match="a class token"):
             MODELS.build(dict(type="PhraseLocalizer", weights=resnet))
         model = MODELS.build(dict(type="PhraseLocalizer", weights=vit, protocol=QUICK))
         item = build("ScenePhrases", count=1)[0]
@@ -210,12 +209,12 @@ class TestMetric:
 
     def test_one_score_needs_one_protocol(self, tmp_path):
         metric = METRICS.build(dict(type="PhraseMetric", work_dir=str(tmp_path)))
-        metric.process({}, [dict(phrases=[self.RIGHT], provenance=dict(weights="a"))])
+        metric.process({}, [dict(phrases=[self.RIGHT], provenance=Provenance("a"))])
         with pytest.raises(ValueError, match="one score needs one protocol"):
-            metric.process({}, [dict(phrases=[self.RIGHT], provenance=dict(weights="b"))])
+            metric.process({}, [dict(phrases=[self.RIGHT], provenance=Provenance("b"))])
         assert metric.evaluate(1) == {"phrase/accuracy": 100, "phrase/phrases": 1}
         report = json.loads((tmp_path / "metrics_dataset.json").read_text())
-        assert report["scores"] == {"accuracy": 100} and report["weights"] == "a" and report["protocol"] is None
+        assert report["scores"] == {"accuracy": 100} and report["method"] == "a" and report["protocol"] == {}
 
     def test_a_phrase_without_answer(self):
         with pytest.raises(ValueError, match="a phrase has only phrase, truth"):

@@ -138,8 +138,9 @@ def test_memory_that_runs_out_on_the_way_costs_one_picture(tmp_path, monkeypatch
 
 @pytest.fixture
 def dripping():
-    """Address of a server that sends a byte now and then, for ever; of its body, or with ``/head`` of its headers."""
-    server, stop = socket.create_server(("127.0.0.1", 0)), threading.Event()
+    """Address of a server that sends a byte now and then, for ever, of its body, or with ``/head`` of its headers; and
+    an event that it has begun to."""
+    server, stop, begun = socket.create_server(("127.0.0.1", 0)), threading.Event(), threading.Event()
 
     def drip(connection):
         with connection:
@@ -151,6 +152,7 @@ def dripping():
             while not stop.wait(0.02):
                 try:
                     connection.sendall(b"x")
+                    begun.set()
                 except OSError:
                     return
 
@@ -163,7 +165,7 @@ def dripping():
             threading.Thread(target=drip, args=(connection,), daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
-    yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    yield f"http://127.0.0.1:{server.getsockname()[1]}", begun
     stop.set()
     server.close()
 
@@ -172,19 +174,19 @@ def dripping():
 def test_a_dripping_server_is_left(dripping, monkeypatch, page):
     monkeypatch.setattr(fetch, "TOTAL_TIME", 0.3)
     with pytest.raises(ImageError, match="after 0.3 seconds"):
-        load_image(f"{dripping}/{page}")
+        load_image(f"{dripping[0]}/{page}")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_one_interrupt_is_enough(dripping):
     code = (
-        "import sys; from ovseg.pictures.images import read_ahead; print('reading', flush=True)\n"
+        "import sys; from ovseg.pictures.images import read_ahead\n"
         "try: list(read_ahead([sys.argv[1]]))\n"
         "except KeyboardInterrupt: print('interrupted', flush=True)"
     )
-    command = [sys.executable, "-c", code, f"{dripping}/a.png"]
+    command = [sys.executable, "-c", code, f"{dripping[0]}/a.png"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "reading\n"
+        assert dripping[1].wait(60)
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "interrupted\n"
         assert process.wait(fetch.TOTAL_TIME / 2) == 0  # though the thread is still fetching

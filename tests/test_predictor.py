@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 import ovseg
-from ovseg.apis import predictor as module
-from ovseg.apis.methods import dense_config
+from ovseg.compat import notice
 from ovseg.pictures.pixels import ImageError
+from ovseg.predict.build import dense_config
 from ovseg.predict.protocol import Protocol
 from ovseg.registry import DENSE
-from ovseg.towers import ViTTower
+from ovseg.towers import missing
+from ovseg.towers.vit import ViTTower
 
 FAST = dict(templates="name", short_side=64, window=48, stride=32, refine=[])
 
@@ -29,7 +30,7 @@ def model(vit):
 def tiny():
     """The embedded model, with its notice kept off this file's stderr."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_say_once", lambda notice: None)
+        patch.setattr("ovseg.predict.build.say_once", lambda notice: None)
         return ovseg.load("naclip", templates="name", refine=[], cache=False)
 
 
@@ -45,13 +46,14 @@ def test_a_result_carries_everything(model, picture):
     assert result.names == ("cat", "dog", "sofa", "floor") and (result.image == picture).all()
     assert result.scores.min() >= 0.25 - 1e-6 and result.margin.min() >= 0  # a winner of four has at least a quarter
     assert result.method == "sclip" and result.weights == "toy vit 0 (toy-vit-0)"
-    assert result.protocol == model.pipeline.protocol.to_dict() | {"fingerprint": model.pipeline.protocol.fingerprint}
+    protocol = model.pipeline.protocol
+    assert result.protocol == protocol.to_dict() and result.provenance.fingerprint == protocol.fingerprint
 
 
 @pytest.mark.parametrize("method", ovseg.list_methods(ready=True))
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_every_method_on_the_towers_it_reads(method, kind, request, picture):
-    if kind not in DENSE.get(dense_config(method)["type"]).towers:
+    if missing(request.getfixturevalue(kind), DENSE.get(dense_config(method)["type"]).requires):
         with pytest.raises(ValueError, match=kind):
             ovseg.load(method, tower=request.getfixturevalue(kind), classes="cat", templates="name")(picture)
         return
@@ -140,7 +142,7 @@ def test_background_threshold(model, picture):
     below = plain.scores < level
     assert below.any() and (result.labels == np.where(below, 0, plain.labels + 1)).all()
     assert result.protocol["threshold"] == pytest.approx(level)
-    assert result.protocol["fingerprint"] == model.pipeline.protocol.but(threshold=level).fingerprint
+    assert result.provenance.fingerprint == model.pipeline.protocol.but(threshold=level).fingerprint
     assert (result.rethreshold(0).labels == plain.labels + 1).all()
     assert model(picture, vocabulary.with_background("none")).names == ("cat", "dog", "sofa")
 
@@ -231,7 +233,7 @@ def test_a_tower_without_words(vit):
 
 
 def test_the_embedded_model_says_what_it_is(capsys, monkeypatch):
-    monkeypatch.setattr(module, "_said", set())
+    monkeypatch.setattr(notice, "_said", set())
     for method in ("sclip", "vanilla"):
         ovseg.load(method)
     out, err = capsys.readouterr()

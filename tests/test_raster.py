@@ -17,7 +17,9 @@ from ovseg.predict.memory import as_text, read_bytes, resident
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.plan import Costs, Grid, make_plan
 from ovseg.predict.protocol import Protocol
+from ovseg.predict.segment import Segmenter
 from ovseg.predict.strips import Strips
+from ovseg.results.provenance import Provenance
 from ovseg.text.vocabulary import Vocabulary
 
 rasterio = pytest.importorskip("rasterio", reason="an extra: pip install rasterio")
@@ -56,7 +58,7 @@ def pipeline_of(vit, **settings) -> Pipeline:
 
 def predictor_of(vit, words: int = 9, vocabulary: Vocabulary | None = None, **settings) -> Predictor:
     """With words that are given by their embeddings."""
-    predictor = Predictor(pipeline_of(vit, **settings), "maskclip", cache=False)
+    predictor = Predictor(Segmenter(pipeline_of(vit, **settings), cache=False))
     predictor.vocabulary = vocabulary or Vocabulary.parse([f"word {i}" for i in range(words)])
     predictor._text = unit(len(predictor.vocabulary.queries))
     return predictor
@@ -294,7 +296,9 @@ def test_files_of_a_raster(vit, tmp_path):
         assert file.colormap(1)[3][:3] == predictor.vocabulary.colors[3]
         assert (file.read(1) != whole.labels).mean() <= 1e-4
     record = json.loads(made.paths["json"].read_text(encoding="utf-8"))
-    assert predictor.made(record) and record["plan"]["windows"] == run.plan.windows and record["unread"] == []
+    saved = Provenance.from_dict(record)
+    assert not saved.differences(run.provenance) and run.provenance == whole.provenance and saved.picture.hash
+    assert record["plan"]["windows"] == run.plan.windows and record["unread"] == []
     assert set(whole.to_dict()) - set(record) == set() and record["format"] == "ovseg-raster"
     assert made.areas == pytest.approx(whole.areas, abs=1e-4) and made.unread is None
     assert sum(item["pixels"] for item in record["classes"]) == 150 * 170

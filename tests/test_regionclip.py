@@ -103,6 +103,8 @@ def test_features_do_not_depend_on_chunks_or_on_the_batch():
 def test_a_vit_cannot_be_cut_into_regions():
     with pytest.raises(ValueError, match="RN50/openai"):
         rc.res_stages(toy_tower("vit"), torch.randn(1, 3, 64, 64))
+    with pytest.raises(ValueError, match="RegionCLIP needs an attention pool.*RN50/openai"):
+        model(weights=toy_tower("vit"))
 
 
 def test_logits_and_objectness():
@@ -239,7 +241,7 @@ def test_prediction_of_a_batch_is_that_of_each_picture():
     both = run(detector, [sample(2), sample(0)], "predict")
     assert all(each.pred_instances.bboxes.shape[1] == 4 for each in both)
     assert len(both[0].pred_instances) and (both[0].pred_instances.scores <= 1).all()
-    assert "weights" in both[0].metainfo["provenance"]
+    assert both[0].metainfo["provenance"].weights
     alone = run(detector, [sample(2)], "predict")[0].pred_instances
     torch.testing.assert_close(both[0].pred_instances.scores, alone.scores, rtol=1e-4, atol=1e-5)
 

@@ -131,7 +131,7 @@ class TestMaskedTokens:
 
     def test_wrong_towers_and_settings(self, vit, resnet):
         x, masks = images((64, 64)), torch.ones(1, 1, 64, 64)
-        with pytest.raises(ValueError, match="Vision Transformer"):
+        with pytest.raises(ValueError, match="a class token.*resnet"):
             MaskedTokens()(resnet, x, masks)
         with pytest.raises(ValueError, match="does not divide"):
             MaskedTokens(3)(vit, x, masks)

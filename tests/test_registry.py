@@ -8,7 +8,17 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
 
 from ovseg import registry
-from ovseg.registry import DENSE, METRICS, MODELS, TRANSFORMS, Registry, accepted_keys, check_components, names
+from ovseg.registry import (
+    DENSE,
+    METRICS,
+    MODELS,
+    TRANSFORMS,
+    Registry,
+    accepted_keys,
+    check_components,
+    names,
+    registered_in,
+)
 
 
 class Base:
@@ -137,3 +147,28 @@ def test_check_components_names_the_place(neck):
         check_components(dict(model=dict(type=f"ovseg.{neck}", depht=1)), scope="mmseg")
     with pytest.raises(ValueError, match=r"model\.dense: NACLIP .*'sigma'"):
         check_components(dict(model=dict(type="mmseg.EncoderDecoder", dense=dict(type="NACLIP", sigm=2.0))), "mmseg")
+
+
+PACKAGE = {
+    "__init__": "from ovseg.registry import Registry\nMETHODS = Registry('method', locations=['found_methods.*'])",
+    "broken": "import no_such_package_at_all",
+    "whole": "from found_methods import METHODS\n@METHODS.register_module()\nclass Whole: ...",
+}
+
+
+def test_a_package_is_searched_module_by_module(tmp_path, monkeypatch):
+    (tmp_path / "found_methods").mkdir()
+    for name, code in PACKAGE.items():
+        (tmp_path / "found_methods" / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    from found_methods import METHODS
+
+    with pytest.warns(UserWarning, match="found_methods.broken is left out.*no_such_package_at_all"):
+        assert names(METHODS) == ("Whole",)
+    with pytest.raises(KeyError, match="found_methods.broken could not be imported"):
+        METHODS.get("Broken")
+    find = registered_in("found_methods", METHODS)
+    assert find("Whole") is METHODS.get("Whole")
+    for name in ("whole", "Other", "__path__"):  # modules stay modules
+        with pytest.raises(AttributeError, match=name):
+            find(name)

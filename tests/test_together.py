@@ -71,5 +71,5 @@ def test_the_table_of_a_run_and_its_resumption(tmp_path):
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["config"] for row in rows] == ["sclip_tiny", "vanilla_tiny", "clearclip_tiny"] and rows[0] == one
     for row in rows:
-        assert row["protocol"]["fingerprint"] and row["vocabulary"] and row["images"] == 2
+        assert row["fingerprint"] and row["vocabulary_hash"] and row["images"] == 2
         assert f"| {row['config']} |" in (tmp_path / "results.md").read_text()

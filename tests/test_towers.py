@@ -18,7 +18,7 @@ def tower(request):
 
 
 def images(tower, size=None, batch=2):
-    size = size or (tower.image_size, tower.image_size)
+    size = size or tower.image_size
     return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
 
 

@@ -45,15 +45,15 @@ def test_given_boxes(detector):
 
 def test_settings_are_those_of_the_config(detector):
     alone = ovseg.load_detector("fvit", str(CHECKPOINT), ["owl"], vlm=False)
-    assert alone.conditions["fingerprint"] != detector.set_classes(["owl"]).conditions["fingerprint"]
+    assert alone.provenance.fingerprint != detector.set_classes(["owl"]).provenance.fingerprint
     with pytest.raises(ValueError, match="vlmm"):
         ovseg.load("fvit", str(CHECKPOINT), vlmm=False)
-    with pytest.raises(ValueError, match="guided: for detection without training"):
+    with pytest.raises(ValueError, match="guided: for methods without training"):
         ovseg.load("fvit", str(CHECKPOINT), guided=3)
 
 
 def test_checkpoints_that_do_not_do(tmp_path):
-    with pytest.raises(ValueError, match="FViT is trained"):
+    with pytest.raises(ValueError, match="fvit is trained"):
         ovseg.load("fvit")
     with pytest.raises(ValueError, match="a checkpoint of FViT, not of RegionCLIP"):
         ovseg.load("regionclip", str(CHECKPOINT))

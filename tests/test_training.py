@@ -22,6 +22,7 @@ from ovseg.engine import checkpoints
 from ovseg.engine.launch import start_processes
 from ovseg.engine.trainer import Trainer
 from ovseg.registry import MODELS
+from ovseg.rng import random_states, set_random_states
 from tests.conftest import ROOT
 
 CONFIG = """
@@ -278,8 +279,8 @@ def test_draws_depend_on_seed_and_number_alone():
 
 
 def test_random_states_come_back():
-    states = checkpoints.random_states()
+    states = random_states()
     drawn = random.random(), np.random.rand(), torch.rand(2)
-    checkpoints.set_random_states(states)
+    set_random_states(states)
     again = random.random(), np.random.rand(), torch.rand(2)
     assert drawn[:2] == again[:2] and torch.equal(drawn[2], again[2])

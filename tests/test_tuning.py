@@ -1,16 +1,19 @@
 """Tuning presets: how much trains, that nothing changes before the first step, and that plain weights give the same."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 
+from ovseg.registry import TOWERS as FAMILIES
 from ovseg.registry import TUNING, names
 from ovseg.testing.toys import toy_tower
 from ovseg.text.encoder import TextEncoder
 from ovseg.towers import tuning
 
 from .test_dense import images
+from .test_eva import toy_eva
 
 BLOCKS, WIDTH, PATCHES, JOINT = 3, 128, 17, 48  # of the toy tower
 COUNTS = {
@@ -149,10 +152,79 @@ def test_mistakes(preset, word):
         tuning.apply(toy_tower(), [preset])
 
 
-def test_a_resnet_has_no_blocks_to_tune():
-    with pytest.raises(ValueError, match="nothing to tune"):
-        tuning.apply(toy_tower("resnet"), [dict(type="QV")])
-    assert tuning.apply(toy_tower("resnet"), [dict(type="Attention"), dict(type="LastProjection")])
+def documented() -> dict[tuple[str, str], str]:
+    """(preset, family) → what docs/training.md says of them."""
+    lines = (Path(__file__).parents[1] / "docs/training.md").read_text(encoding="utf-8").splitlines()
+    start = lines.index("| preset | ViT | EVA-02 | ResNet |") + 2
+    rows = [line.strip("| ").split(" | ") for line in lines[start : lines.index("", start)]]
+    return {(row[0].strip("`"), kind): row[i] for row in rows for i, kind in enumerate(("vit", "eva", "resnet"), 1)}
+
+
+TOWERS = {"vit": toy_tower, "eva": toy_eva, "resnet": lambda: toy_tower("resnet")}
+
+
+def test_the_table_has_every_preset_and_family():
+    assert set(documented()) == {(name, family) for name in COUNTS for family in TOWERS}
+    assert set(TOWERS) == set(names(FAMILIES))
+
+
+@pytest.mark.parametrize("family", TOWERS)
+@pytest.mark.parametrize("name", COUNTS)
+def test_every_preset_on_every_family(name, family):
+    tower, plain = TOWERS[family](), TOWERS[family]()
+    assert tower.family == family
+    says = documented()[name, family]
+    x = images((96, 128)) if family == "resnet" else images((48, 80))
+    if says.startswith("refused"):
+        with pytest.raises(ValueError, match=f"{name} finds nothing to tune .*{family}.*no room for more"):
+            tuning.apply(tower, [dict(type=name)])
+        return
+    tuning.apply(tower, [dict(type=name)])
+    visual = [p for p in tower.visual.parameters() if p.requires_grad]
+    assert bool(visual) == (not says.startswith("text side")) and trained(tower)
+    if name not in ("Prompt", "VisualPrompt"):
+        torch.testing.assert_close(tower(x)[0], plain(x)[0], atol=1e-4, rtol=1e-4)
+        assert tuning.plain_state(tower.clip).keys() == plain.clip.state_dict().keys()
+    loss = tower(x)[0].square().sum() + TextEncoder(tower, "name").encode(["cat"]).sum()
+    loss.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in trained(tower).values())
+
+
+def test_parts_of_the_families():
+    for make in TOWERS.values():
+        tower = make()
+        parts = tower.parts("visual")
+        own = {id(p) for p in tower.visual.parameters()}
+        weights = [w for each in parts.attention for w in (each.q, each.k, each.v, each.out)]
+        for weight in (*weights, *parts.feed_forward, *parts.positions, *parts.projection):
+            assert id(weight.tensor) in own
+            assert weight.tensor[weight.rows].shape[0] * weight.count == len(weight.tensor)
+        assert {id(p) for p in parts.parameters()} == own
+        q = parts.attention[0].q
+        assert torch.equal(q.tensor[q.rows], list(q.tensor.chunk(q.count))[0])
+
+
+def test_extra_tokens_beside_rotations_have_no_place():
+    """The picture's queries and keys are those without extra tokens, and the keys of these are not turned."""
+    tower, x = toy_eva(), images((24, 40))
+    state = tower.start(x)
+    block = tower.blocks[0]
+    far = torch.randn(1, 3, tower.width)
+    added = block.with_tokens(state.x, far)
+    q, k, v = block.qkv(block.ln_1(torch.cat([state.x, far], 1)), 3)
+    plain_q, plain_k, plain_v = block.qkv(block.ln_1(state.x))
+    n = state.x.shape[1]
+    torch.testing.assert_close(q[:, :, :n], plain_q)
+    torch.testing.assert_close(k[:, :, :n], plain_k)
+    torch.testing.assert_close(v[:, :, :n], plain_v)
+    attention = block.block.attn
+    raw = attention.k_norm(attention.k_proj(block.ln_1(far)).unflatten(2, (block.heads, -1)).transpose(1, 2))
+    torch.testing.assert_close(k[:, :, n:], raw)
+    y = state.x + block.out((block.scale * q[:, :, :n] @ k.transpose(-2, -1)).softmax(-1) @ v)
+    torch.testing.assert_close(added, y + block.ffn(y), atol=1e-5, rtol=1e-5)
+
+
+def test_a_side_that_is_not_there():
     tower = toy_tower()
     tower.clip = None
     with pytest.raises(ValueError, match="no text tower"):

@@ -349,7 +349,7 @@ def test_color_distance_reference():
 
 def test_imports_stay_light():
     code = (
-        "import sys, ovseg.text.vocabulary, ovseg.text.reading, ovseg.text.benchmarks, ovseg.text.cache\n"
+        "import sys, ovseg.text.vocabulary, ovseg.text.reading, ovseg.text.benchmark_vocabularies, ovseg.text.cache\n"
         "from ovseg.text.vocabulary import Vocabulary; Vocabulary.parse('ade150')\n"
         "heavy = {'torch', 'numpy', 'open_clip', 'safetensors', 'mmengine', 'yaml'} & set(sys.modules)\n"
         "assert not heavy, heavy"

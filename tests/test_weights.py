@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from ovseg.testing.toys import toy_clip
 from ovseg.towers import load_tower, weights
-from ovseg.towers.build import build_clip, known_config
+from ovseg.towers.build import build_clip
+from ovseg.towers.plain import known_config
 
 CONFIG = {
     "embed_dim": 48,
@@ -65,7 +66,7 @@ def test_tiny_is_the_default():
     assert tower.card.hash == again.card.hash and len(tower.card.hash) == 12
     assert {"cat", "dog"} <= set(tower.card.words) and tower.card.notice and tower.card.protocol
     assert {p.dtype for p in tower.parameters()} == {torch.float32}
-    embedding, _ = tower(torch.zeros(1, 3, tower.image_size, tower.image_size))
+    embedding, _ = tower(torch.zeros(1, 3, *tower.image_size))
     assert embedding.shape == (1, tower.embed_dim) and embedding.isfinite().all()
 
 
@@ -74,7 +75,7 @@ def test_openai_file(tmp_path, state):
         warnings.simplefilter("error")
         tower = load_tower(save_openai(tmp_path / "my.pt", state))
     assert_equals(tower, {k: v.half() for k, v in state.items()}, True)
-    assert tower.card.words is None and tower.image_size == 64
+    assert tower.card.words is None and tower.image_size == (64, 64)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])

@@ -11,8 +11,8 @@ checkpoint; unless ``--checkpoint`` names one, it is the file beside the config,
 Of several configs, those that a benchmark does not fit (boxes of phrases, label maps) are left out of it, with a note.
 Training-free configs are measured together: every picture is loaded once, and methods that read one tower share its
 blocks.  The scores of each go to ``<work-dir>/<config>/metrics_<dataset>.json``, all of them to
-``<work-dir>/results.json`` and, as a table, ``results.md``; both are rewritten after every benchmark, and ``--resume``
-goes on from there.
+``<work-dir>/results.json`` and, as a table, ``results.md``; both are rewritten after every benchmark.  ``--resume``
+keeps rows that the same method, options, weights, words, settings and ``--limit`` have measured, and replaces others.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def parse(argv=None):
     parser.add_argument("--weights", help="other weights than the config's")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/test"))
     parser.add_argument("--limit", type=int, help="only the first images of each benchmark")
-    parser.add_argument("--resume", action="store_true", help="keep what results.json of the work dir already holds")
+    parser.add_argument("--resume", action="store_true", help="keep rows of results.json that would be the same")
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="strict overrides of the config"
     )
@@ -107,9 +107,10 @@ def fitting(args, configs: list[str], benchmark: str) -> dict:
     return cfgs
 
 
-def measure(cfgs: dict, benchmark: str) -> list[dict]:
+def measure(cfgs: dict, benchmark: str | None, limit: int | None) -> list[dict]:
     """A row per config of one group (``ovseg.engine.together``): scores and what they were measured with."""
     from ovseg.engine.launch import start_processes
+    from ovseg.engine.planned import provenance_of
     from ovseg.engine.together import together
     from ovseg.engine.trainer import Trainer
 
@@ -129,13 +130,27 @@ def measure(cfgs: dict, benchmark: str) -> list[dict]:
     for config, own in cfgs.items():
         report = json.loads((Path(own.work_dir) / f"metrics_{name}.json").read_text(encoding="utf-8"))
         report.pop("classes", None)
-        report["weights"] = report["weights"] or getattr(runner.bare_model, "trained_weights", None)
-        rows.append({"config": config, "benchmark": benchmark or name, **report})
+        if not report["fingerprint"]:
+            report |= provenance_of(runner.bare_model, own).to_dict()
+        rows.append({"config": config, "benchmark": benchmark or name, "limit": limit, **report})
     return rows
+
+
+def is_measured(row: dict, cfg, limit: int | None) -> bool:
+    """Whether a row is what measuring a prepared config would give."""
+    from ovseg.engine.planned import planned
+    from ovseg.results.provenance import Provenance
+
+    try:
+        return row.get("limit") == limit and not Provenance.from_dict(row).differences(planned(cfg))
+    except (KeyError, TypeError, AttributeError):  # a row that was changed by hand
+        return False
 
 
 def table(rows: list[dict]) -> str:
     """Markdown, a row per config and benchmark, then the protocols."""
+    from ovseg.results.provenance import Provenance
+
     keys = list(dict.fromkeys(key for row in rows for key in row["scores"]))
     lines = [
         f"| config | benchmark | images | {' | '.join(keys)} | protocol |",
@@ -144,23 +159,21 @@ def table(rows: list[dict]) -> str:
     protocols = {}
     for row in rows:
         values = " | ".join(f"{row['scores'][key]:.2f}" if row["scores"].get(key) is not None else "" for key in keys)
-        protocol = row["protocol"] or {}
-        fingerprint = protocol.get("fingerprint", "")
-        protocols[fingerprint] = ", ".join(f"{k}={v}" for k, v in protocol.items() if k != "fingerprint")
+        provenance = Provenance.from_dict(row)
+        fingerprint = provenance.fingerprint
+        protocols[fingerprint] = ", ".join(f"{k}={v}" for k, v in provenance.protocol.items())
         lines.append(f"| {row['config']} | {row['benchmark']} | {row['images']} | {values} | {fingerprint} |")
-    weights = ", ".join(dict.fromkeys(str(row["weights"]) for row in rows))
+    weights = ", ".join(dict.fromkeys(str(Provenance.from_dict(row).weights) for row in rows))
     return "\n".join(
         [*lines, "", f"Weights: {weights}. Protocols:", ""] + [f"* {f}: {p}" for f, p in protocols.items()]
     )
 
 
 def save(work_dir: Path, rows: list[dict]):
-    from ovseg.compat.checkpoint import atomic_write
-    from ovseg.evaluation.report import write_json
+    from ovseg.files import write_json, write_text
 
     write_json(work_dir / "results.json", {"rows": rows})
-    with atomic_write(work_dir / "results.md") as path:
-        Path(path).write_text(table(rows) + "\n", encoding="utf-8")
+    write_text(work_dir / "results.md", table(rows) + "\n")
 
 
 def main(argv=None) -> int:
@@ -171,14 +184,17 @@ def main(argv=None) -> int:
 
     saved = args.work_dir / "results.json"
     rows = json.loads(saved.read_text(encoding="utf-8"))["rows"] if args.resume and saved.exists() else []
-    done = {(row["config"], row["benchmark"]) for row in rows}
     try:
         for benchmark in args.benchmark:
-            todo = [path for path in args.configs if (Path(path).stem, benchmark) not in done]
-            cfgs = fitting(args, todo, benchmark)
-            for group in groups(cfgs):
-                fresh = measure(group, benchmark)
-                rows += fresh
+            cfgs = fitting(args, args.configs, benchmark)
+            known = {row["config"]: row for row in rows if row["benchmark"] == benchmark}
+            done = [name for name in cfgs if name in known and is_measured(known[name], cfgs[name], args.limit)]
+            if done:
+                print(f"{benchmark}: {len(done)} already there", file=sys.stderr)
+            for group in groups({name: cfg for name, cfg in cfgs.items() if name not in done}):
+                fresh = measure(group, benchmark, args.limit)
+                keys = {(row["config"], row["benchmark"]) for row in fresh}
+                rows = [row for row in rows if (row["config"], row["benchmark"]) not in keys] + fresh
                 if is_main_process():  # after every run, so that an interruption loses nothing
                     save(args.work_dir, rows)
                     print(table(fresh), flush=True)

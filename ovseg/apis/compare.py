@@ -1,25 +1,26 @@
 """One picture, all methods side by side: what they see, how far they agree, what they cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
+from ovseg.compat.notice import say_once
 from ovseg.pictures.images import LoadedImage, load_image
-from ovseg.predict.pipeline import Pipeline, make_protocol
+from ovseg.predict.build import assemble, choose_tower, dense_config, make_protocol, method_config, refiner_configs
 from ovseg.predict.protocol import Protocol
-from ovseg.registry import DENSE
-from ovseg.results.result import Result
+from ovseg.predict.segment import Segmenter
+from ovseg.registry import DENSE, component_name
+from ovseg.results.provenance import tower_weights
 from ovseg.text.vocabulary import Vocabulary
-from ovseg.towers import Tower, load_tower
+from ovseg.towers import Tower
 from ovseg.towers.shared import SharedTower, now
 
+from .comparison import Comparison, MethodResult
 from .measure import PeakMemory
-from .methods import dense_config, list_methods, refiner_configs
-from .predictor import Predictor, pick_device
+from .methods import list_methods
+from .predictor import Predictor
 
 PIXELS = ("short_side", "max_long_side", "size", "window", "stride", "window_batch", "normalisation")
 """Settings of a protocol that say which pixels the tower sees; in a comparison they are the same for all methods."""
@@ -28,123 +29,13 @@ MENDABLE = (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryErro
 """Why a method cannot take part: a tower it cannot read, a file or package it needs, memory."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What one method gave.
-
-    method   its name
-    result   its segmentation
-    own      seconds from pixels to labels beyond what it shares with other methods
-    shared   seconds of the work that other methods read as well; ``own + shared`` is what the method takes alone
-    memory   how far memory rose, in bytes (``Comparison.memory_is``); None where unknown
-    """
-
-    method: str
-    result: Result
-    own: float
-    shared: float
-    memory: int | None
-
-    @property
-    def alone(self) -> float:
-        return self.own + self.shared
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """M methods on one picture of H×W pixels.
-
-    image      (H, W, 3) uint8 RGB
-    entries    what each method gave, in the order asked for
-    failed     why a method gave nothing, by its name
-    shared     seconds of the work that more than one method read, counted once
-    agreement  (H, W) float32 in [1/M, 1]: the share of methods that give a pixel the label most of them give it
-    majority   (H, W) that label; of equally frequent ones the one with the smallest id
-    pairwise   (M, M) float64 in [0, 1]: the share of pixels on which two methods agree
-    protocol   the settings common to all, None where each method keeps its own
-    weights    name and hash of the weights;  device  where they ran
-    memory_is  what the memory figures measure
-    """
-
-    image: np.ndarray
-    vocabulary: Vocabulary
-    entries: tuple[Entry, ...]
-    failed: dict[str, str]
-    shared: float
-    agreement: np.ndarray
-    majority: np.ndarray
-    pairwise: np.ndarray
-    protocol: dict[str, Any] | None
-    weights: str
-    device: str
-    memory_is: str
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        return tuple(entry.method for entry in self.entries)
-
-    @property
-    def with_majority(self) -> np.ndarray:
-        """(M,) share of pixels on which a method gives the majority's label."""
-        return np.array([np.mean(entry.result.labels == self.majority) for entry in self.entries])
-
-    def plot(self) -> Image.Image:
-        """All overlays and the agreement map in one picture, under one legend."""
-        from .draw_compare import sheet
-
-        return sheet(self)
-
-    def to_html(self, title: str = "picture") -> str:
-        """One page that needs no other file: overlays, agreement, times and memory."""
-        from .draw_compare import page
-
-        return page(self, title)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All numbers but the maps, as JSON can hold them."""
-        height, width = self.image.shape[:2]
-        rows = [
-            {
-                "method": entry.method,
-                "seconds_own": entry.own,
-                "seconds_shared": entry.shared,
-                "seconds_alone": entry.alone,
-                "memory_bytes": entry.memory,
-                "agrees_with_majority": float(share),
-                "areas": entry.result.areas,
-                "protocol": dict(entry.result.protocol),
-            }
-            for entry, share in zip(self.entries, self.with_majority, strict=True)
-        ]
-        return {
-            "format": "ovseg-comparison",
-            "format_version": 1,
-            "size": {"width": width, "height": height},
-            "weights": self.weights,
-            "device": self.device,
-            "classes": list(self.vocabulary.names),
-            "common_protocol": self.protocol,
-            "methods": rows,
-            "failed": [{"method": name, "reason": reason} for name, reason in self.failed.items()],
-            "seconds_shared_blocks": self.shared,
-            "seconds_together": self.shared + sum(entry.own for entry in self.entries),
-            "memory_is": self.memory_is,
-            "agreement": {
-                "mean": float(self.agreement.mean()),
-                "unanimous": float((self.agreement == 1).mean()),
-                "methods": list(self.methods),
-                "pairwise": self.pairwise.tolist(),
-            },
-        }
-
-
 class Comparer:
     """Methods on one set of weights, ready for any number of pictures.
 
     Args:
         classes: the words, anything ``Vocabulary.parse`` takes.
         methods: ``"all"`` for those that need no file besides the weights, or names and configs.
-        weights, device, quick_gelu, tower: as for ``ovseg.load``.
+        weights, device, arch, quick_gelu, dtype, tower: as for ``ovseg.load``.
         own_protocol: keep each method's published settings, also sizes and windows that the weights would have
             otherwise.  By default all methods see the same pixels (``PIXELS``): those that suit the weights, or the
             defaults of ``Protocol``; temperature, prompts and refiners stay each method's own.
@@ -162,7 +53,9 @@ class Comparer:
         weights: str | None = None,
         *,
         device: str = "auto",
+        arch: str | None = None,
         quick_gelu: bool | None = None,
+        dtype: Any = None,
         tower: Tower | None = None,
         own_protocol: bool = False,
         **settings: Any,
@@ -173,7 +66,10 @@ class Comparer:
             settings["refine"] = refiner_configs(settings["refine"])
         if own_protocol:
             Protocol.from_dict(settings)  # a setting that no method can take is one mistake, not one per method
-        tower = tower or load_tower(weights, pick_device(device), quick_gelu=quick_gelu)
+        self.weights, self.dtype = weights, dtype
+        beside = tower is not None and any(DENSE.get(c["type"]).in_weights for c in self.configs.values())
+        tower = choose_tower(None if beside else weights, tower, arch, quick_gelu, device)
+        say_once(tower.card.notice)
         self.tower = SharedTower(tower)
         self.settings, self.own_protocol = settings, own_protocol
         self.common = None if own_protocol else make_protocol(_plain_pixels(), tower.card.protocol, settings)
@@ -226,7 +122,7 @@ class Comparer:
             seconds -= sum(work.seconds for work in works if work.reader == name)  # what is left was never shared
             seconds += sum(work.seconds for work in works if work.readers & finished == {name})
             shared = sum(work.seconds for work in common if name in work.readers)
-            entries.append(Entry(name, result, max(0.0, seconds), shared, memory))
+            entries.append(MethodResult(name, result, max(0.0, seconds), shared, memory))
         share, majority, pairwise = agreement([entry.result.labels for entry in entries])
         common_settings = None if self.common is None else {key: getattr(self.common, key) for key in PIXELS}
         return Comparison(
@@ -239,7 +135,7 @@ class Comparer:
             majority,
             pairwise,
             common_settings,
-            f"{tower.card.name} ({tower.card.hash})",
+            tower_weights(tower.card),
             str(tower.device),
             how,
         )
@@ -253,12 +149,16 @@ class Comparer:
         if name in self._refused:
             raise ValueError(self._refused[name])
         if name not in self._predictors:
-            published = DENSE.get(config["type"]).protocol
-            layers = () if self.own_protocol else (_plain_pixels(), self.tower.card.protocol)
             try:
-                protocol = make_protocol(published, *layers, self.settings)
-                predictor = Predictor(Pipeline(self.tower, config, protocol), name)
-                self._predictors[name] = predictor.set_classes(self.vocabulary)
+                pipeline = assemble(
+                    method_config(config, self.weights),
+                    tower=self.tower,
+                    published={} if self.own_protocol else _plain_pixels(),
+                    settings=self.settings,
+                    dtype=self.dtype,
+                    suit_weights=not self.own_protocol,
+                )
+                self._predictors[name] = Predictor(Segmenter(pipeline)).set_classes(self.vocabulary)
             except MENDABLE as error:
                 self._refused[name] = str(error.args[0] if isinstance(error, KeyError) else error)
                 raise
@@ -268,7 +168,7 @@ class Comparer:
     def _warm_up(self):
         """A picture of one size of the weights, so that the first method is not charged for what happens only once."""
         tower = self.tower.tower
-        tower(torch.zeros(1, 3, tower.image_size, tower.image_size, device=tower.device, dtype=tower.dtype))
+        tower(torch.zeros(1, 3, *tower.image_size, device=tower.device, dtype=tower.dtype))
 
 
 def compare(image: Any, classes: Any, methods: str | Sequence[str | dict] = "all", weights=None, **options):
@@ -314,7 +214,7 @@ def _configs(methods: str | Sequence[str | dict]) -> dict[str, dict]:
     for method in methods:
         config = dense_config(method.strip() if isinstance(method, str) else method)
         options = "".join(f" {key}={value}" for key, value in config.items() if key != "type")
-        configs.setdefault(f"{str(config['type']).lower()}{options}", config)
+        configs.setdefault(f"{component_name(DENSE.get(config['type']))}{options}", config)
     if not configs:
         raise ValueError(f"no method to compare: say all, or some of {', '.join(list_methods())}.")
     return configs

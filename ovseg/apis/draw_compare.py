@@ -17,7 +17,7 @@ from ovseg.results.fonts import Text
 from .explain import RAMP, STOPS
 
 if TYPE_CHECKING:
-    from .compare import Comparison
+    from .comparison import Comparison
 
 SHEET_SIDE, PAGE_SIDE = 384, 480
 """Longest side of one picture on the sheet and on the page, in pixels."""
@@ -205,7 +205,7 @@ def page(comparison: Comparison, title: str) -> str:
 </head>
 <body>
 <h1>{_text(title)}</h1>
-<p>{_text(comparison.weights)} on {_text(comparison.device)}. {_text(settings(comparison))}</p>
+<p>{_text(str(comparison.weights))} on {_text(comparison.device)}. {_text(settings(comparison))}</p>
 <ul class="legend">
 {legend}
 </ul>

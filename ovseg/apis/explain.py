@@ -15,13 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from ovseg.dense import decompose
+from ovseg.pictures.identity import PictureFile
 from ovseg.pictures.images import LoadedImage, iter_sources, load_image
 from ovseg.predict.resize import resize
 from ovseg.results.draw import draw_grid
 from ovseg.score import min_max
 from ovseg.text.vocabulary import Vocabulary
 
-from .predictor import load
+from .load import load
 
 Named = list[tuple[str, float]]
 STOPS = (0.0, 0.35, 0.7, 1.0)
@@ -40,6 +41,7 @@ class Explanation:
     tokens      (K, 1 + h·w) the same by token, the class token first
     mlp         (K, L + 1) what the class token before the first block adds, then the feed-forward of every block
     scores      (K, h, w) what every patch adds, minus what it adds to the mean of all words
+    picture     the file; None for pictures in memory
     """
 
     image: np.ndarray
@@ -50,6 +52,7 @@ class Explanation:
     tokens: np.ndarray
     mlp: np.ndarray
     scores: np.ndarray
+    picture: PictureFile | None = None
 
     @property
     def totals(self) -> np.ndarray:
@@ -171,6 +174,7 @@ class Explainer:
             tokens=tokens[:, best].T.cpu().numpy(),
             mlp=parts.mlp[0][:, best].T.cpu().numpy(),
             scores=scores[:, best].T.unflatten(1, parts.grid).cpu().numpy(),
+            picture=loaded.file,
         )
 
     @torch.inference_mode()

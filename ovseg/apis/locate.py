@@ -1,6 +1,5 @@
 """Where is what a phrase names? One box and a heat map per phrase: Adapting CLIP (arXiv 2204.03647), training-free."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,27 +8,28 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ovseg.compat.checkpoint import atomic_write
+from ovseg.compat.notice import say_once
+from ovseg.files import atomic_write, write_json
 from ovseg.phrases import PhraseSearch, Place
 from ovseg.pictures.images import LoadedImage, load_image, unique_stems
+from ovseg.predict.build import choose_tower, search_provenance
 from ovseg.results.draw_boxes import draw_boxes
-from ovseg.results.plotting import Shown
-from ovseg.towers import Tower, load_tower
-
-from .predictor import _say_once, pick_device
+from ovseg.results.plotting import PlotMixin
+from ovseg.results.provenance import Provenance
+from ovseg.towers import Tower
 
 
 @dataclass(eq=False)
-class Location(Place, Shown):
+class Location(Place, PlotMixin):
     """A ``Place`` with its picture.
 
-    image      (H, W, 3) uint8 RGB
-    settings   method, weights and settings, plain JSON values
-    path       file the picture came from
+    image       (H, W, 3) uint8 RGB
+    provenance  what it was made with
+    path        file the picture came from
     """
 
     image: np.ndarray
-    settings: dict
+    provenance: Provenance
     path: Path | None = None
 
     def plot(self, heat: bool = True) -> Image.Image:
@@ -86,12 +86,9 @@ class Locator(PhraseSearch):
         tower: Tower | None = None,
         **settings: Any,
     ):
-        if tower is None:
-            tower = load_tower(weights, pick_device(device), arch=arch, quick_gelu=quick_gelu)
-        super().__init__(tower, **settings)
+        super().__init__(choose_tower(weights, tower, arch, quick_gelu, device), **settings)
         self._image: LoadedImage | None = None
-        if tower.card.notice:
-            _say_once(tower.card.notice)
+        say_once(self.tower.card.notice)
 
     def set_image(self, image: Any) -> "Locator":
         """Read a picture (path, URL, PIL, RGB numpy array, tensor) and embed its regions. Returns itself.
@@ -113,7 +110,8 @@ class Locator(PhraseSearch):
         if self._image is None:
             raise ValueError("there is no picture to look at yet; first call set_image(...).")
         places = self.find(self._seen, [phrase] if isinstance(phrase, str) else list(phrase))
-        extra = dict(image=self._image.array, settings=self.settings, path=self._image.path)
+        provenance = search_provenance(self).of(self._image.file)
+        extra = dict(image=self._image.array, provenance=provenance, path=self._image.path)
         found = [Location(**vars(place), **extra) for place in places]
         return found[0] if isinstance(phrase, str) else found
 
@@ -152,14 +150,11 @@ def save_locations(
         "format": "ovseg-locations",
         "format_version": 1,
         "image": {"path": None if first.path is None else str(first.path), "width": width, "height": height},
-        **first.settings,
+        **first.provenance.to_dict(),
         "locations": [each.to_dict() for each in locations],
         "files": {"boxes": paths["boxes"].name},
     }
     with atomic_write(paths["boxes"]) as temporary:
         picture.save(temporary, "PNG")
-    with atomic_write(paths["json"]) as temporary:
-        # A file name that is not UTF-8 reaches us with lone surrogates; as \udcxx they are valid JSON.
-        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+    write_json(paths["json"], record)
     return paths

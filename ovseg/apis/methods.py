@@ -1,51 +1,82 @@
-"""The methods by the names people type: registered extractors and refiners, letter case ignored."""
+"""What there is to choose from, by the names people type, and what each needs."""
 
-from difflib import get_close_matches
+import json
+from dataclasses import dataclass
+from pathlib import Path
 
-from ovseg.registry import DENSE, REFINERS, names
+from ovseg.registry import DENSE, MODELS, REFINERS, SCORERS, named
 
-TRAINED = {"fvit": "FViT", "regionclip": "RegionCLIP", "edadet": "EdaDet"}
-"""Detectors that need a checkpoint, by the names people type."""
+TIMES = Path(__file__).with_name("method_times.json")
+"""Measured by tools/benchmarks/methods.py --record: time on a picture of 640×480 pixels over that of the bare tower."""
+NOT_MEASURED = "not measured"
 
 
-def trained_detector(method) -> str | None:
-    """The model of MMDetection's kind that a method's name stands for, if any."""
-    return TRAINED.get(method.lower().replace("-", "")) if isinstance(method, str) else None
+@dataclass(frozen=True)
+class Choice:
+    """One thing that has a name.
+
+    kind      ``extractor``, ``refiner``, ``scorer``, ``detector`` or ``segmentor``
+    name      as every entry point takes it, in any spelling
+    source    the paper, or one line about it
+    needs     what it cannot do without, beyond weights of CLIP; empty if nothing
+    time      on 640×480 pixels, as a multiple of the tower's, or ``not measured``
+    settings  published prediction settings, of extractors
+    """
+
+    kind: str
+    name: str
+    source: str
+    needs: str
+    time: str
+    settings: str = ""
 
 
 def list_methods(ready: bool = False) -> list[str]:
-    """Names that ``load`` takes, sorted; ``ready``: only those that need neither a file besides the weights nor weights
-    that were trained for them."""
-    extractors = {name: DENSE.get(name) for name in names(DENSE)}
-    return sorted(name.lower() for name, of in extractors.items() if not (ready and (of.needs or of.tuned)))
+    """Names of extractors that ``load`` takes, sorted; ``ready``: only those that need neither a file besides the
+    weights nor weights that were trained for them."""
+    return [name for name, kind in named(DENSE).items() if not (ready and (kind.needs or kind.tuned))]
 
 
-def registered(name: str, registry, what: str) -> str:
-    """The registered spelling of a name.
-
-    Raises:
-        ValueError: unknown name, with the nearest known ones.
-    """
-    by_lower = {known.lower(): known for known in names(registry)}
-    if name.lower() not in by_lower:
-        near = get_close_matches(name.lower(), by_lower, 3, 0.4)
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(f"unknown {what} {name!r}. {hint}There are: {', '.join(sorted(by_lower))}.")
-    return by_lower[name.lower()]
-
-
-def dense_config(method: str | dict) -> dict:
-    """``dict(type=…)`` of a method's extractor from its name, or a config given as such."""
-    if isinstance(method, dict) and "type" in method:
-        return dict(method)
-    if not isinstance(method, str):
-        raise ValueError(
-            f"a method is a name such as 'naclip' or a config such as dict(type='NACLIP'), got {method!r}."
-        )
-    return {"type": registered(method, DENSE, "method")}
+def choices() -> list[Choice]:
+    """Extractors, refiners, scorers, and trained detectors and segmentors; the latter import MMDetection and
+    MMSegmentation."""
+    times = json.loads(TIMES.read_text(encoding="utf-8"))["times"]
+    rows = [
+        Choice("extractor", name, kind.paper, _needs(kind), _time(times, name), _settings(kind))
+        for name, kind in named(DENSE).items()
+    ]
+    for what, registry in (("refiner", REFINERS), ("scorer", SCORERS)):
+        rows += [Choice(what, name, _line(kind), "", _time(times, name)) for name, kind in named(registry).items()]
+    for name, kind in named(MODELS).items():
+        what = "segmentor" if "segmentors" in kind.__module__.split(".") else "detector"
+        rows.append(Choice(what, name, _line(kind), _checkpoint(kind), NOT_MEASURED))
+    return rows
 
 
-def refiner_configs(refine) -> tuple:
-    """Configs of refiners from names (letter case ignored) or configs."""
-    refine = (refine,) if isinstance(refine, (str, dict)) else tuple(refine or ())
-    return tuple(r if isinstance(r, dict) else registered(r, REFINERS, "refiner") for r in refine)
+def _needs(extractor: type) -> str:
+    files = {name: " or weights with it" if name in extractor.in_weights else "" for name in extractor.needs}
+    needs = [f"{name}=FILE{other}" for name, other in files.items()]
+    needs += ["weights tuned for it"] if extractor.tuned else []
+    needs += ["a ViT"] if extractor.towers == ("vit",) else []
+    return ", ".join(needs)
+
+
+def _checkpoint(model: type) -> str:
+    if getattr(model, "metric", None) == "PhraseMetric":
+        return "a ViT; ovseg locate"
+    how = "ovseg.load, ovseg detect" if getattr(model, "loader", None) else "tools/test.py, tools/export.py"
+    return f"a checkpoint of tools/train.py; {how}"
+
+
+def _time(times: dict, name: str) -> str:
+    return f"{times[name]:.2f} ×" if name in times else NOT_MEASURED
+
+
+def _settings(extractor: type) -> str:
+    return ", ".join(f"{key}={value}" for key, value in extractor.protocol.items())
+
+
+def _line(component: type) -> str:
+    """The first sentence of its documentation."""
+    paragraph = (component.__doc__ or "").strip().partition("\n\n")[0]
+    return " ".join(paragraph.split()).partition(". ")[0].removesuffix(".")

@@ -1,15 +1,15 @@
 """Rasters larger than memory: words and a budget in, a label TIFF out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ovseg.compat.checkpoint import atomic_write
 from ovseg.dense.windows import Box
+from ovseg.files import atomic_write, write_json
+from ovseg.pictures.identity import PictureFile
 from ovseg.pictures.images import unique_stems
 from ovseg.pictures.raster import Raster
 from ovseg.predict.memory import read_bytes, resident
@@ -17,7 +17,7 @@ from ovseg.predict.plan import Plan
 from ovseg.predict.strips import Strips
 from ovseg.results.draw import MAX_SIDE, MIN_SIDE, by_area, count_labels, draw_overlay
 from ovseg.results.raster_files import Rows, bands, save_tiff
-from ovseg.results.store import as_bytes, check_place, record
+from ovseg.results.store import check_place, record
 from ovseg.text.vocabulary import Vocabulary
 
 FILES = {"overlay": "_overlay.png", "labels": "_labels.tif", "json": ".json"}
@@ -43,7 +43,7 @@ class RasterRun:
 
     Attributes:
         plan: sizes, strips, memory; prints as a short table.
-        path, method, weights, protocol, vocabulary, unlabelled: as of a ``Result``.
+        path, provenance, vocabulary, unlabelled: as of a ``Result``.
     """
 
     def __init__(self, predictor, path: str | Path, memory: str | int):
@@ -51,13 +51,12 @@ class RasterRun:
         if predictor.vocabulary is None or predictor._text is None:
             raise ValueError("there is nothing to predict yet; first give words: call set_classes([...]).")
         self.vocabulary: Vocabulary = predictor.vocabulary
-        self.method, self.weights, self._applied = predictor.method, predictor.weights, predictor.applied
-        self.protocol: Mapping[str, Any] = self._applied.to_dict() | {"fingerprint": self._applied.fingerprint}
         self.unlabelled = 255 if len(self.vocabulary) <= 255 else 65535
-        self._conditions = predictor.conditions | {"method": self.method}
+        self._threshold = predictor.pipeline.applied(self.vocabulary).threshold
         protocol = predictor.pipeline.protocol
         self._raster = Raster(path, protocol.range, protocol.bands)
         self.path = self._raster.path
+        self.provenance = predictor.provenance.of(PictureFile.of_file(self.path))
         try:
             self._raster.look()
             self._strips = Strips(
@@ -100,17 +99,16 @@ class RasterRun:
         """
         folder, stem = Path(folder), unique_stems([self.path])[0] if stem is None else stem
         check_place(folder, stem)
-        raster, grid, known = self._raster, self._strips.grid, self.path.stat()
-        conditions = self._conditions | {"bytes": known.st_size, "changed": known.st_mtime_ns}
+        raster, grid = self._raster, self._strips.grid
         kind = np.uint8 if self.unlabelled == 255 else np.uint16
         with raster:
-            rows = Rows(folder, stem, (raster.height, raster.width), kind, conditions, resume)
+            rows = Rows(folder, stem, (raster.height, raster.width), kind, self.provenance, resume)
             raster.unread.update(rows.unread)
             if report and rows.done:
                 first = len(grid.tops) if rows.done == raster.height else grid.first(rows.done)
                 report(first * len(grid.lefts))
             below = self.unlabelled if self.vocabulary.background.kind == "none" else 0
-            for _, labels in self._strips.run(self._applied.threshold, below, self.unlabelled, rows.done, report):
+            for _, labels in self._strips.run(self._threshold, below, self.unlabelled, rows.done, report):
                 rows.append(labels, sorted(raster.unread), self._strips.invalid)
             return self._finish(rows, folder, stem)
 
@@ -127,8 +125,7 @@ class RasterRun:
             "unread": [{"rows": [top, bottom], "columns": [left, right]} for top, left, bottom, right in unread],
             "files": {form: path.name for form, path in paths.items() if form != "json"},
         }
-        with atomic_write(paths["json"]) as part:
-            part.write_bytes(as_bytes(record("ovseg-raster", self, size, count, invalid=rows.invalid) | more))
+        write_json(paths["json"], record("ovseg-raster", self, size, count, invalid=rows.invalid) | more)
         rows.remove()
         valid = size[0] * size[1] - rows.invalid
         areas = {vocabulary.names[i]: float(count[i] / valid) for i in by_area(count)}

@@ -1,7 +1,7 @@
 """Where the parts of CAT-Seg are in the authors' checkpoints and in those of ``tools/train.py``.
 
 ==========================================  ===========================================================================
-``sem_seg_head.predictor.clip_model.*``     the tuned CLIP (``ovseg.towers.released``); ``load_tower`` reads it too
+``sem_seg_head.predictor.clip_model.*``     the tuned CLIP (``ovseg.towers.formats``); ``load_tower`` reads it too
 ``sem_seg_head.predictor.transformer.*``    the aggregation: ``transformer.*`` of ``CostScore``
 ``upsample1.*``, ``upsample2.*``            the two deconvolutions of the guidance
 ``pipeline.scorer.*``                       all of ``CostScore``, in ours; tools/export.py puts a tower beside it
@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ovseg.compat.checkpoint import read_checkpoint_with_meta
-from ovseg.towers.released import CATSEG
+from ovseg.towers.formats import CATSEG
 
 PLACES = {
     "sem_seg_head.predictor.transformer.": "transformer.",

@@ -43,6 +43,7 @@ class CostScore(nn.Module):
         FileNotFoundError: no such file.
     """
 
+    name = "cost"
     probabilities = True
 
     def __init__(

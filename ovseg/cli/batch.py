@@ -1,10 +1,11 @@
 """What ``predict`` and ``detect`` do alike: words once, then picture by picture, past those that cannot be read."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .common import own_share, say_done, say_failed
+from .common import own_share, print_json, say_done, say_failed
 
 
 def batch(
@@ -25,7 +26,7 @@ def batch(
     """Run a model over pictures; exit code 1 if any could not be read.
 
     Args:
-        model: ``set_classes(words, progress)``, and ``made(record)``: whether a saved JSON is what it would make.
+        model: a ``BasePredictor``.
         words: a ``Vocabulary``.
         items, failed: see ``common.gather``.
         out: folder of the results.
@@ -37,23 +38,22 @@ def batch(
     """
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ovseg.pictures.budget import is_out_of_memory, over_budget
     from ovseg.pictures.images import read_ahead, unique_stems
     from ovseg.pictures.pixels import ImageError
+    from ovseg.progress import progress_bar
 
     rank, world = own_share()
     failed, total = ([] if rank else failed), len(items[rank::world]) + (0 if rank else len(failed))
     todo = list(zip(items, unique_stems(items), strict=True))[rank::world]
     console, saved = Console(stderr=True), []
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not progress or as_json, transient=True) as bar:
+    with progress_bar(progress and not as_json, console) as bar:
         task = bar.add_task("words", total=len(set(words.queries)))
         model.set_classes(words, lambda finished: bar.update(task, completed=finished))
         bar.remove_task(task)
         if resume:
-            todo = [(item, stem) for item, stem in todo if not is_done(out / f"{stem}{suffix}.json", model)]
+            todo = pending(todo, lambda stem: out / f"{stem}{suffix}.json", model)
         task = bar.add_task("pictures", total=len(todo))
         pictures = read_ahead([item for item, _ in todo], **model.reading)
         for (item, stem), (_, picture) in zip(todo, pictures, strict=True):
@@ -73,7 +73,7 @@ def batch(
             told, text = describe(result)
             if as_json:
                 files = {kind: str(path) for kind, path in paths.items()}
-                print(json.dumps({"image": str(item), **told, "files": files}, ensure_ascii=False), flush=True)
+                print_json({"image": str(item), **told, "files": files})
             elif len(items) <= 10:
                 line = f"[bold]{escape(str(item))}[/bold]: {escape(text)}"
                 console.print(line, highlight=False, soft_wrap=True)
@@ -82,9 +82,28 @@ def batch(
     say_failed(failed, total)
 
 
-def is_done(path: Path, model) -> bool:
-    """Whether a picture's JSON, which is written last, tells of these words, weights and settings."""
+def pending(todo: list, path: Callable, model) -> list:
+    """Of (item, stem), those whose results are not there yet; says of how many they are.
+
+    Args:
+        todo: what there is to do.
+        path: stem → the JSON of its results, which is written last.
+        model: a ``BasePredictor`` with its words.
+    """
+    left = [(item, stem) for item, stem in todo if not is_done(path(stem), item, model.provenance)]
+    if len(left) < len(todo):
+        print(f"{len(todo) - len(left)} already there", file=sys.stderr)
+    return left
+
+
+def is_done(path: Path, item, provenance) -> bool:
+    """Whether a JSON tells of these words, weights and settings, and of the very bytes of the picture."""
+    from ovseg.pictures.images import identify
+    from ovseg.pictures.pixels import ImageError
+    from ovseg.results.provenance import Provenance
+
     try:
-        return model.made(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        saved = Provenance.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return saved.picture is not None and not saved.differences(provenance.of(identify(item)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImageError):
         return False

@@ -13,19 +13,17 @@ def check_data(
 ):
     """Read all pictures and labels of a config: histogram, impossible ids, missing files, sizes that differ."""
     from rich.console import Console
-    from rich.progress import track
 
     from ovseg.engine import check_data as data
     from ovseg.engine.config import load_config
+    from ovseg.progress import track
 
     cfg, console, broken = load_config(config), Console(), 0
     wanted = split or list(data.splits(cfg))
     if not wanted:
         raise ValueError(f"{config} names no data: it has none of train_dataloader, val_dataloader, test_dataloader.")
     for name in wanted:
-        report = data.check_split(
-            cfg, name, limit, lambda indices, name=name: track(indices, f"{name}", transient=True, console=console)
-        )
+        report = data.check_split(cfg, name, limit, lambda indices, name=name: track(indices, name))
         console.print(_table(name, report))
         for line in report.problems[:20]:
             console.print(line, style="red", highlight=False)

@@ -1,6 +1,5 @@
 """``ovseg classify-boxes PATH… --boxes FILE -c "cat, dog"``."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from .common import (
     Words,
     gather,
     given,
+    print_json,
     read_words,
     say_failed,
 )
@@ -27,7 +27,7 @@ def classify_boxes(
     boxes: Annotated[Path, typer.Option(help="Boxes in pixels: .json ([[x1, y1, x2, y2], …] or COCO's) or .csv.")],
     classes: Classes = None,
     vocabulary: Words = None,
-    method: Annotated[str, typer.Option("-m", "--method", help="Extractor of roi and mask.")] = "clipsurgery",
+    method: Annotated[str, typer.Option("-m", "--method", help="Extractor of roi and mask.")] = "clip_surgery",
     weights: Weights = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
@@ -62,5 +62,5 @@ def classify_boxes(
         except ImageError as error:
             failed.append(str(error))
         else:
-            print(json.dumps({"image": str(item), "boxes": found}, ensure_ascii=False), flush=True)
+            print_json({"image": str(item), "boxes": found})
     say_failed(failed, total)

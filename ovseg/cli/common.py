@@ -131,6 +131,13 @@ def read_numbers(text: str | None, option: str) -> tuple[float | int, ...] | Non
         ) from None
 
 
+def print_json(record: dict):
+    """One line of JSON on the standard output."""
+    from ovseg.files import json_text
+
+    print(json_text(record, indent=None), flush=True)
+
+
 def say_done(count: int, done: str, out: Path, first: list[Path]):
     """How many pictures are done and what the files of one are called."""
     more = " …" if count > 1 else ""

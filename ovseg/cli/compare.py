@@ -1,6 +1,5 @@
 """``ovseg compare PATH… -c "cat, sofa, floor"``."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -99,16 +98,14 @@ def compare(
 
 
 def _save(found, out: Path, stem: str, item) -> list[Path]:
-    from ovseg.compat.checkpoint import atomic_write
+    from ovseg.files import atomic_write, write_json, write_text
     from ovseg.pictures.images import name_of
 
     paths = [out / f"{stem}_compare.{suffix}" for suffix in ("png", "html", "json")]  # the JSON last: all is there
-    text = json.dumps({"image": str(item)} | found.to_dict(), indent=1, ensure_ascii=False, default=list) + "\n"
     with atomic_write(paths[0]) as temporary:
         found.plot().save(temporary, "PNG")
-    for path, content in zip(paths[1:], (found.to_html(name_of(item)), text), strict=True):
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(content.encode("utf-8", "backslashreplace"))
+    write_text(paths[1], found.to_html(name_of(item)))
+    write_json(paths[2], {"image": str(item)} | found.to_dict())
     return paths
 
 

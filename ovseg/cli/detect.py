@@ -40,9 +40,9 @@ def detect(
         typer.Option(
             "-m",
             "--method",
-            help="An extractor of `ovseg methods`, or fvit, regionclip, edadet with --weights CHECKPOINT.",
+            help="An extractor of `ovseg methods`, or a trained detector with --weights CHECKPOINT.",
         ),
-    ] = "clipsurgery",
+    ] = "clip_surgery",
     weights: Weights = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",

@@ -1,6 +1,5 @@
 """``ovseg explain PATH… -c "cat, dog"``."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -47,13 +46,12 @@ def explain(
     class (…_explain.json); the parts add up to the cosine.  With --heads, heads.json names every head by the words that
     explain how it varies over the pictures.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ovseg.apis.explain import Explainer
-    from ovseg.compat.checkpoint import atomic_write
+    from ovseg.files import atomic_write, write_json
     from ovseg.pictures.images import unique_stems
     from ovseg.pictures.pixels import ImageError
+    from ovseg.progress import progress_bar
 
     words = read_words(classes, vocabulary)
     items, failed = gather(sources)
@@ -64,16 +62,9 @@ def explain(
     settings = given(short_side=short_side, templates=templates)
     explainer = Explainer(weights, device=device, quick_gelu=quick_gelu, **settings)
 
-    def write(name: str, data: dict):
-        with atomic_write(out / name) as temporary:
-            text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
-            temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
-
-    card, protocol, good = explainer.tower.card, explainer.protocol, []
-    common = {"weights": f"{card.name} ({card.hash})", "short_side": protocol.short_side, "size": protocol.size}
-    console, total = Console(stderr=True), len(items) + len(failed)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not progress, transient=True) as bar:
+    provenance, good = explainer.model.engine.provenance(words), []
+    total = len(items) + len(failed)
+    with progress_bar(progress) as bar:
         task = bar.add_task("pictures", total=len(items))
         for item, stem in zip(items, unique_stems(items), strict=True):
             bar.advance(task)
@@ -85,14 +76,15 @@ def explain(
             good.append(item)
             with atomic_write(out / f"{stem}_explain.png") as temporary:
                 found.plot().save(temporary, "PNG")
-            write(f"{stem}_explain.json", {"image": str(item)} | common | found.to_dict())  # last: the PNG is there
+            about = {"image": str(item)} | provenance.of(found.picture).to_dict()
+            write_json(out / f"{stem}_explain.json", about | found.to_dict())  # last: the PNG is there
             if len(items) <= 10:
                 print(_summary(item, found))
         if heads and len(good) > 1:
             task = bar.add_task("heads", total=len(good))
             named = explainer.name_heads(good, words, progress=lambda done: bar.update(task, completed=done))
             named = [[[{"word": w, "share": s} for w, s in head] for head in block] for block in named]
-            write("heads.json", common | {"pictures": len(good), "heads": named})
+            write_json(out / "heads.json", provenance.to_dict() | {"pictures": len(good), "heads": named})
     if good:
         print(f"{len(good)} picture(s) explained; results in {out}.")
     if heads and len(good) < 2:

@@ -1,13 +1,24 @@
 """``ovseg locate PATH… -p "a red umbrella"``."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .common import AsJson, Device, Out, QuickGELU, Recursive, Sources, Weights, gather, say_done, say_failed
+from .common import (
+    AsJson,
+    Device,
+    Out,
+    QuickGELU,
+    Recursive,
+    Sources,
+    Weights,
+    gather,
+    print_json,
+    say_done,
+    say_failed,
+)
 
 
 def locate(
@@ -55,8 +66,7 @@ def locate(
         if as_json:
             locations = [each.to_dict() for each in found]
             files = {kind: str(path) for kind, path in paths.items()}
-            record = {"image": str(item), "locations": locations, "files": files}
-            print(json.dumps(record, ensure_ascii=False), flush=True)
+            print_json({"image": str(item), "locations": locations, "files": files})
         elif len(items) <= 10:
             for each in found:
                 box = ", ".join(f"{value:.0f}" for value in each.box)

@@ -1,10 +1,9 @@
 """``ovseg predict --memory``: pictures by window, one after the other."""
 
-import json
 from pathlib import Path
 
-from .batch import is_done
-from .common import own_share, say_done, say_failed
+from .batch import pending
+from .common import own_share, print_json, say_done, say_failed
 
 
 def rasters(
@@ -31,12 +30,12 @@ def rasters(
     """
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ovseg.pictures.images import unique_stems
     from ovseg.pictures.pixels import ImageError
     from ovseg.pictures.raster import rasterio
     from ovseg.predict.strips import check_pipeline
+    from ovseg.progress import progress_bar
 
     rasterio()  # both before words are encoded, which may take long
     check_pipeline(model.pipeline)
@@ -45,14 +44,14 @@ def rasters(
     failed = [] if rank else failed
     todo, before = list(zip(items, unique_stems(items), strict=True))[rank::world], len(failed)
     console, saved = Console(stderr=True), []
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not progress or as_json, transient=True) as bar:
+    with progress_bar(progress and not as_json, console) as bar:
         task = bar.add_task("words", total=len(set(words.queries)))
         model.set_classes(words, lambda finished: bar.update(task, completed=finished))
         bar.remove_task(task)
+        total = before + len(todo)
+        if resume:
+            todo = pending(todo, lambda stem: out / f"{stem}.json", model)
         for item, stem in todo:
-            if resume and is_done(out / f"{stem}.json", model):
-                continue
             try:
                 run = model.raster(item, memory)
             except ImageError as error:
@@ -71,8 +70,7 @@ def rasters(
             failed += [made.unread] if made.unread else []
             if as_json:
                 files = {kind: str(path) for kind, path in made.paths.items()}
-                told = {"image": str(item), "areas": made.areas, "files": files, "unread": made.unread}
-                print(json.dumps(told, ensure_ascii=False), flush=True)
+                print_json({"image": str(item), "areas": made.areas, "files": files, "unread": made.unread})
     if saved and not as_json:
         say_done(len(saved), "segmented", out, list(saved[0].values()))
-    say_failed(failed, before + len(todo), "in whole or in part")
+    say_failed(failed, total, "in whole or in part")

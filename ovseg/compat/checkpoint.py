@@ -12,13 +12,11 @@ Three formats are read, told apart by content and not by name:
 import codecs
 import hashlib
 import json
-import os
 import pickle
 import re
-import secrets
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +25,8 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+
+from ovseg.files import atomic_write
 
 WRAPPERS = ("state_dict", "model", "module", "model_state_dict")
 FOREIGN = (
@@ -258,22 +258,6 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:12]
-
-
-@contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yields a path in the same folder to write to; afterwards it becomes ``path`` in one step, or is removed on error.
-
-    Missing parent folders are made.  The yielded path keeps the suffix, which some writers go by.
-    """
-    path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def save_safetensors(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping | None = None) -> None:

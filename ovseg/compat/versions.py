@@ -45,7 +45,7 @@ MMCV_OPS = {
 }
 
 
-class Row(NamedTuple):
+class PackageStatus(NamedTuple):
     """One line of the report; ``note`` begins with ``ok`` where nothing needs attention."""
 
     package: str
@@ -62,7 +62,7 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def report() -> list[Row]:
+def report() -> list[PackageStatus]:
     """One row per package, then which wheels provide cv2, packages in each other's way, and the operators of mmcv."""
     rows = [package_row(name, *known) for name, known in TESTED.items() if name not in CV2]
     rows.append(cv2_row())
@@ -70,23 +70,23 @@ def report() -> list[Row]:
         found = {package: v for package in packages if (v := installed_version(package))}
         if len(found) > 1:
             note = f"all install {name!r} over each other: pip uninstall all of them, then pip install {packages[0]}"
-            rows.append(Row(name, spelled(found), packages[0], note))
+            rows.append(PackageStatus(name, spelled(found), packages[0], note))
     kind = mmcv_ops_kind()
-    rows.append(Row("operators of mmcv", kind, "stand-in", MMCV_OPS[kind]))
+    rows.append(PackageStatus("operators of mmcv", kind, "stand-in", MMCV_OPS[kind]))
     return rows
 
 
-def package_row(name: str, allowed: str, tested: str) -> Row:
+def package_row(name: str, allowed: str, tested: str) -> PackageStatus:
     found = installed_version(name)
     if found is None:
-        return Row(name, "-", tested, f'not installed: pip install "{name}{allowed}"')
+        return PackageStatus(name, "-", tested, f'not installed: pip install "{name}{allowed}"')
     if not SpecifierSet(allowed, prereleases=True).contains(found):
-        return Row(name, found, tested, f'outside {allowed}: pip install "{name}{allowed}"')
+        return PackageStatus(name, found, tested, f'outside {allowed}: pip install "{name}{allowed}"')
     same = found.partition("+")[0] == tested
-    return Row(name, found, tested, "ok" if same else f"ok: within {allowed}, not the tested version")
+    return PackageStatus(name, found, tested, "ok" if same else f"ok: within {allowed}, not the tested version")
 
 
-def cv2_row() -> Row:
+def cv2_row() -> PackageStatus:
     """Two wheels of one version hold the same files, so only differing versions are trouble."""
     allowed, tested = TESTED[CV2[0]]
     found = {package: v for package in CV2 if (v := installed_version(package))}
@@ -100,7 +100,7 @@ def cv2_row() -> Row:
         note = f'outside {allowed}: pip install "opencv-python{allowed}"'
     else:
         note = "ok" if len(found) == 1 else f"ok: {len(found)} wheels of one version, which is harmless"
-    return Row("cv2", spelled(found) or "-", tested, note)
+    return PackageStatus("cv2", spelled(found) or "-", tested, note)
 
 
 def spelled(found: dict[str, str]) -> str:

@@ -7,7 +7,7 @@ config. ``ovseg.datasets.scenes`` and the table of benchmarks, ``ovseg.datasets.
 _HOMES = {
     **dict.fromkeys(
         ("VOC20", "VOC21", "Context59", "Context60", "COCOObject", "COCOStuff164k", "Cityscapes", "ADE20K"),
-        "ovseg.datasets.benchmarks",
+        "ovseg.datasets.segmentation_benchmarks",
     ),
     **dict.fromkeys(("CamVidMini", "COCOMini"), "ovseg.datasets.mini"),
     **dict.fromkeys(("ComposedScenes", "LoadScene", "META_KEYS"), "ovseg.datasets.composed"),

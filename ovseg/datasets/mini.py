@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from ovseg.registry import DATASETS
-from ovseg.text.benchmarks import benchmark_vocabulary
+from ovseg.text.vocabulary import Vocabulary
 
 from .base import FolderDataset, metainfo
 from .splits import UNSEEN_CAMVID, UNSEEN_COCO
@@ -64,7 +64,7 @@ class MiniDataset(FolderDataset):
 class CamVidMini(MiniDataset):
     """CamVid's 11 classes of road scenes; its label 11 (unlabelled) is read as 255."""
 
-    METAINFO = metainfo(benchmark_vocabulary("camvid"), "camvid_mini", unseen=UNSEEN_CAMVID)
+    METAINFO = metainfo(Vocabulary.parse("camvid"), "camvid_mini", unseen=UNSEEN_CAMVID)
     folder, labels = "camvid_mini", "labels"
 
     @classmethod
@@ -77,7 +77,7 @@ class COCOMini(MiniDataset):
     """COCO panoptic classes as a semantic map: 80 things, 53 kinds of stuff, 255 unlabelled."""
 
     METAINFO = metainfo(
-        benchmark_vocabulary("coco_panoptic"),
+        Vocabulary.parse("coco_panoptic"),
         "coco_mini",
         groups=dict(things=list(range(80)), stuff=list(range(80, 133))),
         unseen=UNSEEN_COCO,

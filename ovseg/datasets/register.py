@@ -1,9 +1,19 @@
 """What the registries DATASETS and TRANSFORMS import: every dataset and transform of ovseg (this imports mmseg)."""
 
-from . import benchmarks, composed, detection, detection_benchmarks, masks, mini, phrases, scene_captions, seeded
+from . import (
+    composed,
+    detection,
+    detection_benchmarks,
+    masks,
+    mini,
+    phrases,
+    scene_captions,
+    seeded,
+    segmentation_benchmarks,
+)
 
 __all__ = [
-    "benchmarks",
+    "segmentation_benchmarks",
     "composed",
     "detection",
     "detection_benchmarks",

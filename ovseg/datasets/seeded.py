@@ -12,15 +12,14 @@ Draw n is picture π_e(n mod N) of pass e = n div N, π_e a permutation of the s
 in a step of twice the batch.  A run that begins at draw n continues exactly where another stopped.
 """
 
-import random
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATASETS as MM_DATASETS
 
 from ovseg.registry import DATA_SAMPLERS, DATASETS
+from ovseg.rng import seeded
 
 
 @DATASETS.register_module()
@@ -51,17 +50,8 @@ class SeededDataset:
     def __getitem__(self, draw: tuple[int, int]) -> dict:
         """The sample of (number of the draw, index in the dataset)."""
         number, index = draw
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        first, *rest = np.random.SeedSequence([self.seed or 0, number]).generate_state(3).tolist()
-        random.seed(first)
-        np.random.seed(rest[0])
-        torch.default_generator.manual_seed(rest[1])  # not those of the GPUs, which belong to the model
-        try:
+        with seeded(np.random.SeedSequence([self.seed or 0, number]).generate_state(3).tolist()):
             return self.dataset[index]
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
 
 
 @DATA_SAMPLERS.register_module()

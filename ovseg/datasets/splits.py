@@ -10,15 +10,15 @@ of stuff) and CamVid are ours.
 Detection on COCO has the 48 base and 17 novel classes of Bansal et al. (ECCV 2018), as all later work.
 """
 
-from ovseg.text.benchmarks import benchmark_vocabulary
+from ovseg.text.vocabulary import Vocabulary
 
-UNSEEN_SCENES = benchmark_vocabulary("scenes_unseen").names
+UNSEEN_SCENES = Vocabulary.parse("scenes_unseen").names
 UNSEEN_CAMVID = ("sidewalk", "fence", "bicyclist")
 UNSEEN_COCO = (
     "cow", "giraffe", "suitcase", "frisbee", "skateboard", "carrot", "scissors",
     "cardboard", "road", "river", "tree", "grass", "playing field", "wall",
 )  # fmt: skip
 
-NOVEL_COCO = benchmark_vocabulary("ov_coco_novel").names
-BASE_COCO = tuple(name for name in benchmark_vocabulary("ov_coco").names if name not in NOVEL_COCO)
-NOVEL_SCENES = benchmark_vocabulary("scene_objects_novel").names
+NOVEL_COCO = Vocabulary.parse("ov_coco_novel").names
+BASE_COCO = tuple(name for name in Vocabulary.parse("ov_coco").names if name not in NOVEL_COCO)
+NOVEL_SCENES = Vocabulary.parse("scene_objects_novel").names

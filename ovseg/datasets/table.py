@@ -13,7 +13,7 @@ class Benchmark:
     """One row of the table.
 
     dataset            class in ``ovseg.datasets`` and name in configs (``type='ovseg.<dataset>'``)
-    vocabulary         its class list, see ``ovseg.text.benchmarks``
+    vocabulary         its class list, see ``ovseg.text.benchmark_vocabularies``
     data_root          default folder, relative to the working directory
     splits             split -> (image folder, label folder, list of file stems or "" for all images), below data_root
     img_suffix         end of an image file name after its stem

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from ovseg.towers import TokenState, Tower
+from ovseg.towers import TokenState, Tower, require
 
 from .features import DenseFeatures, pad_to_patches
 
@@ -14,23 +14,25 @@ class DenseExtractor(nn.Module, ABC):
 
     Class attributes are a method's published choice:
 
+    name       what people type, and what results record (``clip_surgery``); its folder, page and picture too
     paper      where it comes from
     protocol   prediction settings, keyword arguments of ``ovseg.predict.Protocol``
     scorer     config of the scorer it needs, None for the cosine
     positions  how the position table is resized (``towers.positions``)
     padding    how a picture is fitted to whole patches (``features.pad_to_patches``)
-    towers     kinds of towers it can read: ``vit``, ``resnet``
+    requires   what it must have of a tower, names of ``towers.CAPABILITIES``
     needs      options without which it cannot run (a checkpoint, for example)
     tuned      whether it reads a tower as it is after the method's own training, and means little on any other
     in_weights options that ``ovseg.load`` takes from the weights' own file unless told otherwise
     """
 
+    name: str = ""
     paper: str = ""
     protocol: dict = {}
     scorer: dict | None = None
     positions: str = "scale"
     padding: str = "floor"
-    towers: tuple[str, ...] = ("vit", "resnet")
+    requires: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     tuned: bool = False
     in_weights: tuple[str, ...] = ()
@@ -44,14 +46,9 @@ class DenseExtractor(nn.Module, ABC):
         """Tokens that enter the first block, and the padding, of normalised images (B, 3, H, W).
 
         Raises:
-            ValueError: a kind of tower that the method cannot read.
+            ValueError: a tower without what the method requires.
         """
-        kind = "vit" if tower.blocks[-1].has_residual else "resnet"
-        if kind not in self.towers:
-            raise ValueError(
-                f"{type(self).__name__} reads {' and '.join(self.towers)} towers and was given a {kind}. Choose other "
-                "weights, such as ViT-B-16/openai, or another method, such as maskclip."
-            )
+        require(tower, self.requires, type(self).__name__)
         images, padding = pad_to_patches(images, tower.stride, self.padding, tower.preprocess)
         return tower.start(images, self.positions), padding
 

@@ -41,9 +41,10 @@ class CATSeg(LastBlock):
     relations = ("identity",)
     residual = "class"
     positions = "exact"
-    towers = ("vit",)
+    requires = ("attention_blocks", "class_token")
     needs = ("checkpoint",)
     in_weights = ("checkpoint",)
+    name = "catseg"
     paper = "CAT-Seg, CVPR 2024"
     protocol = dict(
         size=(640, 640),

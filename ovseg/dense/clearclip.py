@@ -19,5 +19,6 @@ class ClearCLIP(LastBlock):
     residual = False
     ffn = False
     padding = "symmetric"
+    name = "clearclip"
     paper = "ClearCLIP, ECCV 2024"
     protocol = dict(short_side=448, window=448, stride=224, logit_scale=50)

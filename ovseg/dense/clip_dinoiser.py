@@ -87,9 +87,10 @@ class CLIPDINOiser(MaskCLIP):
     positions = "exact"
     padding = "corner_black"
     taps = ("block.-3.ln_2",)
-    towers = ("vit",)
+    requires = ("attention_blocks",)
     needs = ("checkpoint",)
     scorer = dict(type="FoundScore")
+    name = "clip_dinoiser"
     paper = "CLIP-DINOiser, ECCV 2024"
     protocol = dict(short_side=448, window=448, stride=224, logit_scale=100)
 

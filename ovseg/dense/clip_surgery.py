@@ -29,7 +29,8 @@ class CLIPSurgery(LastBlock):
     relations = ("vv",)
     residual = False
     ffn = False
-    towers = ("vit",)
+    requires = ("attention_blocks",)
+    name = "clip_surgery"
     paper = "CLIP Surgery, 2023"
     protocol = dict(short_side=336, window=224, stride=112, logit_scale=40)
 

@@ -22,7 +22,8 @@ class CLIPSelf(LastBlock):
 
     relations = ("identity",)
     positions = "exact"
-    towers = ("vit",)
+    requires = ("attention_blocks",)
     tuned = True
+    name = "clipself"
     paper = "CLIPSelf, ICLR 2024"
     protocol = dict(short_side=1024, window=None, templates="imagenet_80", logit_scale=100)

@@ -45,7 +45,8 @@ class CLIPtrase(LastBlock):
 
     relations = ("qq", "kk", "vv")
     taps = ("block.-2.q", "block.-2.k", "block.-2.v")
-    towers = ("vit",)
+    requires = ("attention_blocks", "class_token")
+    name = "cliptrase"
     paper = "CLIPtrase, ECCV 2024"
     protocol = dict(
         short_side=224, window=None, logit_scale=100, refine=(dict(type="ClusterVote", eps=0.7, min_samples=3),)

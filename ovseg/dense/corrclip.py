@@ -29,6 +29,7 @@ class CorrCLIP(ProxyCLIP):
         **options: see ``ProxyCLIP``.
     """
 
+    name = "corrclip"
     paper = "CorrCLIP, ICCV 2025"
     protocol = dict(short_side=336, window=336, stride=112, logit_scale=40, refine=(dict(type="MaskVote"),))
 

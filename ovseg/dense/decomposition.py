@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.registry import DENSE
-from ovseg.towers import TokenState, Tower
+from ovseg.towers import TokenState, Tower, require
 
 from .base import DenseExtractor, to_grid
 from .features import DenseFeatures
@@ -90,12 +90,7 @@ def decompose(
 def _class_rows(tower: Tower, x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The tower block by block: the class token's attention (B, heads, N), the values (B, heads, N, d), the class
     token's feed-forward and the class token that leaves the block, (B, D) both."""
-    pooled = getattr(tower.visual, "attn_pool", None) is None and getattr(tower.visual, "pool_type", "") == "tok"
-    if not (pooled and tower.blocks[-1].has_residual):
-        raise ValueError(
-            f"the image embedding of {tower.card.name} is not that of a class token on a residual stream, so it does "
-            "not fall into parts of heads and tokens. Choose plain ViT weights, such as ViT-B-16/openai."
-        )
+    require(tower, ClipPRS.requires, "taking the image embedding apart into heads and tokens")
     last = len(tower.blocks) - 1
     for index, block in enumerate(tower.blocks):
         q, k, v = block.qkv(block.ln_1(x))
@@ -146,10 +141,11 @@ class ClipPRS(DenseExtractor):
         ValueError: no block, pairs that are none; when run, a block or head that the tower does not have.
     """
 
+    name = "clip_prs"
     paper = "Interpreting CLIP, ICLR 2024"
     protocol = dict(short_side=224, window=None, logit_scale=100)
     scorer = dict(type="CentredScore")
-    towers = ("vit",)
+    requires = ("attention_blocks", "class_token", "class_pooling", "additive_heads")
 
     def __init__(
         self,

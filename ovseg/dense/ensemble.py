@@ -30,6 +30,7 @@ class Ensemble(DenseExtractor):
         ValueError: no member, or one that is not of the family.
     """
 
+    name = "ensemble"
     paper = "ours"
     protocol = dict(short_side=336, window=224, stride=112, logit_scale=40)
 

@@ -39,7 +39,8 @@ class GEM(DenseExtractor):
     """
 
     positions = "antialias"
-    towers = ("vit",)
+    requires = ("attention_blocks",)
+    name = "gem"
     paper = "GEM, CVPR 2024"
     protocol = dict(size=(448, 448), window=None, templates=("a photo of a {}.",), logit_scale=100)
 

@@ -34,6 +34,7 @@ class MaskCLIP(LastBlock):
     relations = ("identity",)
     positions = "exact"
     padding = "corner"
+    name = "maskclip"
     paper = "MaskCLIP, ECCV 2022"
     protocol = dict(short_side=512, window=None, normalisation="imagenet", templates="maskclip_85", logit_scale=100)
 

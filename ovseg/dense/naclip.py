@@ -32,6 +32,7 @@ class NACLIP(LastBlock):
     relations = ("kk",)
     residual = False
     ffn = False
+    name = "naclip"
     paper = "NACLIP, WACV 2025"
     protocol = dict(short_side=336, window=224, stride=112, logit_scale=40, refine=("PAMR",))
 

@@ -22,8 +22,9 @@ class PixelCLIP(LastBlock):
     relations = ("identity",)
     residual = "class"
     positions = "exact"
-    towers = ("vit",)
+    requires = ("attention_blocks",)
     scorer = dict(type="EnlargedScore")
     tuned = True
+    name = "pixelclip"
     paper = "PixelCLIP, NeurIPS 2024"
     protocol = dict(size=(320, 320), window=None, templates="openai_7", logit_scale=100)

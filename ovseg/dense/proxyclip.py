@@ -37,7 +37,8 @@ class ProxyCLIP(DenseExtractor):
         ValueError: ``gamma`` not positive.
     """
 
-    towers = ("vit",)
+    requires = ("attention_blocks",)
+    name = "proxyclip"
     paper = "ProxyCLIP, ECCV 2024"
     protocol = dict(short_side=336, window=336, stride=112, logit_scale=40)
 

@@ -42,8 +42,9 @@ class ResCLIP(DenseExtractor):
         ValueError: another base, shares outside [0, 1].
     """
 
-    towers = ("vit",)
+    requires = ("attention_blocks",)
     scorer = dict(type="FeedbackScore")
+    name = "resclip"
     paper = "ResCLIP, CVPR 2025"
     protocol = dict(short_side=336, window=224, stride=112, logit_scale=40)
 

@@ -16,5 +16,6 @@ class SCLIP(LastBlock):
     """Correlative self-attention in the last block."""
 
     relations = ("qq", "kk")
+    name = "sclip"
     paper = "SCLIP, ECCV 2024"
     protocol = dict(short_side=336, window=224, stride=112, logit_scale=40)

@@ -54,6 +54,7 @@ class Trident(ProxyCLIP):
         **options: see ``ProxyCLIP``.
     """
 
+    name = "trident"
     paper = "Trident, ICCV 2025"
     protocol = dict(short_side=336, window=None, logit_scale=40)
 

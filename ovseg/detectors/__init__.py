@@ -1,6 +1,6 @@
 """Models of ovseg that answer with boxes."""
 
-from .clipself import CLIPSelf
+from .clipself import CLIPSelfTraining
 from .denseclip import DenseCLIPMaskRCNN, DenseCLIPRetinaNet
 from .edadet import EdaDet
 from .frozen_tower import FrozenTower
@@ -16,7 +16,7 @@ from .text_classifier import OpenVocabDetHead, TextLayer, set_classes
 
 __all__ = [
     "BoxClassifier",
-    "CLIPSelf",
+    "CLIPSelfTraining",
     "DenseCLIPMaskRCNN",
     "DenseCLIPRetinaNet",
     "EdaDet",

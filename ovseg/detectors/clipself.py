@@ -15,21 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.regions.clipself import cosine_loss, draw_boxes, draw_cells, square_crops
+from ovseg.regions.clipself import cosine_loss, draw_boxes, draw_cells, fitted_crops
 from ovseg.regions.pooling import pool_boxes
 from ovseg.registry import MODELS
 from ovseg.segmentors.aside import Aside
 from ovseg.segmentors.trainable import TrainableSegmentor
 from ovseg.towers import Tower, load_tower
-from ovseg.towers.build import make_tower
 from ovseg.towers.export import save_tower
 from ovseg.towers.tuning import plain_state
 
 SOURCES = ("grid", "boxes")
 
 
-@MODELS.register_module()
-class CLIPSelf(TrainableSegmentor):
+@MODELS.register_module(name="CLIPSelf")  # as configs and checkpoints name it
+class CLIPSelfTraining(TrainableSegmentor):
     """Trains the image tower; ``export`` writes it, mixed with the teacher, as plain CLIP weights.
 
     Pictures of a batch may differ in size: they are padded with black at the right and below, and what a pipeline has
@@ -53,6 +52,9 @@ class CLIPSelf(TrainableSegmentor):
         ValueError: an unknown source of regions, numbers out of range, and what ``TrainableSegmentor`` raises.
     """
 
+    name = "clipself"
+    metric = None
+
     def __init__(
         self,
         *args,
@@ -70,7 +72,7 @@ class CLIPSelf(TrainableSegmentor):
         **parts,
     ):
         tower = weights if isinstance(weights, Tower) else load_tower(weights, arch=arch, quick_gelu=quick_gelu)
-        teacher = make_tower(copy.deepcopy(tower.visual), None, tower.preprocess, tower.card)  # before anything trains
+        teacher = tower.around(copy.deepcopy(tower.visual))  # before anything trains
         super().__init__(*args, weights=tower, tuning=tuning, **parts)
         if regions not in SOURCES or min(max_split, most, crop_batch) < 1 or enlarge < 1 or not 0 <= share <= 1:
             raise ValueError(
@@ -86,9 +88,9 @@ class CLIPSelf(TrainableSegmentor):
         boxes = [self.boxes(sample, size) for sample, size in zip(data_samples, sizes, strict=True)]
         maps = F.normalize(self.dense_features(self.tower.normalise(pictures)).features, dim=1)
         student = pool_boxes(maps, boxes, pictures.shape[2:])
-        side = self.teacher.image_size
+        size = self.teacher.image_size
         crops = [
-            square_crops(picture[:, :h, :w], each, side, self.enlarge)
+            fitted_crops(picture[:, :h, :w], each, size, self.enlarge)
             for picture, (h, w), each in zip(pictures, sizes, boxes, strict=True)
         ]
         return {"loss_cosine": cosine_loss(student, self.read_crops(torch.cat(crops)))} | self.penalties()
@@ -145,10 +147,8 @@ class CLIPSelf(TrainableSegmentor):
             )
         mixed = {name: theirs[name].lerp(ours[name], share) for name in ours if ours[name].is_floating_point()}
         visual.load_state_dict(mixed, strict=False)
-        clip = copy.deepcopy(
-            self.tower.clip, {id(self.tower.visual): visual}
-        )  # the text side, around the new image side
-        return make_tower(visual, clip, self.tower.preprocess, self.tower.card)
+        clip = copy.deepcopy(self.tower.clip, {id(self.tower.visual): visual})  # the text, around the new image side
+        return self.tower.around(visual, clip)
 
     def export(self, path: str | Path):
         """Write the averaged tower as CLIP weights, for ``weights=path``; the text tower is as it was.

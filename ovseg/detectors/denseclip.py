@@ -147,6 +147,8 @@ class PromptedDetector(Prompting):
 class DenseCLIPRetinaNet(PromptedDetector, RetinaNet):
     """``RetinaNet`` on a prompted backbone; arguments of both, see ``PromptedDetector``."""
 
+    name = "denseclip_retinanet"
+
     def heads(self) -> dict[str, int]:
         return {"bbox_head": self.bbox_head.num_classes}
 
@@ -154,6 +156,8 @@ class DenseCLIPRetinaNet(PromptedDetector, RetinaNet):
 @MODELS.register_module()
 class DenseCLIPMaskRCNN(PromptedDetector, MaskRCNN):
     """``MaskRCNN`` on a prompted backbone; arguments of both, see ``PromptedDetector``."""
+
+    name = "denseclip_mask_rcnn"
 
     def heads(self) -> dict[str, int]:
         found = {"bbox_head": self.roi_head.bbox_head.num_classes}

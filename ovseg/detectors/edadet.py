@@ -100,6 +100,9 @@ class EdaDet(ResNetDetector):
         ValueError: words or weights that do not do; α beyond [0, 1].
     """
 
+    name = "edadet"
+    loader = "TrainedDetector"
+
     def __init__(
         self,
         vocabulary,

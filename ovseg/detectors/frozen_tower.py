@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from ovseg.dense.base import to_grid
 from ovseg.dense.windows import Box, windows
 from ovseg.regions.pooling import pool_boxes
-from ovseg.regions.regionclip import first_token, table_side
+from ovseg.regions.regionclip import REQUIRES, first_token, table_side
 from ovseg.registry import DENSE, MODELS
 from ovseg.segmentors.clip_backbone import pyramid_steps
-from ovseg.towers import Tower
+from ovseg.towers import Tower, require
 from ovseg.towers.base import TokenState
-from ovseg.towers.resnet import ResNetTower
 
 SCALES = (0.25, 0.5, 1, 2)
 
@@ -101,8 +100,9 @@ class FrozenTower(BaseModule):
     ):
         super().__init__()
         self.tower = tower.requires_grad_(False)
-        self.is_vit = not isinstance(tower, ResNetTower)
-        if not self.is_vit:
+        self.has_stages = "stages" in tower.provides
+        if self.has_stages:
+            require(tower, REQUIRES, "a detector on the stages of a tower")
             if dense is not None or out_indices is not None:
                 raise ValueError("dense and out_indices are settings of a ViT; a ResNet gives its four stages.")
             self.channels, self.strides = [tower.width // 2**i for i in (3, 2, 1, 0)], [4, 8, 16, 32]
@@ -128,7 +128,7 @@ class FrozenTower(BaseModule):
         """The tower and its extractor stay in evaluation mode."""
         super().train(mode)
         self.tower.eval()
-        if self.is_vit:
+        if not self.has_stages:
             self.extractor.eval()
         return self
 
@@ -138,7 +138,7 @@ class FrozenTower(BaseModule):
         Raises:
             ValueError: pictures that are not whole patches.
         """
-        if not self.is_vit:
+        if self.has_stages:
             with torch.no_grad():
                 stages = self.tower.stages(images)
             return stages, stages[-1]
@@ -178,7 +178,7 @@ class FrozenTower(BaseModule):
     @torch.no_grad()
     def regions(self, seen: Tensor, boxes: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
         """r (ΣR, E), not normalised, from V and B tensors (R_b, 4) in pixels of pictures of ``image_size`` (H, W)."""
-        if self.is_vit:
+        if not self.has_stages:
             return pool_boxes(seen, boxes, image_size)
         side = table_side(self.tower)
         return first_token(self.tower, pool_boxes(seen, boxes, image_size, side))

@@ -26,13 +26,13 @@ from ovseg.towers.base import IMAGENET
 
 from .frozen_tower import FrozenTower
 from .fvit_parts import merged, published_parts
-from .words import OpenWords
+from .runtime_classes import RuntimeClasses
 
 STATISTICS = ("tower", "imagenet")
 
 
 @MODELS.register_module()
-class FViT(OpenWords, BaseDetector):
+class FViT(RuntimeClasses, BaseDetector):
     """Faster or Mask R-CNN on a frozen tower.
 
     Args:
@@ -61,6 +61,8 @@ class FViT(OpenWords, BaseDetector):
         ValueError: words or weights that do not do, or numbers out of range.
     """
 
+    name = "fvit"
+    loader = "TrainedDetector"
     takes_boxes = True
 
     def __init__(
@@ -98,13 +100,13 @@ class FViT(OpenWords, BaseDetector):
         levels = FrozenTower(tower, **(backbone or {}))
         given = IMAGENET if statistics == "imagenet" else tower.preprocess
         mean, std = ([255 * value for value in values] for values in (given.mean, given.std))
-        divisor = 2 * tower.stride if levels.is_vit else tower.stride
+        divisor = tower.stride if levels.has_stages else 2 * tower.stride
         reader = dict(type="mmdet.DetDataPreprocessor", mean=mean, std=std, bgr_to_rgb=True, pad_mask=masks)
         super().__init__(merged(reader | dict(pad_size_divisor=divisor), data_preprocessor or {}))
         self.open_words(tower, vocabulary, unseen, templates)
         self._background = Vocabulary.parse(list(words)) if words else None
         self._notes = dict(background=background, statistics=statistics, templates=str(templates))
-        if levels.is_vit:
+        if not levels.has_stages:
             self._notes |= dict(dense=type(levels.extractor).__name__, window=levels.window)
         parts = published_parts(
             len(self.train_vocabulary), tower.embed_dim, levels.channels, levels.strides, masks

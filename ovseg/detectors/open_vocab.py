@@ -1,6 +1,7 @@
 """Training-free detection as an MMEngine model: the same engine as ``ovseg.load_detector``."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,11 +11,12 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ovseg.predict.box_settings import BoxSettings
+from ovseg.predict.build import assemble
 from ovseg.predict.detect import DenseDetector
 from ovseg.predict.name_boxes import BoxNamer
-from ovseg.predict.pipeline import build_pipeline
 from ovseg.predict.protocol import digest
 from ovseg.registry import MODELS
+from ovseg.results.provenance import Provenance
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower
 
@@ -28,7 +30,9 @@ class DenseBoxes(BaseModel):
     Args:
         vocabulary: the words, anything ``Vocabulary.parse`` takes; class ids are label ids.
         boxes: settings of ``BoxSettings``.
-        dense, weights, published, protocol, scorer, arch, quick_gelu: see ``ovseg.predict.pipeline.build_pipeline``.
+        dense, weights, published, scorer, arch, quick_gelu: see ``ovseg.predict.build.assemble``; ``weights`` may be a
+            tower.
+        protocol: settings that override all others, those of the weights too.
 
     Raises:
         ValueError: unknown settings, words or weights.
@@ -48,14 +52,15 @@ class DenseBoxes(BaseModel):
     ):
         super().__init__(data_preprocessor=BaseDataPreprocessor())
         protocol = dict(refine=()) | (protocol or {})
-        pipeline = build_pipeline(dense, weights, published, protocol, scorer, arch, quick_gelu)
+        parts = dict(published=published, settings=protocol, scorer=scorer, arch=arch, quick_gelu=quick_gelu)
+        pipeline = assemble(dense, weights, **parts)
         self.engine = DenseDetector(pipeline, BoxSettings(**(boxes or {})))
         self.vocabulary = Vocabulary.parse(vocabulary)
         self._words = None
 
     @property
-    def provenance(self) -> dict:
-        """What is saved beside every score: protocol, vocabulary hash, weights hash."""
+    def provenance(self) -> Provenance:
+        """What predictions are made with."""
         return self.engine.provenance(self.vocabulary)
 
     def forward(self, inputs, data_samples=None, mode: str = "predict"):
@@ -88,6 +93,8 @@ class DenseBoxes(BaseModel):
 class OpenVocabDetector(DenseBoxes):
     """Boxes with masks for any words from any extractor; scored by ``OpenVocabAP``."""
 
+    metric = "OpenVocabAP"
+
     def answer(self, picture, sample: DetDataSample) -> InstanceData:
         """``bboxes``, ``scores``, ``labels``, and ``masks`` as COCO's run lengths."""
         found = self.engine.decode(picture, self._words)
@@ -108,15 +115,17 @@ class BoxClassifier(DenseBoxes):
         ValueError: unknown read-outs; a sample without true boxes.
     """
 
+    metric = "BoxAccuracy"
+
     def __init__(self, *args, readouts: Sequence[str] = ("roi",), margins: Sequence[float] = (1.0,), **shared):
         super().__init__(*args, **shared)
         self.namer = BoxNamer(self.engine, readouts, margins)
 
     @property
-    def provenance(self) -> dict:
-        found = super().provenance
-        protocol = found["protocol"] | self.namer.settings
-        return found | {"protocol": protocol | {"fingerprint": digest({**protocol, "fingerprint": ""})}}
+    def provenance(self) -> Provenance:
+        base = super().provenance
+        protocol = dict(base.protocol) | self.namer.settings
+        return replace(base, protocol=protocol, fingerprint=digest(protocol | {"fingerprint": ""}))
 
     def answer(self, picture, sample: DetDataSample) -> InstanceData:
         """``class_scores`` (R, K) of the true boxes, in their order."""

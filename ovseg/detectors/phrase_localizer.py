@@ -5,10 +5,11 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 
 from ovseg.phrases import PhraseSearch
 from ovseg.phrases.phrase_search import SETTINGS
-from ovseg.predict.protocol import digest
+from ovseg.predict.build import choose_tower, search_provenance
 from ovseg.registry import MODELS, did_you_mean
+from ovseg.results.provenance import Provenance
 from ovseg.text.vocabulary import Vocabulary
-from ovseg.towers import Tower, load_tower
+from ovseg.towers import Tower
 
 
 @MODELS.register_module()
@@ -30,6 +31,9 @@ class PhraseLocalizer(BaseModel):
         ValueError: unknown settings, words or weights, a tower that is not a ViT with a class token.
     """
 
+    name = "adapting_clip"
+    metric = "PhraseMetric"
+
     def __init__(
         self,
         weights: str | Tower | None = None,
@@ -47,20 +51,13 @@ class PhraseLocalizer(BaseModel):
                     f"unknown setting {name!r} of the phrase search. {did_you_mean(name, SETTINGS)}There are: "
                     f"{', '.join(SETTINGS)}."
                 )
-        tower = weights if isinstance(weights, Tower) else load_tower(weights, arch=arch, quick_gelu=quick_gelu)
-        self.search = PhraseSearch(tower, **settings)
+        self.search = PhraseSearch(choose_tower(weights, arch=arch, quick_gelu=quick_gelu), **settings)
         self.vocabulary = None if vocabulary is None else Vocabulary.parse(vocabulary)
 
     @property
-    def provenance(self) -> dict:
-        """What is saved beside every score: protocol, vocabulary hash, weights hash."""
-        protocol = self.search.settings
-        weights = protocol.pop("weights")
-        return {
-            "protocol": protocol | {"fingerprint": digest(protocol)},
-            "vocabulary": None if self.vocabulary is None else self.vocabulary.hash,
-            "weights": weights,
-        }
+    def provenance(self) -> Provenance:
+        """What predictions are made with."""
+        return search_provenance(self.search, None if self.vocabulary is None else self.vocabulary.hash)
 
     def forward(self, inputs, data_samples=None, mode: str = "predict"):
         """``predict``, the only mode.

@@ -41,7 +41,7 @@ def tensor(boxes) -> Tensor:
     return boxes if isinstance(boxes, Tensor) else boxes.tensor
 
 
-def build_proposals(config: dict | None, tower: Tower) -> "Proposals":
+def build_proposals(config: dict | None, tower: Tower) -> "ProposalGenerator":
     """The module that a config describes (None: ``OwnRPN``), fitted to a ResNet tower."""
     config = dict(config or dict(type="OwnRPN"))
     fitting = dict(
@@ -50,7 +50,7 @@ def build_proposals(config: dict | None, tower: Tower) -> "Proposals":
     return MODELS.build(config | fitting.get(config["type"].rpartition(".")[2], {}))
 
 
-class Proposals(BaseModule):
+class ProposalGenerator(BaseModule):
     """Base: no losses."""
 
     def loss(self, stages: Sequence[Tensor], samples) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ class Proposals(BaseModule):
 
 
 @MODELS.register_module()
-class GivenBoxes(Proposals):
+class GivenBoxes(ProposalGenerator):
     """Boxes of the data samples.
 
     Args:
@@ -118,7 +118,7 @@ def random_boxes(count: int, size: tuple[int, int], smallest: float = 0.1) -> Te
 
 
 @MODELS.register_module()
-class RandomBoxes(Proposals):
+class RandomBoxes(ProposalGenerator):
     """``count`` random boxes per picture, of which ``smallest`` is the least side, as a share of the picture's."""
 
     def __init__(self, count: int = 100, smallest: float = 0.1):
@@ -132,7 +132,7 @@ class RandomBoxes(Proposals):
 
 
 @MODELS.register_module()
-class FrozenRPN(Proposals):
+class FrozenRPN(ProposalGenerator):
     """The proposal network of a detector of MMDetection, frozen.
 
     Args:
@@ -205,7 +205,7 @@ class FrozenRPN(Proposals):
 
 
 @MODELS.register_module()
-class OwnRPN(Proposals):
+class OwnRPN(ProposalGenerator):
     """FPN and RPN on the stages of the tower, trained with the run on whatever boxes it has.
 
     The stages are cut from the graph: boxes do not move the tower.

@@ -15,14 +15,14 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ovseg.regions.regionclip import res_stages, table_side
+from ovseg.regions.regionclip import REQUIRES, res_stages, table_side
 from ovseg.registry import MODELS, did_you_mean
 from ovseg.segmentors.aside import Aside
-from ovseg.towers import Tower, load_tower
+from ovseg.towers import Tower, load_tower, require
 
 from .proposals import build_proposals
 from .regionclip_head import RegionCLIPRoIHead
-from .words import OpenWords
+from .runtime_classes import RuntimeClasses
 
 SOFT = dict(type="soft_nms", method="gaussian", sigma=0.5, iou_threshold=0.5, min_score=0.001)
 HARD = dict(type="nms", iou_threshold=0.5)
@@ -64,11 +64,12 @@ def preprocessor(tower: Tower, masks: bool = False) -> dict:
     return dict(type=kind, mean=mean, std=std, bgr_to_rgb=True, pad_size_divisor=32, pad_mask=masks)
 
 
-class ResNetDetector(OpenWords, BaseDetector):
+class ResNetDetector(RuntimeClasses, BaseDetector):
     """What detectors on a CLIP ResNet share: the tower, its words, frozen parts."""
 
     def __init__(self, weights, vocabulary, unseen, templates, text_weights, frozen_stages, masks, data_preprocessor):
         tower = weights if isinstance(weights, Tower) else load_tower(weights)
+        require(tower, REQUIRES, type(self).__name__)
         super().__init__(data_preprocessor=data_preprocessor or preprocessor(tower, masks))
         self.tower = tower
         train_above(tower, frozen_stages)
@@ -116,6 +117,9 @@ class RegionCLIP(ResNetDetector):
     Raises:
         ValueError: unknown settings, words or weights; a tower that is no ResNet.
     """
+
+    name = "regionclip"
+    loader = "TrainedDetector"
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ import re
 
 from torch import Tensor
 
-from ovseg.towers.released import REGIONCLIP, REGIONCLIP_TEXT, regionclip_visual
+from ovseg.towers.formats import REGIONCLIP, REGIONCLIP_TEXT, regionclip_visual
 
 OFFLINE = ("offline_backbone.", "offline_proposal_generator.")
 HEADS = {

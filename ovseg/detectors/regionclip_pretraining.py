@@ -49,6 +49,9 @@ class RegionCLIPPretraining(ResNetDetector):
         ValueError: words or weights that do not do; a tower that is no ResNet or has no text.
     """
 
+    name = "regionclip_pretraining"
+    metric = "BoxAccuracy"
+
     def __init__(
         self,
         concepts,

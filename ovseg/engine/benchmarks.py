@@ -12,15 +12,9 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 from ovseg.datasets.table import BENCHMARKS
-from ovseg.registry import did_you_mean
+from ovseg.registry import SCOPE, did_you_mean, find_component
 
 COMPONENTS = ("dense", "scorer")
-SCORED_BY = {"OpenVocabSegmentor": "OpenVocabIoU", "PhraseLocalizer": "PhraseMetric"}
-SCORED_BY |= {"OpenVocabDetector": "OpenVocabAP", "BoxClassifier": "BoxAccuracy"}
-TRAINED_DETECTORS = dict.fromkeys(("FViT", "RegionCLIP", "EdaDet"), "OpenVocabAP")
-TRAINED_DETECTORS |= {"RegionCLIPPretraining": "BoxAccuracy"}
-"""Trained models take other words by ``set_classes`` and read pictures by their own pipeline."""
-SCORED_BY |= TRAINED_DETECTORS
 BOX_LOADERS = {  # of the picture and of the truth, which detectors read after they resized the picture
     "ovseg.SceneBoxes": (dict(type="ovseg.LoadScenePicture"), dict(type="ovseg.LoadSceneBoxes")),
     "ovseg.COCOMiniBoxes": (
@@ -35,7 +29,7 @@ class DoesNotFit(ValueError):
     """A benchmark whose metric cannot score what a model answers with."""
 
 
-class Row(NamedTuple):
+class BenchmarkSetup(NamedTuple):
     """A benchmark: config of its dataset, its words, and the metric of ``ovseg.evaluation`` that scores it."""
 
     dataset: dict
@@ -43,38 +37,38 @@ class Row(NamedTuple):
     metric: str = "OpenVocabIoU"
 
 
-def _scenes() -> dict[str, Row]:
+def _scenes() -> dict[str, BenchmarkSetup]:
     objects, rows = "scene_objects", {}
     for styles in ("seen", "unseen"):
         for candidates in ("v20", "full"):
             dataset = dict(type="ovseg.ComposedScenes", styles=styles, candidates=candidates, count=300)
-            rows[f"scenes_{styles}_{candidates}"] = Row(dataset, "scenes")
+            rows[f"scenes_{styles}_{candidates}"] = BenchmarkSetup(dataset, "scenes")
         dataset = dict(type="ovseg.ScenePhrases", styles=styles, count=100)
-        rows[f"scenes_phrases_{styles}"] = Row(dataset, objects, "PhraseMetric")
+        rows[f"scenes_phrases_{styles}"] = BenchmarkSetup(dataset, objects, "PhraseMetric")
         dataset = dict(type="ovseg.SceneBoxes", styles=styles, count=300)
-        rows[f"scenes_boxes_{styles}"] = Row(dataset, objects, "OpenVocabAP")
-        rows[f"scenes_gt_boxes_{styles}"] = Row(dataset, objects, "BoxAccuracy")
+        rows[f"scenes_boxes_{styles}"] = BenchmarkSetup(dataset, objects, "OpenVocabAP")
+        rows[f"scenes_gt_boxes_{styles}"] = BenchmarkSetup(dataset, objects, "BoxAccuracy")
     return rows
 
 
-def benchmarks() -> dict[str, Row]:
+def benchmarks() -> dict[str, BenchmarkSetup]:
     """Name → dataset, vocabulary, metric."""
     rows = {
-        name: Row(dict(type=f"ovseg.{row.dataset}", pipeline=_pipeline(row.reduce_zero_label)), name)
+        name: BenchmarkSetup(dict(type=f"ovseg.{row.dataset}", pipeline=_pipeline(row.reduce_zero_label)), name)
         for name, row in BENCHMARKS.items()
     }
-    rows["camvid_mini"] = Row(dict(type="ovseg.CamVidMini", pipeline=LOADERS), "camvid")
-    rows["coco_mini"] = Row(dict(type="ovseg.COCOMini", pipeline=LOADERS), "coco_panoptic")
-    rows["coco_mini_phrases"] = Row(dict(type="ovseg.COCOMiniPhrases"), "coco_things", "PhraseMetric")
-    rows["coco_mini_boxes"] = Row(dict(type="ovseg.COCOMiniBoxes"), "coco_things", "OpenVocabAP")
-    rows["coco_mini_gt_boxes"] = Row(dict(type="ovseg.COCOMiniBoxes"), "coco_things", "BoxAccuracy")
+    rows["camvid_mini"] = BenchmarkSetup(dict(type="ovseg.CamVidMini", pipeline=LOADERS), "camvid")
+    rows["coco_mini"] = BenchmarkSetup(dict(type="ovseg.COCOMini", pipeline=LOADERS), "coco_panoptic")
+    rows["coco_mini_phrases"] = BenchmarkSetup(dict(type="ovseg.COCOMiniPhrases"), "coco_things", "PhraseMetric")
+    rows["coco_mini_boxes"] = BenchmarkSetup(dict(type="ovseg.COCOMiniBoxes"), "coco_things", "OpenVocabAP")
+    rows["coco_mini_gt_boxes"] = BenchmarkSetup(dict(type="ovseg.COCOMiniBoxes"), "coco_things", "BoxAccuracy")
     return rows | _scenes()
 
 
-def _check_fits(model: str, name: str, rows: dict[str, Row]):
+def _check_fits(model: str, name: str, rows: dict[str, BenchmarkSetup]):
     """Refuse a benchmark whose metric cannot score what a model of ovseg answers with."""
-    metric = SCORED_BY.get(model.removeprefix("ovseg."), rows[name].metric)
-    if metric != rows[name].metric:
+    metric = getattr(find_component(model, SCOPE), "metric", None)
+    if metric not in (None, rows[name].metric):
         fitting = ", ".join(other for other, row in rows.items() if row.metric == metric)
         raise DoesNotFit(
             f"benchmark {name!r} is scored by {rows[name].metric}, which cannot read the answers of {model}; for this "
@@ -144,7 +138,7 @@ def set_benchmark(cfg: Config, name: str, work_dir: str) -> Config:
         raise ValueError(f"unknown benchmark {name!r}. {did_you_mean(name, rows)}There are: {', '.join(rows)}.")
     _check_fits(cfg.model.type, name, rows)
     dataset, vocabulary, metric = rows[name]
-    if cfg.model.type.removeprefix("ovseg.") in TRAINED_DETECTORS:
+    if getattr(find_component(cfg.model.type, SCOPE), "own_pipeline", False):
         dataset, cfg.words = dict(dataset, pipeline=_own_pipeline(cfg, dataset["type"])), vocabulary
     else:
         _publish(cfg, name, vocabulary)

@@ -7,16 +7,15 @@ Both are written atomically, the weights last, so that a checkpoint whose weight
 """
 
 import json
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ovseg import __version__
 from ovseg.compat.checkpoint import atomic_write, read_checkpoint_with_meta, save_safetensors, state_hash
+from ovseg.results.provenance import tower_weights
 from ovseg.towers import Tower
 
 FORMAT = "ovseg-trained"
@@ -63,7 +62,7 @@ def stored_names(model: nn.Module) -> list[str]:
 
 def save_weights(path: Path, model: nn.Module, state: dict[str, Tensor], notes: dict):
     """Write the part of a state dict that a checkpoint holds."""
-    towers = {place: f"{tower.card.name} ({tower.card.hash})" for place, tower in named_towers(model).items()}
+    towers = {place: str(tower_weights(tower.card)) for place, tower in named_towers(model).items()}
     notes = dict(format=FORMAT, ovseg=__version__, towers=towers) | notes
     save_safetensors(path, {name: state[name] for name in stored_names(model)}, notes)
 
@@ -109,7 +108,7 @@ def load_weights(path: str | Path, model: nn.Module) -> dict:
 
 
 def _check_towers(path, model, stored: dict[str, str]):
-    present = {place: f"{tower.card.name} ({tower.card.hash})" for place, tower in named_towers(model).items()}
+    present = {place: str(tower_weights(tower.card)) for place, tower in named_towers(model).items()}
     hashes = [{place: name.rpartition("(")[2] for place, name in each.items()} for each in (stored, present)]
     if hashes[0] != hashes[1]:
         raise ValueError(
@@ -154,27 +153,6 @@ def forget_orphans(folder: str | Path):
     for path in Path(folder).glob("*.state"):
         if not path.with_suffix(".safetensors").exists():
             path.unlink()
-
-
-def random_states() -> dict:
-    """Random states of Python, NumPy, torch and its GPUs as plain data."""
-    name, keys, *rest = np.random.get_state()
-    return dict(
-        python=random.getstate(),
-        numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest),
-        torch=torch.get_rng_state(),
-        cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    )
-
-
-def set_random_states(states: dict):
-    version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def trained(model: nn.Module) -> Iterator[tuple[str, int, int]]:

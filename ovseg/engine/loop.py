@@ -3,8 +3,7 @@
 from mmengine.runner.loops import IterBasedTrainLoop
 
 from ovseg.registry import LOOPS
-
-from .checkpoints import random_states, set_random_states
+from ovseg.rng import random_states, set_random_states
 
 
 @LOOPS.register_module()

@@ -1,11 +1,10 @@
 """A progress bar for training and measuring, where somebody looks."""
 
-import sys
-
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
+from ovseg.progress import progress_bar
 from ovseg.registry import HOOKS
 
 
@@ -37,10 +36,7 @@ class ProgressHook(Hook):
         self._stop()
 
     def _start(self, total: int, done: int):
-        if not (is_main_process() and sys.stderr.isatty()):
-            return
-        columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-        self.bar = Progress(*columns, TimeRemainingColumn(), transient=True)
+        self.bar = progress_bar(is_main_process())
         self.bar.start()
         self.task = self.bar.add_task("", total=total, completed=done)
 

@@ -1,5 +1,6 @@
 """Trained detectors as engines of ``ovseg.apis.Detector``: pictures and words apart, from a checkpoint alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import mmdet.datasets.transforms  # noqa: F401 (registers the steps of pipelines)
@@ -17,8 +18,9 @@ from ovseg.engine.config import apply_overrides, read_dump
 from ovseg.predict.box_settings import BoxSettings
 from ovseg.predict.detect import Found, leave_best
 from ovseg.predict.protocol import digest
-from ovseg.registry import MODELS
+from ovseg.registry import LOADERS, MODELS, component_name
 from ovseg.results import rle
+from ovseg.results.provenance import Provenance, checkpoint_weights
 from ovseg.towers import Tower
 
 LEAVES = ("nms", "inside", "score_threshold", "max_detections")
@@ -26,8 +28,9 @@ LEAVES = ("nms", "inside", "score_threshold", "max_detections")
 READS = ("LoadImageFromFile", "LoadAnnotations", "LoadScenePicture", "LoadSceneBoxes")
 
 
+@LOADERS.register_module()
 class TrainedDetector:
-    """F-ViT, RegionCLIP or EdaDet.
+    """What runs a trained detector: an MMDetection model with ``set_classes``, ``seen`` and ``provenance``.
 
     Args:
         path: a checkpoint of ``tools/train.py``; its metadata holds the config.
@@ -41,6 +44,9 @@ class TrainedDetector:
         FileNotFoundError: no checkpoint, or no weights of the tower.
         ValueError: a checkpoint of something else, or settings that the model does not have.
     """
+
+    boxes = True
+    box_settings = LEAVES
 
     def __init__(
         self,
@@ -62,11 +68,15 @@ class TrainedDetector:
             cfg.model.weights = tower
         with DefaultScope.overwrite_default_scope("ovseg"):
             self.model = MODELS.build(cfg.model).to(device).eval()
-        self.model.trained_weights = f"{Path(path).name} ({load_weights(path, self.model)['hash']})"
+        self.model.trained_weights = checkpoint_weights(path, load_weights(path, self.model)["hash"])
         own = cfg.get("test_dataloader") or cfg.val_dataloader
         steps = [step for step in own.dataset.pipeline if step["type"].rpartition(".")[2] not in READS]
         self.prepare = Compose([TRANSFORMS.build(dict(step)) for step in steps])
-        self.boxes = boxes or BoxSettings()
+        self.settings = boxes or BoxSettings()
+
+    @property
+    def method(self) -> str:
+        return component_name(type(self.model))
 
     def read(self, vocabulary, progress=None):
         """Encode a vocabulary."""
@@ -116,15 +126,14 @@ class TrainedDetector:
         self.model.set_classes(words)
         (sample,) = self.model.predict(picture["inputs"], [sample])
         found = sample.pred_instances
-        keep = leave_best(self.boxes, found.bboxes, found.scores, found.labels)
+        keep = leave_best(self.settings, found.bboxes, found.scores, found.labels)
         outlines = None
         if "masks" in found:
             outlines = [rle.encode(np.asarray(mask.cpu()).astype(bool)) for mask in found.masks[keep]]
         return Found(found.bboxes[keep].cpu(), found.scores[keep].cpu(), found.labels[keep].cpu(), outlines)
 
-    def provenance(self, vocabulary) -> dict:
-        """Settings, vocabulary hash and weights, as the model tells them."""
-        told = self.model.provenance
-        settings = {name: value for name, value in told["protocol"].items() if name != "fingerprint"}
-        settings |= dict(detections={name: getattr(self.boxes, name) for name in LEAVES})
-        return told | dict(protocol=settings | dict(fingerprint=digest(settings)), vocabulary=vocabulary.hash)
+    def provenance(self, vocabulary) -> Provenance:
+        """What its detections are made with, whatever the picture."""
+        base = self.model.provenance
+        settings = dict(base.protocol, detections={name: getattr(self.settings, name) for name in LEAVES})
+        return replace(base, protocol=settings, fingerprint=digest(settings), vocabulary_hash=vocabulary.hash)

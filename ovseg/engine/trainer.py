@@ -8,6 +8,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ovseg.registry import RUNNERS
+from ovseg.results.provenance import checkpoint_weights
+from ovseg.rng import random_states
 
 from . import checkpoints
 
@@ -51,7 +53,7 @@ class Trainer(Runner):
                 optimizer=self.optim_wrapper.state_dict(),
                 param_schedulers=self._scheduler_states(),
                 averages={k: v for k, v in averages.items() if k.removeprefix("module.") in keep or k == "steps"},
-                random=checkpoints.random_states(),
+                random=random_states(),
                 info={k: v for k, v in self.message_hub.runtime_info.items() if k.startswith(("best_", "keep_"))},
             )
             checkpoints.save_state(checkpoints.state_path(path), state)
@@ -65,7 +67,7 @@ class Trainer(Runner):
             FileNotFoundError, ValueError: see ``checkpoints.load_weights``.
         """
         notes = checkpoints.load_weights(filename, self.bare_model)
-        self.bare_model.trained_weights = f"{Path(filename).name} ({notes['hash']})"
+        self.bare_model.trained_weights = checkpoint_weights(filename, notes["hash"])
         if notes["missing"] or notes["unexpected"]:
             self.logger.warning(
                 f"{filename}: {len(notes['missing'])} tensors of the model are not in it "

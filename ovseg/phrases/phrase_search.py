@@ -27,6 +27,7 @@ from ovseg.regions.superpixels import SEGMENT_COUNTS, as_masks, superpixels
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.towers import Tower
+from ovseg.towers.positions import as_recorded, as_size
 
 from .box_search import search_box
 from .heatmap import heat_map
@@ -80,7 +81,7 @@ class PhraseSearch:
         upsample, start_block: see ``MaskedTokens``; ``upsample`` None is 2, or 1 where ``size`` already gives more
             tokens than the training did.
         counts: superpixels per segmentation.
-        size: side in pixels of the square the picture is squashed to; None takes what suits the weights: the short side
+        size: side or (H, W) in pixels the picture is squashed to; None takes what suits the weights: the short side
             their card names, else that of their training.
         cache: keep text embeddings on disk.
 
@@ -99,35 +100,34 @@ class PhraseSearch:
         upsample: int | None = None,
         start_block: int = 0,
         counts: Sequence[int] = SEGMENT_COUNTS,
-        size: int | None = None,
+        size: int | tuple[int, int] | None = None,
         cache: bool = True,
     ):
         self.tower = tower
         self.alpha, self.temperature, self.counts = alpha, temperature, tuple(counts)
-        self.size = tower.card.protocol.get("short_side", tower.image_size) if size is None else size
+        self.size = as_size(tower.card.protocol.get("short_side", tower.image_size) if size is None else size)
         if upsample is None:
-            upsample = 2 if self.size <= tower.image_size else 1
+            upsample = 2 if max(self.size) <= max(tower.image_size) else 1
         self.regions = MaskedTokens(upsample, start_block)
-        if not (temperature > 0 and 0 <= alpha < 1 and self.size >= tower.stride and self.counts):
+        if not (temperature > 0 and 0 <= alpha < 1 and min(self.size) >= tower.stride and self.counts):
             raise ValueError(
                 f"a locator needs temperature > 0, 0 <= alpha < 1, a size of at least one patch ({tower.stride} "
-                f"pixels) and counts of superpixels; got temperature={temperature}, alpha={alpha}, size={self.size}, "
-                f"counts={self.counts}."
+                f"pixels) and counts of superpixels; got temperature={temperature}, alpha={alpha}, "
+                f"size={as_recorded(self.size)}, counts={self.counts}."
             )
-        self.regions.grid_of(tower, torch.empty(1, 3, self.size, self.size))  # an unfit tower is refused at once
+        self.regions.grid_of(tower, torch.empty(1, 3, *self.size))  # an unfit tower is refused at once
         self.encoder = _PhraseEncoder(tower, "name", EmbeddingCache() if cache else None)
 
     @property
     def settings(self) -> dict:
-        """Method, weights and ``SETTINGS``, plain JSON values."""
-        card, used = self.tower.card, self.regions
-        values = (self.alpha, self.temperature, used.upsample, used.start_block, list(self.counts), self.size)
-        named = dict(zip(SETTINGS, values, strict=True))
-        return {"method": "adapting-clip", "weights": f"{card.name} ({card.hash})", **named}
+        """``SETTINGS``, plain JSON values."""
+        used, size = self.regions, as_recorded(self.size)
+        values = (self.alpha, self.temperature, used.upsample, used.start_block, list(self.counts), size)
+        return dict(zip(SETTINGS, values, strict=True))
 
     def read(self, picture: np.ndarray) -> SeenPicture:
         """Embed the regions of a picture, (H, W, 3) uint8 RGB of any size."""
-        squashed = Image.fromarray(picture).resize((self.size, self.size), Image.Resampling.BICUBIC)
+        squashed = Image.fromarray(picture).resize(self.size[::-1], Image.Resampling.BICUBIC)
         pixels = np.asarray(squashed)
         maps = superpixels(pixels, self.counts)
         return SeenPicture(maps, self._embed(pixels, maps), picture.shape[:2])
@@ -162,7 +162,7 @@ class PhraseSearch:
         heat = heat_map(scores, seen.maps, self.temperature)
         found = search_box(heat, self.alpha)
         inside = seen.maps[:, found.y1 : found.y2 + 1, found.x1 : found.x2 + 1]
-        across, down = seen.shape[1] / self.size, seen.shape[0] / self.size
+        down, across = (here / there for here, there in zip(seen.shape, self.size, strict=True))
         return Place(
             phrase=phrase,
             box=(found.x1 * across, found.y1 * down, (found.x2 + 1) * across, (found.y2 + 1) * down),

@@ -18,6 +18,7 @@ from .decode import decode, reading
 from .errors import ImageError, ImageNotFoundError
 from .fetch import Later, download
 from .files import ONE, check_file
+from .identity import PictureFile
 from .levels import check_bands, check_range
 from .pixels import from_numpy, from_pillow, from_tensor, is_tensor
 
@@ -37,12 +38,14 @@ class LoadedImage:
         array: (H, W, 3) uint8 RGB, H and W at least 1; always a copy, so that a reused frame buffer changes nothing.
         path: the file it came from; None for URLs and for objects in memory.
         name: a short name for titles and file names, without folder and suffix; ``"image"`` for objects in memory.
+        file: name, size and hash of the bytes it came as; None for objects in memory.
         valid: (H, W) bool, false where a raster holds no data; None where all pixels are valid.
     """
 
     array: np.ndarray
     path: Path | None
     name: str
+    file: PictureFile | None = None
     valid: np.ndarray | None = None
 
 
@@ -86,20 +89,43 @@ def load_image(
     if isinstance(source, LoadedImage):
         return source
     if isinstance(source, Image.Image | np.ndarray) or is_tensor(source):
-        return LoadedImage(*_in_memory(source, limits, bands, per_pixel))
+        return _in_memory(source, limits, bands, per_pixel)
     settings = dict(limits=limits, bands=bands, per_pixel=per_pixel)
     if _is_url(source):
-        array, valid = decode(BytesIO(download(source)), source, **settings)
-        return LoadedImage(array, None, name_of(source), valid)
+        content = download(source)
+        array, valid = decode(BytesIO(content), source, **settings)
+        return LoadedImage(array, None, name_of(source), PictureFile.of_bytes(_last_name(source), content), valid)
     if not isinstance(source, str | Path):
         raise ImageError(f"cannot read an image from an object of type {type(source).__name__}. Give {ONE}.")
     path = _user(source)
     check_file(path)
-    array, valid = decode(path, str(path), **settings)
-    return LoadedImage(array, path, name_of(path), valid)
+    array, valid = decode(path, str(path), **settings)  # first: a picture that is too large is refused unread
+    return LoadedImage(array, path, name_of(path), _identify(path), valid)
 
 
-def _in_memory(source: Any, limits, bands, per_pixel: float) -> tuple[np.ndarray, None, str, np.ndarray | None]:
+def identify(source: Any) -> PictureFile | None:
+    """``load_image(source).file`` without decoding; None for objects in memory.
+
+    Raises:
+        ImageError: no such file or address, or one that cannot be read.
+    """
+    if isinstance(source, LoadedImage):
+        return source.file
+    if _is_url(source):
+        return PictureFile.of_bytes(_last_name(source), download(source))
+    if not isinstance(source, str | Path):
+        return None
+    path = _user(source)
+    check_file(path)
+    return _identify(path)
+
+
+def _identify(path: Path) -> PictureFile:
+    with reading(str(path)):
+        return PictureFile.of_file(path)
+
+
+def _in_memory(source: Any, limits, bands, per_pixel: float) -> LoadedImage:
     what = "the PIL image" if isinstance(source, Image.Image) else "the numpy array"
     if bands is not None and not isinstance(source, np.ndarray):
         raise ImageError("bands are chosen from files and numpy arrays: leave out bands, or give one of these.")
@@ -107,12 +133,12 @@ def _in_memory(source: Any, limits, bands, per_pixel: float) -> tuple[np.ndarray
         if isinstance(source, Image.Image):
             check_budget(source.height, source.width, what, per_pixel)
             array, valid = from_pillow(source, what, limits)
-            return array, None, "image", valid
+            return LoadedImage(array, None, "image", valid=valid)
         array = (
             from_numpy(source, what, limits, bands) if isinstance(source, np.ndarray) else from_tensor(source, limits)
         )
         check_budget(*array.shape[:2], what, per_pixel)
-        return array, None, "image", None
+        return LoadedImage(array, None, "image")
 
 
 class Sources:
@@ -288,6 +314,11 @@ def _suffixes() -> str:
 
 def _is_url(source: Any) -> bool:
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
+
+
+def _last_name(url: str) -> str:
+    """The last part of an address's path."""
+    return PurePosixPath(unquote(_url_path(url))).name
 
 
 def _url_path(url: str) -> str:

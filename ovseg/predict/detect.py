@@ -10,7 +10,7 @@ stitched before maps are enlarged.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from ovseg.regions.crops import CropReader
 from ovseg.regions.pooling import pool_boxes, pool_masks
 from ovseg.regions.proposals import box_masks, contrast, mask_boxes, outermost, score_regions
 from ovseg.results import rle
+from ovseg.results.provenance import Provenance
 from ovseg.score import CosineScore
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
@@ -111,6 +112,8 @@ class DenseDetector(nn.Module):
         cache: keep text embeddings on disk.
     """
 
+    boxes = True
+
     def __init__(self, pipeline: Pipeline, settings: BoxSettings | None = None, cache: bool = True):
         super().__init__()
         self.pipeline, self.settings = pipeline, settings or BoxSettings()
@@ -120,16 +123,15 @@ class DenseDetector(nn.Module):
         self._crops = CropReader(pipeline.tower, masked=True)
         self.by_features = scorer.forward is CosineScore.forward and scorer.score is CosineScore.score
 
-    def provenance(self, vocabulary: Vocabulary | None) -> dict:
-        """What is saved beside every result: settings, vocabulary hash, weights hash."""
-        card, protocol = self.pipeline.tower.card, self.pipeline.protocol
-        settings = asdict(self.settings)
-        fingerprint = digest(settings | {"protocol": protocol.fingerprint})
-        return {
-            "protocol": protocol.to_dict() | settings | {"fingerprint": fingerprint},
-            "vocabulary": None if vocabulary is None else vocabulary.hash,
-            "weights": f"{card.name} ({card.hash})",
-        }
+    @property
+    def method(self) -> str:
+        return self.pipeline.method
+
+    def provenance(self, vocabulary: Vocabulary | None) -> Provenance:
+        """What its detections are made with, whatever the picture."""
+        base, settings = self.pipeline.provenance(vocabulary), asdict(self.settings)
+        fingerprint = digest(settings | {"protocol": self.pipeline.protocol.fingerprint})
+        return replace(base, protocol=self.pipeline.protocol.to_dict() | settings, fingerprint=fingerprint)
 
     def read(self, vocabulary: Vocabulary, progress=None) -> Words:
         """Encode a vocabulary and the background words; class ids are those of the vocabulary.

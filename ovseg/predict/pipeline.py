@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,52 +19,16 @@ from ovseg.argmax import Confidence, KnotMaps, RunningArgmax, class_chunks, winn
 from ovseg.dense import DenseFeatures
 from ovseg.dense.windows import windows
 from ovseg.refine import LabelRefiner, MapRefiner, Picture
-from ovseg.registry import DENSE, REFINERS, SCORERS
+from ovseg.registry import DENSE, REFINERS, SCORERS, component_name
+from ovseg.results.provenance import Provenance, plain, tower_weights
 from ovseg.score import CosineScore
-from ovseg.towers import IMAGENET, Tower, load_tower
+from ovseg.text.vocabulary import Vocabulary
+from ovseg.towers import IMAGENET, Tower
 
 from .class_maps import ClassMaps, Encoded
 from .decoded import Decoded
 from .protocol import Protocol
 from .resize import resize
-
-
-def make_protocol(*layers: dict) -> Protocol:
-    """One protocol from settings in order of precedence, the last one wins: a method's own, a benchmark's, those of the
-    weights, the user's.
-
-    Raises:
-        ValueError: an unknown setting or one out of its range.
-    """
-    return Protocol.from_dict({name: value for layer in layers for name, value in layer.items()})
-
-
-def build_pipeline(
-    dense: dict,
-    weights: str | Tower | None = None,
-    published: dict | None = None,
-    protocol: dict | None = None,
-    scorer: dict | None = None,
-    arch: str | None = None,
-    quick_gelu: bool | None = None,
-) -> "Pipeline":
-    """The pipeline that a config of MMEngine describes.
-
-    Args:
-        dense: config of the extractor, ``dict(type="NACLIP")``.
-        weights: see ``ovseg.towers.weights``, or a tower; None is the embedded demo model.
-        published: settings of one benchmark as published, changes to the extractor's own ``protocol``.
-        protocol: settings that override all others, those of the weights too.
-        scorer: config of the scorer, the method's own unless given.
-        arch, quick_gelu: for weight files that do not say.
-
-    Raises:
-        ValueError: unknown settings or weights.
-    """
-    tower = weights if isinstance(weights, Tower) else load_tower(weights, arch=arch, quick_gelu=quick_gelu)
-    own = DENSE.get(dense["type"]).protocol
-    settings = make_protocol(own, published or {}, tower.card.protocol, protocol or {})
-    return Pipeline(tower, dict(dense), settings, scorer)
 
 
 class Pipeline(nn.Module):
@@ -87,6 +52,7 @@ class Pipeline(nn.Module):
         self.protocol = protocol or Protocol()
         scorer = scorer or self.dense.scorer or CosineScore()
         self.scorer = SCORERS.build(dict(scorer)) if isinstance(scorer, dict) else scorer
+        self._options, self._scoring = _options(dense), _options(scorer)
         self.refiners = nn.ModuleList(
             REFINERS.build(dict(type=r) if isinstance(r, str) else dict(r)) for r in self.protocol.refine
         )
@@ -97,6 +63,29 @@ class Pipeline(nn.Module):
                 f"view={self.protocol.view} cuts patches: {tower.card.name} reads patches of {tower.stride} pixels. "
                 f"Choose a multiple, such as {max(1, round(self.protocol.view / tower.stride)) * tower.stride}."
             )
+
+    @property
+    def method(self) -> str:
+        """The name of the extractor."""
+        return component_name(type(self.dense))
+
+    def applied(self, vocabulary: Vocabulary | None) -> Protocol:
+        """The protocol with the threshold of the words, where they have one."""
+        threshold = None if vocabulary is None else vocabulary.background.threshold
+        return self.protocol if threshold is None else self.protocol.but(threshold=threshold)
+
+    def provenance(self, vocabulary: Vocabulary | None = None) -> Provenance:
+        """What label maps are made with, whatever the picture."""
+        applied = self.applied(vocabulary)
+        return Provenance(
+            method=self.method,
+            options=self._options,
+            scorer={"name": component_name(type(self.scorer))} | self._scoring,
+            weights=tower_weights(self.tower.card),
+            vocabulary_hash=None if vocabulary is None else vocabulary.hash,
+            protocol=applied.to_dict(),
+            fingerprint=applied.fingerprint,
+        )
 
     def encode(self, image: np.ndarray) -> Encoded:
         """Run the tower over the windows of one uint8 RGB picture (H, W, 3)."""
@@ -318,6 +307,12 @@ class Pipeline(nn.Module):
         least = self.protocol.area_threshold * sum(counts[first:])
         small = frozenset(c for c in range(first, classes) if counts[c] < least)
         return small if any(counts[c] for c in small) else frozenset()
+
+
+def _options(component) -> dict[str, Any]:
+    """The options that a config gives, plain JSON values; of what was built elsewhere nothing is known."""
+    config = component if isinstance(component, dict) else {}
+    return {key: plain(value) for key, value in config.items() if key != "type"}
 
 
 def _square(images: Tensor, side: int) -> Tensor:

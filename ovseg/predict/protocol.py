@@ -3,10 +3,10 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from numbers import Integral, Real
 
 from ovseg.pictures.levels import check_bands, check_range
+from ovseg.spelling import did_you_mean
 
 
 def digest(settings: dict) -> str:
@@ -142,12 +142,11 @@ class Protocol:
 
     @classmethod
     def _check_names(cls, settings: dict):
-        known = {f.name for f in fields(cls)}
+        known = sorted(f.name for f in fields(cls))
         for name in settings:
             if name not in known:
-                near = get_close_matches(name, known, 1, 0.4)
-                hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."
-                raise ValueError(f"unknown protocol setting {name!r}.{hint}")
+                hint = did_you_mean(name, known)
+                raise ValueError(f"unknown protocol setting {name!r}. {hint}Known: {', '.join(known)}.")
 
     def to_dict(self) -> dict:
         return asdict(self)

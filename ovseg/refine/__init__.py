@@ -1,19 +1,9 @@
-"""Maps → better maps."""
+"""Maps → better maps.  Refiners are found by their modules, as methods in ``ovseg.dense`` are."""
+
+from ovseg.registry import REFINERS, registered_in
 
 from .base import LabelRefiner, MapRefiner, Picture
-from .cluster import ClusterVote
-from .crf import MeanFieldCRF
-from .guided import GuidedUpsampling
-from .mask_vote import MaskVote
-from .pamr import PAMR
 
-__all__ = [
-    "PAMR",
-    "ClusterVote",
-    "GuidedUpsampling",
-    "LabelRefiner",
-    "MapRefiner",
-    "MaskVote",
-    "MeanFieldCRF",
-    "Picture",
-]
+__all__ = ["LabelRefiner", "MapRefiner", "Picture"]
+
+__getattr__ = registered_in(__name__, REFINERS)

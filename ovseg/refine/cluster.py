@@ -55,6 +55,8 @@ class ClusterVote(LabelRefiner):
         ValueError: ``eps`` not positive or ``min_samples`` below 1.
     """
 
+    name = "cluster_vote"
+
     def __init__(self, eps: float = 0.7, min_samples: int = 3):
         super().__init__()
         if eps <= 0 or min_samples < 1:

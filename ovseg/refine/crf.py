@@ -31,6 +31,7 @@ class MeanFieldCRF(LabelRefiner):
         ValueError: a negative number of steps, a radius or width that is not positive.
     """
 
+    name = "mean_field_crf"
     sees_image = True
 
     def __init__(

@@ -27,6 +27,8 @@ class GuidedUpsampling(MapRefiner):
         ValueError: ``radius`` below 1 or ``eps`` not positive.
     """
 
+    name = "guided_upsampling"
+
     def __init__(self, radius: int = 8, eps: float = 0.01):
         super().__init__()
         if radius < 1 or eps <= 0:

@@ -18,6 +18,7 @@ class MaskVote(LabelRefiner):
         masks: a mask source (``ovseg.regions.sources``), its config, or any function from the picture to region ids.
     """
 
+    name = "mask_vote"
     sees_pixels = True
 
     def __init__(self, masks=None):

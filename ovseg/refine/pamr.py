@@ -32,6 +32,8 @@ class PAMR(MapRefiner):
         ValueError: no dilation, or one below 1.
     """
 
+    name = "pamr"
+
     def __init__(self, steps: int = 10, dilations: Sequence[int] = (8, 16)):
         super().__init__()
         if not dilations or min(dilations) < 1 or steps < 0:

@@ -1,11 +1,12 @@
-"""Regions of a picture: where they come from, and their embeddings."""
+"""Regions of a picture: where they come from, and their embeddings.  Mask sources are found by their modules."""
+
+from ovseg.registry import MASKS, registered_in
 
 from .crops import CropReader
 from .masked_tokens import MaskedTokens
 from .pooling import pool_boxes, pool_masks
 from .prompter import Prompter
 from .proposals import Proposals, score_regions
-from .sources import SamMasks, Superpixels
 from .superpixels import SEGMENT_COUNTS, as_masks, superpixels
 
 __all__ = [
@@ -14,11 +15,11 @@ __all__ = [
     "MaskedTokens",
     "Prompter",
     "Proposals",
-    "SamMasks",
-    "Superpixels",
     "as_masks",
     "pool_boxes",
     "pool_masks",
     "score_regions",
     "superpixels",
 ]
+
+__getattr__ = registered_in(__name__, MASKS)

@@ -2,7 +2,7 @@
 
 grid     (m, n) drawn from all with m ≤ M and ⌈m/2⌉ ≤ n ≤ min(2m, M); its m·n cells, at most 20 of them, in random order
 boxes    those with 8² ≤ area ≤ 1024², at most 20 of them, in random order
-crop     of the box, enlarged about its centre where wanted, resized to fit a square, centred on black
+crop     of the box, enlarged about its centre where wanted, resized to fit the size of the tower, centred on black
 ℓ = 1 − mean_r cos(s_r, t_r),   s the student's region features, t the teacher's image embeddings of the crops
 
 The draws come from torch's global generator, so a resumed run draws what an uninterrupted one would.
@@ -11,6 +11,8 @@ The draws come from torch's global generator, so a resumed run draws what an uni
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ovseg.towers.positions import as_size
 
 
 def grids(max_split: int = 6) -> list[tuple[int, int]]:
@@ -47,30 +49,31 @@ def draw_boxes(boxes: Tensor, size: tuple[int, int], sides: tuple[float, float] 
     return boxes if len(boxes) else torch.tensor([[0.0, 0, width, height]])
 
 
-def square_crops(picture: Tensor, boxes: Tensor, side: int, enlarge: float = 1.0) -> Tensor:
-    """Crops of boxes, each resized (bicubic, anti-aliased) to fit a square and centred on black.
+def fitted_crops(picture: Tensor, boxes: Tensor, size: int | tuple[int, int], enlarge: float = 1.0) -> Tensor:
+    """Crops of boxes, each resized (bicubic, anti-aliased) to fit a frame and centred on black.
 
     Args:
         picture: (3, H, W) RGB in [0, 1].
         boxes: (R, 4) x1, y1, x2, y2 in pixels, rounded to whole ones.
-        side: of the square, in pixels.
+        size: (H', W') of the frame in pixels, one number for a square.
         enlarge: factor on both sides of a box about its centre, within the picture.
 
     Returns:
-        (R, 3, side, side) RGB in [0, 1].
+        (R, 3, H', W') RGB in [0, 1].
     """
     height, width = picture.shape[1:]
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * enlarge / 2
     limits = torch.tensor([width, height], device=boxes.device)
     low = (centre - half).clamp(min=0).minimum(limits - 1).round().long().tolist()
     high = (centre + half).minimum(limits).round().long().tolist()
-    crops = picture.new_zeros(len(boxes), 3, side, side)
+    frame = as_size(size)
+    crops = picture.new_zeros(len(boxes), 3, *frame)
     for crop, (left, top), (right, bottom) in zip(crops, low, high, strict=True):
         piece = picture[None, :, top : max(bottom, top + 1), left : max(right, left + 1)]
-        factor = side / max(piece.shape[2:])
+        factor = min(there / here for there, here in zip(frame, piece.shape[2:], strict=True))
         h, w = (max(1, round(length * factor)) for length in piece.shape[2:])
         piece = F.interpolate(piece, (h, w), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-        y, x = (side - h) // 2, (side - w) // 2
+        y, x = (frame[0] - h) // 2, (frame[1] - w) // 2
         crop[:, y : y + h, x : x + w] = piece[0]
     return crops
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ovseg.towers import Tower
 
-from .clipself import square_crops
+from .clipself import fitted_crops
 
 MARGINS = (1.0, 1.5)
 
@@ -58,17 +58,17 @@ class CropReader:
         return F.normalize(total, dim=1)
 
     def _embed(self, picture: Tensor, boxes: Tensor, masks: Tensor | None, margin: float) -> Tensor:
-        side = self.tower.image_size
+        size = self.tower.image_size
         if self.masked:
             mean = torch.tensor(self.tower.preprocess.mean, device=picture.device)[:, None, None]
             crops = torch.cat(
                 [
-                    square_crops(torch.where(inside, picture, mean), box[None], side, margin)
+                    fitted_crops(torch.where(inside, picture, mean), box[None], size, margin)
                     for box, inside in zip(boxes, _inside(boxes, picture.shape[1:], masks), strict=True)
                 ]
             )
         else:
-            crops = square_crops(picture, boxes, side, margin)
+            crops = fitted_crops(picture, boxes, size, margin)
         return F.normalize(self.tower(self.tower.normalise(crops))[0].float(), dim=1)
 
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.towers import Tower, ViTTower
+from ovseg.towers import Tower, require
 
 OUTSIDE = -100.0
 CHUNK = 512  # regions whose attention weights are held at a time
@@ -38,6 +38,7 @@ class MaskedTokens:
     """
 
     paper = "Adapting CLIP, arXiv 2204.03647"
+    requires = ("attention_blocks", "class_token", "class_pooling", "patch_stem")
 
     def __init__(self, upsample: int = 2, start_block: int = 0, half_positions: bool = False):
         if upsample < 1:
@@ -92,11 +93,7 @@ class MaskedTokens:
         Raises:
             ValueError: a tower without class token, images below one patch, ``upsample`` that does not divide it.
         """
-        if not isinstance(tower, ViTTower) or tower.visual.attn_pool is not None or tower.visual.pool_type != "tok":
-            raise ValueError(
-                f"{tower.card.name}: region embeddings by masked class tokens need a Vision Transformer that reads its "
-                "class token, not a ResNet or a pooled one. Choose for example ViT-B-16/openai or ViT-L-14/openai."
-            )
+        require(tower, self.requires, "region embedding by masked class tokens")
         patch = tower.stride
         if patch % self.upsample:
             raise ValueError(f"upsample={self.upsample} does not divide the patch size {patch} of {tower.card.name}.")
@@ -109,21 +106,14 @@ class MaskedTokens:
 
     def positions(self, tower: Tower, grid: tuple[int, int]) -> Tensor:
         """Position table (1 + h·w, D) for a token grid (h, w): bilinear, the class token's row first."""
-        table = tower.visual.positional_embedding
-        side = round((len(table) - 1) ** 0.5)
-        patches = table[1:].float().T.reshape(1, -1, side, side)
-        patches = F.interpolate(patches, grid, mode="bilinear", align_corners=False)
-        table = torch.cat([table[:1], patches.flatten(2)[0].T.to(table.dtype)])
+        table = tower.position_table(grid, "bilinear")
         return table.half().to(table.dtype) if self.half_positions else table
 
     def _stem(self, tower: Tower, images: Tensor) -> Tensor:
         """Tokens (B, 1 + h·w, D) that enter the first block."""
-        grid, visual, patch = self.grid_of(tower, images), tower.visual, tower.stride
-        weight, bias = visual.conv1.weight, visual.conv1.bias
-        patches = F.conv2d(images.to(tower.dtype), weight, bias, patch // self.upsample, (patch - 1) // 2)
-        cls = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-        x = torch.cat([cls, patches.flatten(2).transpose(1, 2)], 1)
-        return visual.ln_pre(x + self.positions(tower, grid).to(x.dtype))
+        grid, patch = self.grid_of(tower, images), tower.stride
+        x = tower.patches(images, patch // self.upsample, (patch - 1) // 2)
+        return tower.enter(x + self.positions(tower, grid).to(x.dtype), grid).x
 
     def _update(self, block, g: Tensor, patches: Tensor, bias: Tensor) -> Tensor:
         """Region tokens (B, R, D) after one block, from patches (B, N, D) and the bias (B, R, N)."""

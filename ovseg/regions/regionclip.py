@@ -16,39 +16,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.score.text_classifier import cosine_logits
-from ovseg.towers.resnet import ResNetTower
+from ovseg.towers import Tower, require
 
 from .pooling import pool_boxes
 
 STRIDE = 16  # pixels per cell of the map that regions are cut from
 MEMORY = 2**28  # bytes of region maps that are held at once
+REQUIRES = ("attention_pool", "stages", "square_grid")  # of a tower
 OBJECTNESS = ("probability", "logit")
 
 
-def res_stages(tower: ResNetTower, images: Tensor) -> list[Tensor]:
+def res_stages(tower: Tower, images: Tensor) -> list[Tensor]:
     """The first three stages of normalised pictures (B, 3, H, W): strides 4, 8, 16; regions are cut from the last.
 
     Raises:
-        ValueError: another tower than a ResNet.
+        ValueError: a tower without stages or attention pool.
     """
-    if not isinstance(tower, ResNetTower):
-        raise ValueError(
-            f"RegionCLIP cuts regions out of a CLIP ResNet, and {tower.card.name} is a {type(tower).__name__}; load "
-            "for example RN50/openai, RN50x4/openai or the file of a RegionCLIP."
-        )
-    tower._check(images)
-    x, stages = tower.visual.stem(images.to(tower.dtype)), []
-    for stage in (tower.visual.layer1, tower.visual.layer2, tower.visual.layer3):
-        stages.append(x := stage(x))
-    return stages
+    require(tower, REQUIRES, "RegionCLIP")
+    return tower.stages(images, 3)
 
 
-def table_side(tower: ResNetTower) -> int:
+def table_side(tower: Tower) -> int:
     """g: positions per side of the attention pool's table."""
-    return round((len(tower.visual.attnpool.positional_embedding) - 1) ** 0.5)
+    return tower.table_grid[0]
 
 
-def first_token(tower: ResNetTower, maps: Tensor) -> Tensor:
+def first_token(tower: Tower, maps: Tensor) -> Tensor:
     """The attention pool's output for the mean token: (R, D, g, g) → (R, E)."""
     pool, heads = tower.visual.attnpool, tower.visual.attnpool.num_heads
     x = maps.flatten(2).transpose(1, 2)
@@ -61,14 +54,14 @@ def first_token(tower: ResNetTower, maps: Tensor) -> Tensor:
     return pool.c_proj(value.flatten(1) + pool.v_proj.bias)
 
 
-def region_maps(tower: ResNetTower, res4: Tensor, boxes: Sequence[Tensor], sampling_ratio: int = 0) -> Tensor:
+def region_maps(tower: Tower, res4: Tensor, boxes: Sequence[Tensor], sampling_ratio: int = 0) -> Tensor:
     """RoIAlign of each region: (B, C, h, w) and B tensors (R_b, 4) in input pixels → (ΣR, C, 2g, 2g)."""
     covered = (STRIDE * res4.shape[-2], STRIDE * res4.shape[-1])
     return pool_boxes(res4, boxes, covered, 2 * table_side(tower), sampling_ratio)
 
 
 def region_features(
-    tower: ResNetTower,
+    tower: Tower,
     res4: Tensor,
     boxes: Sequence[Tensor],
     sampling_ratio: int = 0,

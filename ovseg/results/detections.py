@@ -2,26 +2,27 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ovseg.compat.checkpoint import atomic_write
+from ovseg.files import atomic_write, json_text, write_json
 from ovseg.pictures.images import unique_stems
 from ovseg.text.vocabulary import Vocabulary
 
 from . import rle, store
 from .draw_boxes import draw_boxes
-from .plotting import Shown
+from .plotting import PlotMixin
+from .provenance import Provenance
 
 SUFFIX = "_detections"
 
 
 @dataclass(eq=False, repr=False)
-class Detections(Shown):
+class Detections(PlotMixin):
     """Things found in one picture, in falling order of their scores.
 
     Args:
@@ -32,9 +33,7 @@ class Detections(Shown):
         size: (H, W) of the picture.
         masks: COCO's run lengths, or (R, H, W) booleans, one per box; None where only boxes are known.
         image: (H, W, 3) uint8 RGB.
-        protocol: settings of the detection, plain JSON values.
-        method: name of the method.
-        weights: name and hash of the weights.
+        provenance: what they were made with.
         path: file the picture came from.
 
     Torch tensors are taken as well and moved to numpy; the order is by score, whatever it was.
@@ -50,9 +49,7 @@ class Detections(Shown):
     size: tuple[int, int]
     masks: Sequence[Any] | None = None
     image: np.ndarray | None = None
-    protocol: Mapping[str, Any] = field(default_factory=dict)
-    method: str = ""
-    weights: str = ""
+    provenance: Provenance = Provenance()
     path: Path | None = None
 
     def __post_init__(self) -> None:
@@ -85,6 +82,21 @@ class Detections(Shown):
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.provenance.method
+
+    @property
+    def weights(self) -> str:
+        """Name and hash of the weights."""
+        return str(self.provenance.weights or "")
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """Settings of the detection."""
+        return self.provenance.protocol
 
     @property
     def names(self) -> list[str]:
@@ -151,9 +163,7 @@ class Detections(Shown):
         return {
             "format": "ovseg-detections",
             "format_version": 1,
-            "method": self.method,
-            "weights": self.weights,
-            "protocol": dict(self.protocol),
+            **self.provenance.to_dict(),
             "vocabulary": self.vocabulary.to_dict(),
             "vocabulary_hash": self.vocabulary.hash,
             "images": [
@@ -182,7 +192,7 @@ class Detections(Shown):
 
     def to_json(self) -> str:
         """``to_dict`` as text."""
-        return store.dumps(self.to_dict())
+        return json_text(self.to_dict())
 
     def save(self, folder: str | Path, stem: str | None = None, masks: bool = True) -> dict[str, Path]:
         """Write ``<stem>_detections.png``, the picture of ``plot``, where there is a picture, and
@@ -203,9 +213,7 @@ class Detections(Shown):
             paths = {"detections": folder / f"{stem}{SUFFIX}.png"} | paths
             with atomic_write(paths["detections"]) as temporary:
                 self.plot(masks).save(temporary, "PNG")
-        with atomic_write(paths["json"]) as temporary:
-            # A file name that is not UTF-8 reaches us with lone surrogates; as \udcxx they are valid JSON.
-            temporary.write_bytes((self.to_json() + "\n").encode("utf-8", "backslashreplace"))
+        write_json(paths["json"], self.to_dict())
         return paths
 
     @classmethod
@@ -234,10 +242,8 @@ class Detections(Shown):
                 vocabulary=Vocabulary.from_dict(data["vocabulary"]),
                 size=size,
                 masks=[each["segmentation"] for each in found] if all("segmentation" in e for e in found) else None,
-                image=store.load_pixels(source and Path(source), path.parent, size),
-                protocol=data["protocol"],
-                method=data["method"],
-                weights=data["weights"],
+                image=store.load_pixels(source and Path(source), path.parent, size, data.get("protocol", {})),
+                provenance=Provenance.from_dict(data),
                 path=source,
             )
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from PIL import Image
 
 
-class Shown(ABC):
+class PlotMixin(ABC):
     """A result with a picture of itself."""
 
     @abstractmethod

@@ -4,14 +4,15 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from ovseg.compat.checkpoint import atomic_write
 from ovseg.dense.windows import Box
+from ovseg.files import atomic_write, write_json
 from ovseg.pictures.raster import Raster
+
+from .provenance import Provenance
 
 TILE = 512
 
@@ -24,8 +25,8 @@ class Rows:
         folder, stem: of the final files.
         size: (H, W).
         kind: uint8 or uint16.
-        conditions: plain JSON values that all rows depend on.
-        resume: go on after the rows that are there, if they were made under the same conditions.
+        provenance: what all rows are made with.
+        resume: go on after the rows that are there, if they were made with the same.
 
     Attributes:
         done: rows that are written.
@@ -33,9 +34,9 @@ class Rows:
         invalid: pixels of them that hold no data.
     """
 
-    def __init__(self, folder: Path, stem: str, size: tuple[int, int], kind, conditions: dict[str, Any], resume: bool):
+    def __init__(self, folder: Path, stem: str, size: tuple[int, int], kind, provenance: Provenance, resume: bool):
         self.height, self.width = size
-        self.kind, self.conditions = np.dtype(kind), conditions
+        self.kind, self.provenance = np.dtype(kind), provenance
         folder.mkdir(parents=True, exist_ok=True)
         self._rows, self._note = folder / f"{stem}_labels.part", folder / f"{stem}_labels.part.json"
         self.done, self.unread, self.invalid = self._known() if resume else (0, [], 0)
@@ -52,9 +53,8 @@ class Rows:
             os.fsync(file.fileno())
         self.done += len(labels)
         self.unread, self.invalid = sorted(unread), self.invalid + invalid
-        note = {"conditions": self.conditions, "done": self.done, "unread": self.unread, "invalid": self.invalid}
-        with atomic_write(self._note) as part:
-            part.write_text(json.dumps(note), encoding="utf-8")
+        note = {"provenance": self.provenance.to_dict(), "done": self.done}
+        write_json(self._note, note | {"unread": self.unread, "invalid": self.invalid})
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Rows [first, last), (last − first, W)."""
@@ -73,11 +73,11 @@ class Rows:
     def _known(self) -> tuple[int, list[Box], int]:
         try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
-            same = note["conditions"] == self.conditions
+            same = not Provenance.from_dict(note["provenance"]).differences(self.provenance)
             whole = self._rows.stat().st_size >= note["done"] * self._bytes
             rows = note["done"], [tuple(box) for box in note["unread"]], int(note["invalid"])
             return rows if same and whole else (0, [], 0)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return 0, [], 0
 
 

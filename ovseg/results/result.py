@@ -8,19 +8,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ovseg.files import json_text
 from ovseg.pictures.images import unique_stems
 from ovseg.text.vocabulary import Vocabulary
 
 from . import store
 from .draw import by_area, count_labels, draw_overlay
-from .plotting import Shown
+from .plotting import PlotMixin
+from .provenance import Provenance
 from .store import FORMATS
 
 __all__ = ["FORMATS", "Result", "unique_stems"]
 
 
 @dataclass(eq=False, repr=False)
-class Result(Shown):
+class Result(PlotMixin):
     """Classes of every pixel of one image.
 
     Args:
@@ -31,9 +33,7 @@ class Result(Shown):
         vocabulary: names, words, colours and background policy.
         margin: (H, W) probability of the winner minus that of the runner-up, in [0, 1].
         image: (H, W, 3) uint8 RGB.
-        protocol: settings of the prediction, plain JSON values.
-        method: name of the method.
-        weights: name and hash of the weights.
+        provenance: what it was made with.
         path: file the image came from.
         winners: (H, W) best class of every pixel before any threshold; ``labels`` if left out. It is what lets
             ``rethreshold`` also move a threshold down.
@@ -51,9 +51,7 @@ class Result(Shown):
     vocabulary: Vocabulary
     margin: np.ndarray | None = field(default_factory=lambda: None)  # no class attribute: see __getattr__
     image: np.ndarray | None = None
-    protocol: Mapping[str, Any] = field(default_factory=dict)
-    method: str = ""
-    weights: str = ""
+    provenance: Provenance = Provenance()
     path: Path | None = None
     winners: np.ndarray | None = None
     valid: np.ndarray | None = None
@@ -92,6 +90,21 @@ class Result(Shown):
         return self.__dict__
 
     # --- asking ----------------------------------------------------------------------------------------------------
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.provenance.method
+
+    @property
+    def weights(self) -> str:
+        """Name and hash of the weights."""
+        return str(self.provenance.weights or "")
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """Settings of the prediction."""
+        return self.provenance.protocol
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -173,8 +186,8 @@ class Result(Shown):
                 "'scores' to the formats of Result.save."
             )
         labels = self.fall_back(self.scores < threshold)
-        protocol = {key: value for key, value in self.protocol.items() if key != "fingerprint"}  # of the old threshold
-        return replace(self, labels=labels, protocol=protocol | {"threshold": float(threshold)})
+        protocol = dict(self.protocol) | {"threshold": float(threshold)}
+        return replace(self, labels=labels, provenance=replace(self.provenance, protocol=protocol, fingerprint=""))
 
     def fall_back(self, below: np.ndarray) -> np.ndarray:
         """The winners (H, W), and what a threshold makes of pixels below it, (H, W) bool."""
@@ -200,7 +213,7 @@ class Result(Shown):
 
     def to_json(self) -> str:
         """``to_dict`` as text."""
-        return store.dumps(self.to_dict())
+        return json_text(self.to_dict())
 
     def save(
         self,
@@ -229,7 +242,7 @@ class Result(Shown):
         Raises:
             ValueError: an unknown format, a stem with a folder in it, a folder that is a file, no scores to save.
         """
-        return store.save(self, folder, stem, formats)
+        return store.save_result(self, folder, stem, formats)
 
     @classmethod
     def load(cls, path: str | Path) -> "Result":
@@ -240,7 +253,7 @@ class Result(Shown):
             FileNotFoundError: no such file.
             ValueError: not a file of ``save``, or a damaged one.
         """
-        return cls(**store.load(path))
+        return cls(**store.load_result(path))
 
     # --- inside ----------------------------------------------------------------------------------------------------
 

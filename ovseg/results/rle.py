@@ -26,12 +26,6 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": compress(_counts(mask))}
 
 
-def encode_uncompressed(mask: np.ndarray) -> dict[str, Any]:
-    """Uncompressed RLE of an (H, W) mask: ``counts`` is a list of ints."""
-    mask = _as_mask(mask)
-    return {"size": list(mask.shape), "counts": _counts(mask).tolist()}
-
-
 def decode(rle: dict[str, Any]) -> np.ndarray:
     """(H, W) bool mask of an RLE, compressed (str or bytes) or uncompressed (list of ints).
 

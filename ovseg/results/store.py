@@ -7,20 +7,18 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from ovseg.compat.checkpoint import atomic_write
-from ovseg.pictures.images import ImageError, load_image, unique_stems
+from ovseg.files import atomic_write, write_json
+from ovseg.pictures.images import load_image, unique_stems
 from ovseg.text.vocabulary import Vocabulary
 
 from . import rle
 from .draw import by_area, count_labels
-
-if TYPE_CHECKING:
-    from .result import Result
+from .provenance import Provenance
 
 FORMATS = {
     "overlay": "_overlay.png",
@@ -32,7 +30,33 @@ _VERSION = 1
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
-def to_dict(result: Result) -> dict[str, Any]:
+class LabelMap(Protocol):
+    """What every saved label map has: a ``Result``, or a raster's."""
+
+    vocabulary: Vocabulary
+    provenance: Provenance
+    path: Path | None
+
+    @property
+    def unlabelled(self) -> int: ...
+
+
+class ScoredMap(LabelMap, Protocol):
+    """A label map in memory: a ``Result``."""
+
+    labels: np.ndarray
+    winners: np.ndarray
+    scores: np.ndarray | None
+    margin: np.ndarray | None
+    valid: np.ndarray | None
+
+    @property
+    def invalid(self) -> int: ...
+
+    def plot(self) -> Image.Image: ...
+
+
+def to_dict(result: ScoredMap) -> dict[str, Any]:
     """See ``Result.to_dict``."""
     total = len(result.vocabulary)
     count = count_labels(result.labels, total)
@@ -46,15 +70,15 @@ def to_dict(result: Result) -> dict[str, Any]:
             "segmentation": found[i]["rle"],
         }
 
-    made = record("ovseg-result", result, result.labels.shape, count, detail, result.invalid)
+    about = record("ovseg-result", result, result.labels.shape, count, detail, result.invalid)
     if result.valid is not None:
-        made["invalid"]["segmentation"] = rle.encode(~result.valid)
-    return made
+        about["invalid"]["segmentation"] = rle.encode(~result.valid)
+    return about
 
 
 def record(
     kind: str,
-    made: Any,
+    result: LabelMap,
     size: tuple[int, int],
     count: np.ndarray,
     detail: Callable[[int], dict] = lambda i: {},
@@ -64,7 +88,7 @@ def record(
 
     Args:
         kind: of the file.
-        made: has ``path``, ``method``, ``weights``, ``protocol``, ``vocabulary`` and ``unlabelled`` as a ``Result``.
+        result: a ``Result``, or a raster's.
         size: (H, W).
         count: pixels of each class, and last of none.
         detail: more to say of a class that occurs.
@@ -72,7 +96,7 @@ def record(
     """
     from ovseg import __version__
 
-    vocabulary, (height, width) = made.vocabulary, size
+    vocabulary, (height, width) = result.vocabulary, size
     classes = [
         {
             "id": i,
@@ -88,12 +112,10 @@ def record(
         "format": kind,
         "format_version": _VERSION,
         "ovseg_version": __version__,
-        "image": {"path": None if made.path is None else str(made.path), "width": width, "height": height},
-        "method": made.method,
-        "weights": made.weights,
-        "protocol": dict(made.protocol),
+        "image": {"path": None if result.path is None else str(result.path), "width": width, "height": height},
+        **result.provenance.to_dict(),
         "classes": classes,
-        "unlabelled": {"id": made.unlabelled, "pixels": int(count[-1])},
+        "unlabelled": {"id": result.unlabelled, "pixels": int(count[-1])},
         "names": list(vocabulary.names),
         "colors": [_hex(color) for color in vocabulary.colors],
         "vocabulary": vocabulary.to_dict(),
@@ -102,18 +124,7 @@ def record(
     }
 
 
-def dumps(data: dict[str, Any]) -> str:
-    """JSON text of ``to_dict``; names stay readable in any script."""
-    return json.dumps(data, indent=1, ensure_ascii=False, default=str)
-
-
-def as_bytes(data: dict[str, Any]) -> bytes:
-    """``dumps`` as the content of a file."""
-    # A file name that is not UTF-8 reaches us with lone surrogates; as \udcxx they are valid JSON.
-    return (dumps(data) + "\n").encode("utf-8", "backslashreplace")
-
-
-def save(result: Result, folder: str | Path, stem: str | None, formats: Sequence[str]) -> dict[str, Path]:
+def save_result(result: ScoredMap, folder: str | Path, stem: str | None, formats: Sequence[str]) -> dict[str, Path]:
     """See ``Result.save``."""
     formats = (formats,) if isinstance(formats, str) else tuple(formats)
     unknown = [f for f in formats if f not in FORMATS]
@@ -126,17 +137,18 @@ def save(result: Result, folder: str | Path, stem: str | None, formats: Sequence
     check_place(folder, stem)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {f: folder / f"{stem}{FORMATS[f]}" for f in FORMATS if f in formats}
+    files = {kind: path.name for kind, path in paths.items() if kind != "json"}
     for kind, path in paths.items():
+        if kind == "json":
+            write_json(path, to_dict(result) | {"files": files})
+            continue
         with atomic_write(path) as temporary:
             if kind == "overlay":
                 result.plot().save(temporary, "PNG")
             elif kind == "labels":
                 _labels_image(result).save(temporary, "PNG", optimize=True)
-            elif kind == "scores":
-                _save_scores(result, temporary)
             else:
-                files = {k: p.name for k, p in paths.items() if k != "json"}
-                temporary.write_bytes(as_bytes(to_dict(result) | {"files": files}))
+                _save_scores(result, temporary)
     return paths
 
 
@@ -148,7 +160,7 @@ def check_place(folder: Path, stem: str):
         raise ValueError(f"cannot save into {folder}: it is a file. Give a folder; it is made if need be.")
 
 
-def load(path: str | Path) -> dict[str, Any]:
+def load_result(path: str | Path) -> dict[str, Any]:
     """Arguments of the ``Result`` that was saved; see ``Result.load``."""
     path = Path(path)
     if not path.is_file():
@@ -167,10 +179,8 @@ def load(path: str | Path) -> dict[str, Any]:
         return dict(
             labels=labels,
             vocabulary=vocabulary,
-            image=load_pixels(source, path.parent, labels.shape),
-            protocol=data["protocol"],
-            method=data["method"],
-            weights=data["weights"],
+            image=load_pixels(source, path.parent, labels.shape, data.get("protocol", {})),
+            provenance=Provenance.from_dict(data),
             path=source or None,
             valid=_load_valid(data, size),
             **arrays,
@@ -183,7 +193,7 @@ def load(path: str | Path) -> dict[str, Any]:
         ) from error
 
 
-def _labels_image(result: Result) -> Image.Image:
+def _labels_image(result: ScoredMap) -> Image.Image:
     image = Image.fromarray(result.labels)
     if result.labels.dtype == np.uint8:
         palette = np.zeros((256, 3), dtype=np.uint8)
@@ -192,7 +202,7 @@ def _labels_image(result: Result) -> Image.Image:
     return image
 
 
-def _save_scores(result: Result, path: Path) -> None:
+def _save_scores(result: ScoredMap, path: Path) -> None:
     arrays = {"scores": result.scores.astype(np.float16), "winners": result.winners}
     if result.margin is not None:
         arrays["margin"] = result.margin.astype(np.float16)
@@ -222,13 +232,16 @@ def _load_valid(data: dict[str, Any], size: tuple[int, int]) -> np.ndarray | Non
     return ~invalid
 
 
-def load_pixels(source: Path | None, folder: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """The picture a file names, if it is still there or in ``folder`` and of the shape (H, W)."""
+def load_pixels(
+    source: Path | None, folder: Path, shape: tuple[int, int], protocol: Mapping[str, Any]
+) -> np.ndarray | None:
+    """The picture a file names, if it is still there or in ``folder`` and of the shape (H, W), read as a protocol says."""
+    reading = {name: protocol.get(name) for name in ("range", "bands")}
     for path in (source, source and folder / source.name):
         if path and path.is_file():
             try:
-                pixels = load_image(path).array
-            except ImageError:
+                pixels = load_image(path, **reading).array
+            except ValueError:
                 continue
             if pixels.shape[:2] == shape:
                 return pixels

@@ -1,23 +1,10 @@
-"""Dense features × word embeddings → scores."""
+"""Dense features × word embeddings → scores.  Scorers are found by their modules, as methods in ``ovseg.dense`` are."""
 
-from .centred import CentredScore
-from .cosine import CosineScore
-from .denoise import DenoisedScore
-from .enlarged import EnlargedScore
+from ovseg.registry import SCORERS, registered_in
+
 from .ensemble import geometric_ensemble
-from .feedback import FeedbackScore
-from .found import FoundScore
 from .minmax import min_max
-from .whole_image import WholeImageScore
 
-__all__ = [
-    "CentredScore",
-    "CosineScore",
-    "DenoisedScore",
-    "EnlargedScore",
-    "FeedbackScore",
-    "FoundScore",
-    "WholeImageScore",
-    "geometric_ensemble",
-    "min_max",
-]
+__all__ = ["geometric_ensemble", "min_max"]
+
+__getattr__ = registered_in(__name__, SCORERS)

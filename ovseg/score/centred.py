@@ -20,6 +20,8 @@ class CentredScore(CosineScore):
     whole vocabulary on the patch grid are held; with a single word they are zero.
     """
 
+    name = "centered"
+
     def prepare(self, dense: DenseFeatures) -> Tensor:
         """The features themselves (B, E, h, w)."""
         return dense.features.float()

@@ -17,6 +17,7 @@ class CosineScore(nn.Module):
     ``activation`` makes them so only once the maps of a window are enlarged.
     """
 
+    name = "cosine"
     probabilities = False
     activation = None
 

@@ -34,6 +34,8 @@ class DenoisedScore(CosineScore):
         ValueError: another ``key_norm``; no keys from the extractor.
     """
 
+    name = "denoised"
+
     def __init__(self, key_smoothing: float | None = None, prompt_denoising: float | None = None, key_norm="channels"):
         super().__init__()
         if key_norm not in ("channels", "positions"):

@@ -17,6 +17,8 @@ class EnlargedScore(CosineScore):
         side: the map of a window is side × side.
     """
 
+    name = "enlarged"
+
     def __init__(self, side: int = 64):
         super().__init__()
         self.side = side

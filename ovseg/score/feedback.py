@@ -31,6 +31,8 @@ class FeedbackScore(CosineScore):
         ValueError: the extractor cannot read its last block again.
     """
 
+    name = "feedback"
+
     def __init__(self, threshold: float = 0.0, logit_scale: float = 40.0, pixels: int = 4):
         super().__init__()
         self.threshold, self.logit_scale, self.pixels = threshold, logit_scale, pixels

@@ -21,6 +21,7 @@ class FoundScore(CosineScore):
         delta: δ in [0, 1].
     """
 
+    name = "found"
     probabilities = True
 
     def __init__(self, background: bool = False, delta: float = 0.99):

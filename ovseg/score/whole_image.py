@@ -20,6 +20,8 @@ class WholeImageScore(CosineScore):
         scale: the model's logit scale, 100 in the paper.
     """
 
+    name = "whole_image"
+
     def __init__(self, scale: float = 100.0):
         super().__init__()
         self.scale = scale

@@ -1,6 +1,6 @@
 """MMSegmentation models of ovseg."""
 
-from .catseg import CATSeg
+from .catseg import CATSegTraining
 from .clip_backbone import CLIPBackbone
 from .dense_tuning import DenseTuning
 from .denseclip import DenseCLIP
@@ -16,7 +16,7 @@ __all__ = [
     "ASPPV2Head",
     "MaskCLIPPlus",
     "MaskCLIPPlusHead",
-    "CATSeg",
+    "CATSegTraining",
     "CLIPBackbone",
     "DenseCLIP",
     "DenseTuning",

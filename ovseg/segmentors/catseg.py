@@ -36,8 +36,8 @@ def class_loss(logits: Tensor, labels: Tensor, ignore: str = "zero") -> Tensor:
     return total / (counted.sum() * logits.shape[1]).clamp(min=1)
 
 
-@MODELS.register_module()
-class CATSeg(TrainableSegmentor):
+@MODELS.register_module(name="CATSeg")  # as configs and checkpoints name it
+class CATSegTraining(TrainableSegmentor):
     """Trains ``CostScore`` on ``CATSeg``'s features, and what ``tuning`` chooses of the towers.
 
     Pictures are resized to the protocol's ``view`` for the tower, as in prediction.
@@ -52,6 +52,8 @@ class CATSeg(TrainableSegmentor):
     Raises:
         ValueError: unknown ``ignore``, ``train_classes`` below one.
     """
+
+    name = "catseg"
 
     def __init__(self, *args, ignore: str = "zero", train_classes: int | None = None, **parts):
         super().__init__(*args, **parts)

@@ -18,10 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ovseg.dense.base import to_grid
 from ovseg.registry import MODELS
-from ovseg.towers import Tower, ViTTower, load_tower
+from ovseg.towers import Tower, load_tower, require
 from ovseg.towers.base import TokenState
-from ovseg.towers.positions import resize_positions
-from ovseg.towers.resnet import PoolBlock
+from ovseg.towers.positions import as_size
 from ovseg.towers.tuning import apply
 
 
@@ -42,12 +41,8 @@ def pyramid_steps(width: int, norm_cfg: dict, first=None) -> list[nn.Module]:
     return [layers[0] if len(layers) == 1 and first is not None else nn.Sequential(*layers) for layers in steps]
 
 
-def pool_everywhere(pool: PoolBlock, stage: Tensor, positions: str = "bilinear") -> tuple[Tensor, Tensor]:
-    """The attention pool with its mean and all positions as queries: (B, D, h, w) → (B, E) and (B, E, h, w)."""
-    x = stage.flatten(2).transpose(1, 2)
-    x = torch.cat([x.mean(1, keepdim=True), x], 1)
-    x = pool(x + resize_positions(pool.pool.positional_embedding, tuple(stage.shape[-2:]), positions).to(x.dtype))
-    return x[:, 0], to_grid(x[:, 1:], tuple(stage.shape[-2:]))
+STAGES = ("attention_pool", "stages")  # what a tower must have: these
+BLOCKS = ("attention_blocks", "class_token", "patch_stem")  # or these
 
 
 @MODELS.register_module()
@@ -64,7 +59,7 @@ class CLIPBackbone(BaseModule):
         pyramid: make four strides of a ViT's four maps; False leaves them at the stride of the patches.
         joint: end with [global, map] in the space of the text.
         positions: how the position table is resized, see ``ovseg.towers.positions``.
-        position_size: side in pixels of the pictures whose position table is held; None: that of the weights.
+        position_size: side or (H, W) in pixels of the pictures whose position table is held; None: that of the weights.
         class_token_twice: add the class embedding of a ViT a second time, as DenseCLIP's code does.
         norm_cfg: the normalisation inside the pyramid's finest level, BN unless given. SyncBN needs CUDA: rather set
             ``sync_bn="torch"`` in the config, which turns every BatchNorm into it in distributed runs.
@@ -78,7 +73,8 @@ class CLIPBackbone(BaseModule):
         depth: number of blocks or stages.
 
     Raises:
-        ValueError: blocks that do not exist, a pyramid of other than four maps, or a preset with a loss of its own.
+        ValueError: a tower of another kind, blocks that do not exist, a pyramid of other than four maps, or a preset
+            with a loss of its own.
     """
 
     def __init__(
@@ -88,7 +84,7 @@ class CLIPBackbone(BaseModule):
         pyramid: bool = True,
         joint: bool = False,
         positions: str = "exact",
-        position_size: int | None = None,
+        position_size: int | tuple[int, int] | None = None,
         class_token_twice: bool = False,
         norm_cfg: dict | None = None,
         tuning: Sequence[dict] | None = None,
@@ -100,23 +96,22 @@ class CLIPBackbone(BaseModule):
         tower = weights if isinstance(weights, Tower) else load_tower(weights, arch=arch, quick_gelu=quick_gelu)
         self._kept = [tower]  # in a list, so that its modules are registered once, under OpenAI's names
         self.joint, self.positions, self.class_token_twice = joint, positions, class_token_twice
-        self.is_vit, self.embed_dim = isinstance(tower, ViTTower), tower.embed_dim
-        self.depth = len(tower.blocks) if self.is_vit else 4
+        self.has_stages, self.embed_dim = "stages" in tower.provides, tower.embed_dim
+        require(tower, STAGES if self.has_stages else BLOCKS, type(self).__name__)
+        self.depth = 4 if self.has_stages else len(tower.blocks)
         if position_size is not None:
-            owner = tower.visual if self.is_vit else tower.visual.attnpool
-            table = resize_positions(owner.positional_embedding, (position_size // tower.stride,) * 2, positions)
-            owner.positional_embedding = nn.Parameter(table.detach().clone())
+            tower.resize_table(tuple(side // tower.stride for side in as_size(position_size)), positions)
         self._tune(tuning)
         for name, module in tower.visual.named_children():
             self.add_module(name, module)
         for name, parameter in tower.visual.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
-        self.pyramid = pyramid and self.is_vit
+        self.pyramid = pyramid and not self.has_stages
         self.out_indices = self._indices(out_indices)
-        if self.is_vit:
-            self.channels = [tower.width] * len(self.out_indices)
-        else:
+        if self.has_stages:
             self.channels = [tower.width // 2**i for i in (3, 2, 1, 0)]
+        else:
+            self.channels = [tower.width] * len(self.out_indices)
         if self.pyramid:
             for number, step in enumerate(pyramid_steps(tower.width, norm_cfg or dict(type="BN"), nn.GroupNorm), 1):
                 self.add_module(f"fpn{number}", step)
@@ -132,7 +127,7 @@ class CLIPBackbone(BaseModule):
         """Where a parameter of this module stands: −1 before the first block or stage, its index, ``depth`` behind."""
         if name.startswith("transformer.resblocks."):
             return int(name.split(".")[2])
-        if not self.is_vit and name.startswith("layer"):
+        if self.has_stages and name.startswith("layer"):
             return int(name[len("layer")]) - 1
         first = ("class_embedding", "positional_embedding", "visual_prompts", "conv", "bn", "ln_pre")
         return -1 if name.startswith(first) else self.depth
@@ -147,7 +142,7 @@ class CLIPBackbone(BaseModule):
             ValueError: pictures smaller than a patch, or than two patches a side with a pyramid.
         """
         self._share()
-        levels, joint = self._vit(images) if self.is_vit else self._resnet(images)
+        levels, joint = self._stages(images) if self.has_stages else self._blocks(images)
         return (*levels, joint) if self.joint else tuple(levels)
 
     def train(self, mode: bool = True):
@@ -172,7 +167,7 @@ class CLIPBackbone(BaseModule):
                 )
 
     def _indices(self, given) -> tuple[int, ...]:
-        if not self.is_vit:
+        if self.has_stages:
             if given is not None and tuple(given) != (0, 1, 2, 3):
                 raise ValueError(f"a ResNet gives its four stages; leave out_indices={tuple(given)} out.")
             return (0, 1, 2, 3)
@@ -203,9 +198,9 @@ class CLIPBackbone(BaseModule):
                 f"the coarsest level of the pyramid needs pictures of at least {side}×{side} pixels, got "
                 f"{tuple(images.shape[-2:])}. Enlarge them, or write pyramid=False."
             )
-        return TokenState(self.ln_pre(x), grid, 0)
+        return self.tower.enter(x, grid)
 
-    def _vit(self, images: Tensor):
+    def _blocks(self, images: Tensor):
         state = self._start(images)
         maps = {}
         for index in sorted(set(self.out_indices)):
@@ -220,7 +215,7 @@ class CLIPBackbone(BaseModule):
         z = self.tower.project(self.tower.advance(state, self.depth).x)
         return levels, [z[:, 0], to_grid(z[:, 1:], state.grid)]
 
-    def _resnet(self, images: Tensor):
+    def _stages(self, images: Tensor):
         stages = self.tower.stages(images)
-        joint = list(pool_everywhere(self.tower.blocks[-1], stages[-1], self.positions)) if self.joint else None
+        joint = list(self.tower.everywhere(stages[-1], self.positions)) if self.joint else None
         return stages, joint

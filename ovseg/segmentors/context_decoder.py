@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Attention(nn.Module):
+class MultiHeadAttention(nn.Module):
     """softmax(q kᵀ/√d) v over heads of width d, projected; dropout on the result."""
 
     def __init__(self, width: int, heads: int, dropout: float):
@@ -33,7 +33,7 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
-        self.self_attn, self.cross_attn = Attention(width, heads, dropout), Attention(width, heads, dropout)
+        self.self_attn, self.cross_attn = (MultiHeadAttention(width, heads, dropout) for _ in range(2))
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)

@@ -21,6 +21,8 @@ class DenseTuning(TrainableSegmentor):
         ValueError: nothing to train, or a scorer that gives probabilities.
     """
 
+    name = "dense_tuning"
+
     def __init__(self, *args, **parts):
         super().__init__(*args, **parts)
         if not any(p.requires_grad for p in self.parameters()):

@@ -18,7 +18,8 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
 from ovseg.predict.protocol import digest
-from ovseg.registry import MODELS
+from ovseg.registry import MODELS, component_name
+from ovseg.results.provenance import RUNNING, Provenance, Weights, tower_weights
 from ovseg.text.context import ContextTextEncoder, class_tokens
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers.positions import resize_positions
@@ -51,6 +52,8 @@ class Prompting(nn.Module):
 
     A mix-in: its parameters sit at the top of the model, where the released checkpoints have them.
     """
+
+    trained_weights: Weights | None = None  # the checkpoint that was loaded
 
     def add_prompting(self, source: nn.Module, length: int, contexts: int, channels: int, decoder: dict, gamma: float):
         """Make the parts: ``source`` is a text tower, ``length`` N₁, ``contexts`` N₂, ``channels`` C."""
@@ -90,7 +93,7 @@ class Prompting(nn.Module):
         """
         self.vocabulary = Vocabulary.parse(vocabulary)
         self._check_classes(heads)
-        self.score_level = (2 if self.backbone.is_vit else 3) if score_level is None else score_level
+        self.score_level = (3 if self.backbone.has_stages else 2) if score_level is None else score_level
         self._check_channels(neck)
         tokens = self._tokens(class_tokens, context_tokens, too_long)
         self.register_buffer("tokens", tokens, persistent=False)
@@ -106,14 +109,16 @@ class Prompting(nn.Module):
         return levels, score
 
     @property
-    def provenance(self) -> dict:
-        """What is saved beside every score: the model's test settings, vocabulary hash, weights it began with."""
-        card, protocol = self.backbone.tower.card, dict(self.test_cfg or {})
-        return {
-            "protocol": protocol | {"fingerprint": digest(protocol)},
-            "vocabulary": self.vocabulary.hash,
-            "weights": f"trained from {card.name} ({card.hash})",
-        }
+    def provenance(self) -> Provenance:
+        """What predictions are made with: test settings, words, the weights it began with and those loaded."""
+        protocol = dict(self.test_cfg or {})
+        return Provenance(
+            method=component_name(type(self)),
+            weights=tower_weights(self.backbone.tower.card, self.trained_weights or RUNNING),
+            vocabulary_hash=self.vocabulary.hash,
+            protocol=protocol,
+            fingerprint=digest(protocol),
+        )
 
     def _tokens(self, length: int, contexts: int, too_long: str) -> Tensor:
         clip = self.backbone.tower.clip
@@ -171,6 +176,8 @@ class DenseCLIP(Prompting, EncoderDecoder):
     Raises:
         ValueError: weights without text, class names that are too long, or channels and class counts that do not fit.
     """
+
+    name = "denseclip"
 
     def __init__(
         self,
@@ -258,8 +265,7 @@ def fit_checkpoint(model: Prompting, state: dict, prefix: str, *_):
     for name in (prefix + table for table in TABLES):
         given, ours = state.get(name), own.get(name)
         if given is not None and ours is not None and given.shape != ours.shape and given.shape[1:] == ours.shape[1:]:
-            side = round((len(ours) - 1) ** 0.5)
-            state[name] = resize_positions(given, (side, side), model.backbone.positions)
+            state[name] = resize_positions(given, model.backbone.tower.table_grid, model.backbone.positions)
     surplus = [key for key in state if key not in own and not key.endswith(("num_batches_tracked", "attn_mask"))]
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.compat.checkpoint import atomic_write
 from ovseg.dense.clip_dinoiser import Correlations
+from ovseg.files import atomic_write
 from ovseg.registry import MODELS, PROXIES
 from ovseg.towers import Tower, load_tower
 
@@ -68,6 +68,8 @@ class DinoiserTraining(TrainableSegmentor):
 
     A batch may hold saliency maps as ``gt_saliency`` (1, H, W) in its samples, 0 to 255 or 0 to 1.
     """
+
+    name = "clip_dinoiser"
 
     def __init__(self, dense: dict, *args, teacher=None, weights=None, arch=None, quick_gelu=None, **parts):
         tower = weights if isinstance(weights, Tower) else load_tower(weights, arch=arch, quick_gelu=quick_gelu)

@@ -59,6 +59,8 @@ class MaskCLIPPlus(BaseSegmentor):
             space for distillation.
     """
 
+    name = "maskclip_plus"
+
     def __init__(
         self,
         student: dict,

@@ -6,8 +6,9 @@ from mmengine.model import BaseDataPreprocessor
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 
-from ovseg.predict.pipeline import build_pipeline
+from ovseg.predict.build import assemble
 from ovseg.registry import MODELS
+from ovseg.results.provenance import Provenance
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
@@ -23,11 +24,16 @@ class OpenVocabSegmentor(BaseSegmentor):
 
     Args:
         vocabulary: the words, anything ``Vocabulary.parse`` takes; class ids are label ids.
-        dense, weights, published, protocol, scorer, arch, quick_gelu: see ``ovseg.predict.pipeline.build_pipeline``.
+        dense, weights, published, scorer, arch, quick_gelu: see ``ovseg.predict.build.assemble``; ``weights`` may be a
+            tower.
+        protocol: settings that override all others, those of the weights too.
 
     Raises:
         ValueError: unknown settings, words or weights.
     """
+
+    metric = "OpenVocabIoU"
+    options_in_weights = True
 
     def __init__(
         self,
@@ -41,7 +47,16 @@ class OpenVocabSegmentor(BaseSegmentor):
         quick_gelu: bool | None = None,
     ):
         super().__init__(data_preprocessor=BaseDataPreprocessor())
-        self.pipeline = build_pipeline(dense, weights, published, protocol, scorer, arch, quick_gelu)
+        self.pipeline = assemble(
+            dense,
+            weights,
+            published=published,
+            settings=protocol,
+            scorer=scorer,
+            arch=arch,
+            quick_gelu=quick_gelu,
+            options_in_weights=self.options_in_weights,
+        )
         if self.pipeline.protocol.range or self.pipeline.protocol.bands:
             raise ValueError(
                 "range and bands say how files are read, which the dataset pipeline of a config does: leave them out "
@@ -67,14 +82,9 @@ class OpenVocabSegmentor(BaseSegmentor):
         return self._text[keep], [classes[i] for i in keep]
 
     @property
-    def provenance(self) -> dict:
-        """What is saved beside every score: protocol, vocabulary hash, weights hash."""
-        card, protocol = self.pipeline.tower.card, self.pipeline.protocol
-        return {
-            "protocol": protocol.to_dict() | {"fingerprint": protocol.fingerprint},
-            "vocabulary": self.vocabulary.hash,
-            "weights": f"{card.name} ({card.hash})",
-        }
+    def provenance(self) -> Provenance:
+        """What predictions are made with."""
+        return self.pipeline.provenance(self.vocabulary)
 
     def predict(self, inputs, data_samples=None):
         """Label maps as ``pred_sem_seg`` (1, H, W).

@@ -55,6 +55,8 @@ class PixelCLIPTraining(TrainableSegmentor):
         tuning, **parts: see ``TrainableSegmentor``.
     """
 
+    name = "pixelclip"
+
     def __init__(
         self,
         *args,

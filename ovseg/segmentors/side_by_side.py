@@ -2,6 +2,7 @@
 
 from mmengine.model import BaseDataPreprocessor, BaseModel
 
+from ovseg.predict.build import method_config
 from ovseg.registry import MODELS
 from ovseg.towers import load_tower
 from ovseg.towers.shared import SharedTower
@@ -23,9 +24,14 @@ class SideBySide(BaseModel):
     def __init__(self, models: dict[str, dict]):
         super().__init__(data_preprocessor=BaseDataPreprocessor())
         self._towers: dict[tuple, SharedTower] = {}
-        self._models = {name: MODELS.build(dict(cfg, weights=self._tower(cfg))) for name, cfg in models.items()}
+        self._models = {name: MODELS.build(self._shared(cfg)) for name, cfg in models.items()}
         for index, model in enumerate(self._models.values()):
             self.add_module(str(index), model)  # names may hold dots, module names may not
+
+    def _shared(self, cfg: dict) -> dict:
+        """The config on a shared tower."""
+        rest = {key: value for key, value in cfg.items() if key not in ("arch", "quick_gelu")}
+        return rest | dict(weights=self._tower(cfg), dense=method_config(cfg["dense"], cfg.get("weights")))
 
     def _tower(self, cfg: dict) -> SharedTower:
         key = tuple(cfg.get(name) for name in ("weights", "arch", "quick_gelu"))

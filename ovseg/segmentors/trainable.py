@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from ovseg.argmax import best_word
 from ovseg.dense import DenseFeatures
+from ovseg.registry import component_name
+from ovseg.results.provenance import RUNNING, Provenance, Weights, tower_weights
 from ovseg.text.vocabulary import Vocabulary, unseen_names
 from ovseg.towers import tuning as tune
 
@@ -48,17 +51,19 @@ class TrainableSegmentor(OpenVocabSegmentor):
         self.cache = None if tune.trains(self.tower, "text") else self.cache  # it knows the words of named weights only
         self._train_text: Tensor | None = None
 
-    trained_weights: str | None = None  # name and hash of the checkpoint that was loaded
+    options_in_weights = False  # what it begins with is a plain CLIP
+    trained_weights: Weights | None = None  # the checkpoint that was loaded
 
     @property
     def tower(self):
         return self.pipeline.tower
 
     @property
-    def provenance(self) -> dict:
+    def provenance(self) -> Provenance:
         """As the base class, with the checkpoint beside the tower."""
-        found = super().provenance
-        return found | {"weights": f"{found['weights']} + {self.trained_weights or 'a run that goes on'}"}
+        base, weights = super().provenance, tower_weights(self.tower.card, self.trained_weights or RUNNING)
+        options = {"dense": base.method} | dict(base.options)
+        return replace(base, method=component_name(type(self)), options=options, weights=weights)
 
     def train(self, mode: bool = True):
         """The tower stays in evaluation mode: its statistics are part of its weights."""

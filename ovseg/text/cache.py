@@ -1,6 +1,6 @@
 """Text embeddings on disk: 80 prompts per word are slow to encode and never change for the same weights and templates.
 
-    <folder>/<weights hash>-<templates hash>/<random>.safetensors      "embeddings" (n, E) float32 + the n words
+    <folder>/<weights identity>-<templates hash>/<random>.safetensors      "embeddings" (n, E) float32 + the n words
 
 Every ``put`` writes one immutable pack under a temporary name and renames it, so readers and writers in other processes
 never see half a file. Packs are only ever replaced by a larger pack that already holds their words, which makes merging
@@ -53,25 +53,25 @@ class EmbeddingCache:
         self._warned = False
         self._indexes: dict[Path, _Index] = {}
 
-    def get(self, weights_hash: str, templates: str | Sequence[str], words: Sequence[str]) -> dict[str, Tensor]:
+    def get(self, weights: str, templates: str | Sequence[str], words: Sequence[str]) -> dict[str, Tensor]:
         """Those of the words that are known, each as (E,) float32 on the CPU.
 
         Args:
-            weights_hash: digest of the text tower's weights. Empty: unknown weights, for which nothing is kept.
+            weights: identity of the tower (``TowerCard.identity``). Empty: unknown weights, for which nothing is kept.
             templates: the prompt templates, or any text that stands for them.
             words: exact spellings; their order does not matter.
         """
-        if not weights_hash:
+        if not weights:
             return {}
-        shelf = self._shelf(weights_hash, templates)
-        index = self._indexes.setdefault(shelf, _Index(shelf, _identity(weights_hash, templates)))
+        shelf = self._shelf(weights, templates)
+        index = self._indexes.setdefault(shelf, _Index(shelf, _identity(weights, templates)))
         try:
             return index.read(words, self._warn)
         except OSError as error:
             self._warn(f"cannot read the text embedding cache {shelf} ({error}); words are encoded again.")
             return {}
 
-    def put(self, weights_hash: str, templates: str | Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
+    def put(self, weights: str, templates: str | Sequence[str], embeddings: Mapping[str, Tensor]) -> None:
         """Keep the embeddings, each (E,), under the same keys as ``get``.
 
         Raises:
@@ -79,13 +79,13 @@ class EmbeddingCache:
         """
         import torch
 
-        if not embeddings or not weights_hash:
+        if not embeddings or not weights:
             return
         rows = [torch.as_tensor(row).detach() for row in embeddings.values()]
         if any(row.ndim != 1 or row.shape != rows[0].shape or not bool(torch.isfinite(row).all()) for row in rows):
             shapes = ", ".join(sorted({str(tuple(row.shape)) for row in rows}))
             raise ValueError(f"a cache entry must be one finite vector (E,) per word, all of one length; got {shapes}.")
-        shelf, identity = self._shelf(weights_hash, templates), _identity(weights_hash, templates)
+        shelf, identity = self._shelf(weights, templates), _identity(weights, templates)
         try:
             _write_pack(shelf, identity, list(embeddings), torch.stack(rows).to("cpu", torch.float32))
             if len(_list_packs(shelf)) > MAX_PACKS:
@@ -93,9 +93,9 @@ class EmbeddingCache:
         except OSError as error:
             self._warn(f"cannot write the text embedding cache {shelf} ({error}); OVSEG_CACHE names another folder.")
 
-    def _shelf(self, weights_hash: str, templates: str | Sequence[str]) -> Path:
-        weights = "".join(c if c.isalnum() else "_" for c in weights_hash)[:16]
-        return self.folder / f"{weights}-{_digest(templates)[:12]}"
+    def _shelf(self, weights: str, templates: str | Sequence[str]) -> Path:
+        name = "".join(c if c.isalnum() else "_" for c in weights)[:16]
+        return self.folder / f"{name}-{_digest(templates)[:12]}"
 
     def _warn(self, message: str) -> None:
         if not self._warned:
@@ -150,9 +150,9 @@ class _Index:
         self.places = {word: (pack, row) for pack, words in packs.items() for row, word in enumerate(words)}
 
 
-def _identity(weights_hash: str, templates: str | Sequence[str]) -> dict[str, str]:
+def _identity(weights: str, templates: str | Sequence[str]) -> dict[str, str]:
     """The whole key, of which folder names hold only the beginning."""
-    return {"weights": weights_hash, "templates": _digest(templates)}
+    return {"weights": weights, "templates": _digest(templates)}
 
 
 def _digest(templates: str | Sequence[str]) -> str:

@@ -95,7 +95,7 @@ class TextEncoder:
         unique = list(dict.fromkeys(words))
         done: dict[str, Tensor] = {}
         if self.cache is not None:
-            done = self.cache.get(self.tower.card.hash, self.key, unique)
+            done = self.cache.get(self.tower.card.identity, self.key, unique)
         todo = [word for word in unique if word not in done]
         if todo:
             self.check_length(todo)
@@ -106,7 +106,7 @@ class TextEncoder:
             fresh = dict(zip(part, self.encode(part).cpu(), strict=True))
             done |= fresh
             if self.cache is not None:
-                self.cache.put(self.tower.card.hash, self.key, fresh)
+                self.cache.put(self.tower.card.identity, self.key, fresh)
             if progress is not None:
                 progress(len(unique) - len(todo) + start + len(part))
         return torch.stack([done[word].float() for word in words]).to(self.tower.device)

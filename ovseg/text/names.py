@@ -1,6 +1,5 @@
 """How class names are cleaned, compared and looked up."""
 
-import difflib
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -39,10 +38,3 @@ def clean_words(values: Iterable[Any], where: str) -> tuple[str, ...]:
 def fold(name: str) -> str:
     """Key under which two names count as the same."""
     return unicodedata.normalize("NFC", " ".join(name.split()).casefold())
-
-
-def near_miss(name: str, known: Iterable[str]) -> str:
-    """``" Did you mean 'cat'?"``, or nothing if no known name is close."""
-    keys = {fold(word): word for word in known}
-    close = difflib.get_close_matches(fold(name), keys, n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(repr(keys[key]) for key in close)}?" if close else ""

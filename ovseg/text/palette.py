@@ -12,6 +12,7 @@ any two colours, and any colour and the grey, are at least ``MIN_DISTANCE_20`` a
 import math
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 RGB = tuple[int, int, int]
 
@@ -53,6 +54,19 @@ def palette(n: int) -> tuple[RGB, ...]:
         if len(colors) == n:
             break
     return tuple(colors)
+
+
+def as_color(value: Any, name: str) -> RGB:
+    """(r, g, b) of a triple of integers or "#rrggbb"; ``name`` is the class an error speaks of."""
+    if isinstance(value, str) and len(value) == 7 and value[0] == "#":
+        try:
+            return tuple(bytes.fromhex(value[1:]))
+        except ValueError:
+            pass
+    elif isinstance(value, (list, tuple)) and len(value) == 3:
+        if all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 255 for v in value):
+            return tuple(value)
+    raise ValueError(f"the colour of class {name!r} is {value!r}; expected three integers in 0..255 or '#rrggbb'.")
 
 
 def color_distance(a: RGB, b: RGB) -> float:

@@ -3,7 +3,7 @@
     Vocabulary.parse("cat|kitten, dog, sofa")              # every item a class, "|" separates synonyms
     Vocabulary.parse(["cat", "dog"]).with_background(0.3)   # class 0 "background" below probability 0.3
     Vocabulary.parse("my_classes.yaml")                     # .txt, .json, .yaml; see ovseg/text/reading.py
-    Vocabulary.parse("ade150")                              # a benchmark; see ovseg/text/benchmarks.py
+    Vocabulary.parse("ade150")                              # a benchmark; see text/benchmark_vocabularies.py
 
 Ids, names and colours travel together from here to the legend and the exported file, so they cannot come apart.
 """
@@ -14,16 +14,21 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ovseg.spelling import did_you_mean
 from ovseg.text.background import BACKGROUND_NAME, STUFF_WORDS, Background
-from ovseg.text.names import clean_name, clean_words, fold, near_miss
-from ovseg.text.palette import BACKGROUND_GREY, RGB, palette
+from ovseg.text.entries import check_keys, read_entry
+from ovseg.text.names import clean_name, clean_words, fold
+from ovseg.text.palette import BACKGROUND_GREY, RGB, as_color, palette
+from ovseg.text.reading import FORMS, read_spec
 
 __all__ = ["STUFF_WORDS", "Background", "Vocabulary"]
+
+_KEYS = ("classes", "background", "colors", "name", "source", "licence", "license", "note", "hash")
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,23 +74,44 @@ class Vocabulary:
         Warns:
             UserWarning: the same word describes several classes.
         """
-        from ovseg.text.reading import read_spec
-
-        return read_spec(spec)
+        if isinstance(spec, Vocabulary):
+            return spec
+        content = read_spec(spec)
+        vocabulary = cls.from_dict(content.spec, content.where)
+        if not content.benchmark:
+            warn_shared_words(vocabulary)
+        return vocabulary
 
     @classmethod
     def from_file(cls, path: str | Path) -> Vocabulary:
         """Vocabulary from a .txt, .json, .yaml or .yml file; errors and warnings as in ``parse``."""
-        from ovseg.text.reading import read_file
-
-        return read_file(path)
+        return cls.parse(Path(path))
 
     @classmethod
-    def from_dict(cls, spec: Mapping[str, Any]) -> Vocabulary:
-        """Inverse of ``to_dict``."""
-        from ovseg.text.reading import read_mapping
+    def from_dict(cls, spec: Mapping[str, Any], where: str = "the vocabulary") -> Vocabulary:
+        """Inverse of ``to_dict``; it also reads what people write by hand, see ``text.reading``.
 
-        return read_mapping(spec, "the vocabulary")
+        Args:
+            spec: ``classes``, and optionally ``background`` and ``colors``.
+            where: how errors call the mapping.
+
+        Raises:
+            ValueError: an unknown key, classes or colors that are no lists, and what the constructor raises.
+        """
+        check_keys(spec, _KEYS, where)
+        classes, colors = spec.get("classes"), spec.get("colors")
+        if not isinstance(classes, (list, tuple)):
+            raise ValueError(f"{where} has {'no' if classes is None else 'a wrong'} 'classes'; expected {FORMS}.")
+        if colors is not None and not isinstance(colors, (list, tuple)):
+            raise ValueError(f"'colors' of {where} must be a list with one color per class, got {colors!r}.")
+        entries = [read_entry(item, f"class {i} of {where}") for i, item in enumerate(classes)]
+        names = tuple(entry.name for entry in entries)
+        own = tuple(entry.color or color for entry, color in zip(entries, default_colors(names), strict=True))
+        vocabulary = cls(names, tuple(entry.words for entry in entries), own)
+        background = Background.parse(spec.get("background"))
+        if background.kind != "none":
+            vocabulary = vocabulary.replace_background(background)
+        return vocabulary if colors is None else replace(vocabulary, colors=tuple(colors))
 
     # --- reading it ------------------------------------------------------------------------------------------------
 
@@ -126,8 +152,8 @@ class Vocabulary:
             raise ValueError(f"{name!r} describes several classes: {shared}. Use the name of the class.")
         shown = ", ".join(self.names[:20]) + (", ..." if len(self) > 20 else "")
         raise ValueError(
-            f"no class is called {name!r}.{near_miss(name, (*self.names, *self.queries))} The {len(self)} classes are "
-            f"{shown}."
+            f"no class is called {name!r}. {did_you_mean(name, (*self.names, *self.queries))}The {len(self)} classes "
+            f"are {shown}."
         )
 
     @cached_property
@@ -235,21 +261,8 @@ def warn_shared_words(vocabulary: Vocabulary) -> None:
             f"the same word describes several classes: {'; '.join(shared[:10])}{'; ...' if len(shared) > 10 else ''}. "
             f"Equal words score equally, so the first of these classes always wins.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
-
-
-def as_color(value: Any, name: str) -> RGB:
-    """(r, g, b) of a triple of integers or "#rrggbb"; ``name`` is the class an error speaks of."""
-    if isinstance(value, str) and len(value) == 7 and value[0] == "#":
-        try:
-            return tuple(bytes.fromhex(value[1:]))
-        except ValueError:
-            pass
-    elif isinstance(value, (list, tuple)) and len(value) == 3:
-        if all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 255 for v in value):
-            return tuple(value)
-    raise ValueError(f"the colour of class {name!r} is {value!r}; expected three integers in 0..255 or '#rrggbb'.")
 
 
 def _list(values: Any, what: str) -> Sequence[Any]:

@@ -1,19 +1,17 @@
-"""Image → tokens: CLIP-family towers behind one contract (``base.Tower``)."""
+"""Image → tokens: CLIP-family towers behind one contract (``base.Tower``), one file a family, found by its module."""
 
 from .base import IMAGENET, Preprocess, TokenState, Tower, TowerCard
-from .eva import EvaTower
-from .resnet import ResNetTower
-from .vit import ViTTower
+from .capabilities import CAPABILITIES, missing, require
 from .weights import load_tower
 
 __all__ = [
+    "CAPABILITIES",
     "IMAGENET",
-    "EvaTower",
     "Preprocess",
-    "ResNetTower",
     "TokenState",
     "Tower",
     "TowerCard",
-    "ViTTower",
     "load_tower",
+    "missing",
+    "require",
 ]

@@ -28,7 +28,8 @@ class TowerCard:
     """What is known of a set of weights besides the weights.
 
     name       as the user may type it again, e.g. ``ViT-B-16/openai``
-    hash       short hex digest of the weights
+    hash       short hex digest of the tensors
+    identity   hex digest of all that changes an embedding (``towers.identity``); empty where the tensors' is unknown
     words      the only words the text tower has learned (None: open)
     notice     one line to show at first use
     protocol   prediction settings that suit these weights, as keyword arguments of ``Protocol``
@@ -36,6 +37,7 @@ class TowerCard:
 
     name: str = "unnamed"
     hash: str = ""
+    identity: str = ""
     words: tuple[str, ...] | None = None
     notice: str = ""
     protocol: dict = field(default_factory=dict)
@@ -61,16 +63,23 @@ class Tower(nn.Module, ABC):
     """An image tower, and the text tower that shares its embedding space.
 
     Attributes:
+        family: name of its family, see ``family.TowerFamily``.
+        provides: what it has, names of ``capabilities.CAPABILITIES``.
         visual: the image module (open_clip).
         clip: the whole open_clip model, or None where only the image side is known.
         blocks: the opened blocks, first to last.
         stride: pixels per patch side.
-        image_size: side in pixels of the pictures it was trained on.
+        image_size: (H, W) in pixels of the pictures it was trained on.
+        table_grid: (h, w) of its position table.
         width: D.  embed_dim: E.
         preprocess, card: travel with the weights.
         prompt_length: learned vectors before every prompt (``tuning.Prompt``).
     """
 
+    family: str
+    provides: frozenset[str]
+    image_size: tuple[int, int]
+    table_grid: tuple[int, int]
     prompt_length = 0
 
     def __init__(self, visual: nn.Module, clip: nn.Module | None, preprocess: Preprocess, card: TowerCard):

@@ -1,5 +1,6 @@
 """One attention block with its parts laid open: q, k, v, the output projection, the feed-forward."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,8 +19,7 @@ class TappedBlock:
         if not isinstance(attention, nn.MultiheadAttention):
             raise ValueError(
                 f"this tower's blocks use {type(attention).__name__}, whose q, k and v cannot be opened; dense "
-                "features "
-                "need plain open_clip ViT blocks or a ModifiedResNet. Choose another tower, e.g. ViT-B-16."
+                "features need plain open_clip ViT blocks or a ModifiedResNet. Choose another tower, e.g. ViT-B-16."
             )
         self.block, self.attention = block, attention
         self.heads = attention.num_heads
@@ -57,3 +57,7 @@ class TappedBlock:
         q, k, v = self.qkv(self.ln_1(x))
         y = x[:, queries] + self.out(F.scaled_dot_product_attention(q[:, :, queries], k, v))
         return y + self.ffn(y)
+
+    def with_tokens(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """The block for x (B, N, D), which also attends to ``tokens`` (B, M, D) that have no place in the picture."""
+        return self(torch.cat([x, tokens], 1), slice(0, x.shape[1]))

@@ -18,20 +18,15 @@ from timm.layers import LayerNorm, RotaryEmbeddingCat
 from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
 
-from .base import TokenState, Tower
-from .positions import resize_positions
+from ovseg.registry import TOWERS
+
+from .base import TokenState
+from .family import TowerFamily
+from .parts import AttentionParts, Parts, Weight, fused, weight_and_bias
+from .positions import as_recorded, as_size, recorded_grid, resize_positions
 
 REFERENCE = 16  # p of all EVA-02-CLIP weights
 TRUNK = "visual.trunk."
-NAMES = {  # the authors' → timm's
-    ".attn.q_bias": ".attn.q_proj.bias",
-    ".attn.v_bias": ".attn.v_proj.bias",
-    ".attn.inner_attn_ln.": ".attn.norm.",
-    ".mlp.w1.": ".mlp.fc1_g.",
-    ".mlp.w2.": ".mlp.fc1_x.",
-    ".mlp.w3.": ".mlp.fc2.",
-    ".mlp.ffn_ln.": ".mlp.norm.",
-}
 
 
 @lru_cache(maxsize=16)
@@ -70,22 +65,23 @@ class Rotation:
     def use(self, grid: tuple[int, int]):
         self.grids[grid[0] * grid[1]] = tuple(grid)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Turn the patches' rows of x (B, heads, 1 + h·w, d).
+    def __call__(self, x: Tensor, added: int = 0) -> Tensor:
+        """Turn the patches' rows of x (B, heads, 1 + h·w + added, d); the last ``added`` have no place in the picture.
 
         Raises:
             ValueError: tokens of no grid that the tower has seen.
         """
-        grid = self.grids.get(x.shape[2] - 1)
+        last = x.shape[2] - added
+        grid = self.grids.get(last - 1)
         if grid is None:
             raise ValueError(
-                f"a block of this tower was given {x.shape[2]} tokens, which are not a class token and the patches of "
+                f"a block of this tower was given {last} tokens, which are not a class token and the patches of "
                 "a picture it has seen; tokens come from tower.start, whole."
             )
         cos, sin = rotations(grid, self.width, self.reference, self.temperature, x.device)
-        patches = x[:, :, 1:].float()
+        patches = x[:, :, 1:last].float()
         turned = torch.stack([-patches[..., 1::2], patches[..., ::2]], -1).flatten(-2)
-        return torch.cat([x[:, :, :1], (patches * cos + turned * sin).to(x.dtype)], 2)
+        return torch.cat([x[:, :, :1], (patches * cos + turned * sin).to(x.dtype), x[:, :, last:]], 2)
 
 
 class TappedEvaBlock:
@@ -107,8 +103,11 @@ class TappedEvaBlock:
     def ln_2(self, x: Tensor) -> Tensor:
         return self.block.norm2(x)
 
-    def qkv(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys (turned) and values of LN₁(x): three (B, heads, N, d) from (B, N, D)."""
+    def qkv(self, normed: Tensor, added: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys (turned) and values of LN₁(x): three (B, heads, N, d) from (B, N, D).
+
+        The last ``added`` tokens are none of the picture's and are not turned.
+        """
         attention = self.block.attn
         if attention.qkv is None:
             parts = [layer(normed) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
@@ -118,7 +117,9 @@ class TappedEvaBlock:
             parts = F.linear(normed, attention.qkv.weight, bias).chunk(3, -1)
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
         q, k = attention.q_norm(q), attention.k_norm(k)
-        return (q, k, v) if self.rotation is None else (self.rotation(q), self.rotation(k), v)
+        if self.rotation is None:
+            return q, k, v
+        return self.rotation(q, added), self.rotation(k, added), v
 
     def values(self, normed: Tensor) -> Tensor:
         """The values of ``qkv`` alone, (B, heads, N, d)."""
@@ -137,17 +138,27 @@ class TappedEvaBlock:
 
     def __call__(self, x: Tensor, queries: slice = slice(None)) -> Tensor:
         """The whole block for the token rows ``queries``; keys and values come from all rows of x (B, N, D)."""
-        q, k, v = self.qkv(self.ln_1(x))
+        return self._run(x, queries, 0)
+
+    def with_tokens(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """The block for x (B, N, D), which also attends to ``tokens`` (B, M, D) that have no place in the picture."""
+        return self._run(torch.cat([x, tokens], 1), slice(0, x.shape[1]), tokens.shape[1])
+
+    def _run(self, x: Tensor, queries: slice, added: int) -> Tensor:
+        q, k, v = self.qkv(self.ln_1(x), added)
         y = x[:, queries] + self.out(F.scaled_dot_product_attention(q[:, :, queries], k, v, scale=self.scale))
         return y + self.ffn(y)
 
 
-class EvaTower(Tower):
+@TOWERS.register_module(name="eva")
+class EvaTower(TowerFamily):
     """An image module that wraps a timm ``Eva`` with a class token: open_clip's ``TimmModel``, or ``EvaVisual``.
 
     Raises:
         ValueError: an Eva that is not as described above (other pooling, registers, post-norm, other rotations).
     """
+
+    family = "eva"
 
     def __init__(self, visual, clip, preprocess, card):
         super().__init__(visual, clip, preprocess, card)
@@ -170,10 +181,74 @@ class EvaTower(Tower):
             reference = None if rope.ref_feat_shape is None else tuple(rope.ref_feat_shape)
             self.rotation = Rotation(trunk.blocks[0].attn.head_dim, reference, float(rope.temperature))
         self.blocks = [TappedEvaBlock(block, self.rotation) for block in trunk.blocks]
-        self.stride, self.image_size = trunk.patch_embed.patch_size[0], trunk.patch_embed.img_size[0]
+        self.stride, self.image_size = trunk.patch_embed.patch_size[0], as_size(trunk.patch_embed.img_size)
+        self.table_grid = tuple(trunk.patch_embed.grid_size)
         self.width = trunk.embed_dim
         with torch.no_grad():
             self.embed_dim = self.project(trunk.norm_pre(trunk.cls_token)).shape[-1]
+        square = {"square_grid"} if self.table_grid[0] == self.table_grid[1] else set()
+        self.provides = frozenset({"attention_blocks", "class_token", "class_pooling"} | square)
+
+    # --- the family -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def matches(cls, state, config):
+        return f"{TRUNK}blocks.0.attn.k_proj.weight" in state
+
+    @classmethod
+    def opens(cls, visual):
+        return isinstance(getattr(visual, "trunk", None), Eva)
+
+    @classmethod
+    def vision_config(cls, state, config):
+        """``{"eva": {heads, reference, eps}}``, and ``image_size`` where it is recorded."""
+        return {key: config[key] for key in ("eva", "image_size") if key in config}
+
+    @classmethod
+    def attention_config(cls, state, heads, eps):
+        own = {"heads": heads, "eps": eps}
+        return {"eva": {key: value for key, value in own.items() if value is not None}}
+
+    @classmethod
+    def from_state(cls, state, config, quick_gelu, embed_dim=None):
+        return eva_visual(state, **config.get("eva", {}), image_size=config.get("image_size"), embed_dim=embed_dim)
+
+    def recorded_config(self):
+        reference = None if self.rotation is None else self.rotation.reference
+        own = {"eva": {"heads": self.blocks[0].heads, "reference": reference[0] if reference else None}}
+        if self.image_size[0] != self.image_size[1]:
+            own["image_size"] = as_recorded(self.image_size)
+        return own
+
+    def visual_parts(self):
+        trunk = self.visual.trunk
+        heads = (*self.visual.head.modules(), *trunk.head.modules())
+        linear = next((layer for layer in heads if isinstance(layer, nn.Linear)), None)
+        norms = tuple(module for module in trunk.modules() if isinstance(module, nn.LayerNorm))
+        table = trunk.pos_embed is not None
+        return Parts(
+            modules=tuple(self.visual.modules()),
+            attention=tuple(_attention_parts(block.attn) for block in trunk.blocks),
+            feed_forward=tuple(
+                Weight(layer) for b in trunk.blocks for layer in b.mlp.modules() if isinstance(layer, nn.Linear)
+            ),
+            blocks=tuple(trunk.blocks),
+            norms=norms,
+            positions=(Weight(trunk, "pos_embed"),) if table else (),
+            projection=() if linear is None else weight_and_bias(linear),
+            blank={"positions": "its patches know their place by rotations alone", "projection": "it has none"},
+        )
+
+    def resize_table(self, grid, mode):
+        trunk, embed = self.visual.trunk, self.visual.trunk.patch_embed
+        if trunk.pos_embed is not None:
+            table = resize_positions(trunk.pos_embed[0], grid, mode, self.table_grid)
+            trunk.pos_embed = nn.Parameter(table.detach().clone()[None])
+        self.table_grid = embed.grid_size = tuple(grid)
+        embed.num_patches = grid[0] * grid[1]
+        self.image_size = embed.img_size = tuple(self.stride * length for length in grid)
+
+    # --- the contract -----------------------------------------------------------------------------------------------
 
     def start(self, images: Tensor, positions: str = "scale") -> TokenState:
         self._check(images)
@@ -183,7 +258,7 @@ class EvaTower(Tower):
         x = trunk.patch_embed.norm(patches.flatten(2).transpose(1, 2))
         x = torch.cat([trunk.cls_token.expand(len(x), -1, -1), x], 1)
         if trunk.pos_embed is not None:
-            x = x + resize_positions(trunk.pos_embed[0], grid, positions).to(x.dtype)
+            x = x + resize_positions(trunk.pos_embed[0], grid, positions, self.table_grid).to(x.dtype)
         self._turn(grid)
         return TokenState(trunk.norm_pre(x), grid, 0)
 
@@ -216,59 +291,31 @@ class EvaVisual(nn.Module):
         return self.trunk(x)
 
 
-# --- weights ----------------------------------------------------------------------------------------------------------
-
-
-def eva_settings(tower: EvaTower) -> dict:
-    """What ``eva_visual`` must be told of a tower beside its weights."""
-    reference = None if tower.rotation is None else tower.rotation.reference
-    return {"heads": tower.blocks[0].heads, "reference": reference[0] if reference else None}
-
-
-def is_eva(state: dict[str, Tensor]) -> bool:
-    """Whether a whole CLIP's names are those of an EVA-02 image tower, the authors' or timm's."""
-    return any(f"{prefix}blocks.0.attn.k_proj.weight" in state for prefix in (TRUNK, "visual."))
-
-
-def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """EVA-CLIP's names (also CLIPSelf's files), or open_clip's for its EVA towers → ``visual.trunk.`` + timm's names.
-
-    The text side's prefix ``text.`` and the rotations' buffers, which are rebuilt for every grid, are left out.
-    """
-    named = {}
-    for key, value in state.items():
-        if ".rope." in f".{key}":
-            continue
-        if key.startswith("visual."):
-            key = TRUNK + key.removeprefix(TRUNK).removeprefix("visual.")
-            for theirs, timms in NAMES.items():
-                key = key.replace(theirs, timms)
-        named[key.removeprefix("text.")] = value
-    return named
-
-
-def stored_rotations(state: dict[str, Tensor]) -> dict:
-    """``heads`` and ``reference`` as the buffers of the authors' files tell them; empty without such buffers."""
-    for key in ("visual.rope.freqs_cos", "visual.blocks.0.attn.rope.freqs_cos"):
-        if key in state:
-            cos, sin = state[key].float(), state[key.replace("freqs_cos", "freqs_sin")].float()
-            side, width = round(len(cos) ** 0.5), cos.shape[1]
-            angle = torch.atan2(sin[1, width // 2], cos[1, width // 2])  # p / n of the second patch of the first row
-            heads = state["visual.blocks.0.attn.k_proj.weight"].shape[0] // width
-            return {"heads": heads, "reference": round(float(angle) * side)}
-    return {}
+def _attention_parts(attention: EvaAttention) -> AttentionParts:
+    if attention.qkv is None:
+        q, k, v = (Weight(layer) for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
+    else:
+        q, k, v = fused(attention.qkv, "weight")
+    return AttentionParts(q, k, v, Weight(attention.proj), modules=(attention,))
 
 
 def eva_visual(
-    state: dict[str, Tensor], heads: int | None = None, reference: int | None = REFERENCE, eps: float = 1e-6
-):
+    state: dict[str, Tensor],
+    heads: int | None = None,
+    reference: int | None = REFERENCE,
+    eps: float = 1e-6,
+    image_size: int | tuple[int, int] | None = None,
+    embed_dim: int | None = None,
+) -> EvaVisual:
     """An untrained ``EvaVisual`` of the shapes of a state dict in timm's names (``visual.trunk.…``).
 
     Args:
-        state: see ``timm_names``.
+        state: see ``formats.timm_names``.
         heads: of a block; None: heads are 64 wide, as in all EVA-02-CLIP weights.
         reference: p of the rotations; None: no rotations.
         eps: of the layer norms.
+        image_size: (H, W) in pixels where the position table is not square.
+        embed_dim: E; None: read off the shapes.
 
     Raises:
         ValueError: weights that are not whole.
@@ -283,11 +330,12 @@ def eva_visual(
         )
     _, rows, width = state[f"{TRUNK}pos_embed"].shape
     patch = state[f"{TRUNK}patch_embed.proj.weight"].shape[-1]
+    grid = recorded_grid(rows - 1, image_size, patch)
     depth = len({key.split(".")[3] for key in state if key.startswith(f"{TRUNK}blocks.")})
     trunk = Eva(
-        img_size=round((rows - 1) ** 0.5) * patch,
+        img_size=(patch * grid[0], patch * grid[1]),
         patch_size=patch,
-        num_classes=state[f"{TRUNK}head.weight"].shape[0],
+        num_classes=embed_dim or len(state[f"{TRUNK}head.weight"]),
         global_pool="token",
         embed_dim=width,
         depth=depth,

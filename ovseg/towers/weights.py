@@ -6,7 +6,7 @@
 ``ViT-L-14/openai``                   architecture and tag, as ``open_clip.list_pretrained()`` lists them
 ``hf-hub:org/name``                   a model of the Hugging Face hub in open_clip's layout
 ``path/to/folder``                    a folder with ``open_clip_config.json`` and weights
-``path/to/file.pt`` / ``.safetensors``  OpenAI's or open_clip's state dict, half precision too; CAT-Seg's, RegionCLIP's
+``path/to/file.pt`` / ``.safetensors``  a state dict of one of the layouts in ``formats``, half precision too
 ====================================  ==================================================================================
 """
 
@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -22,10 +23,12 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from torch import Tensor
 
 from ovseg.compat.checkpoint import read_checkpoint_with_meta, state_hash
+from ovseg.spelling import nearest
 
+from . import formats
 from .base import Preprocess, Tower, TowerCard
-from .build import build_clip, build_visual, make_tower, visual_part
-from .released import BESIDE, catseg_clip, is_catseg, is_regionclip, regionclip_clip
+from .build import build_clip, build_visual, make_tower
+from .identity import identity
 
 TINY = Path(__file__).with_name("tiny_clip.safetensors")
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -80,15 +83,10 @@ def _from_file(path: Path, name: str, arch: str | None, quick_gelu: bool | None)
     """A state dict on disk; what it does not record is taken from its shapes."""
     state, meta = read_checkpoint_with_meta(path)
     own = json.loads(meta["ovseg"]) if "ovseg" in meta else {}
-    state = {key: value for key, value in state.items() if not key.startswith(BESIDE)}
-    if is_catseg(state):
-        state, own = catseg_clip(state), {"quick_gelu": True}
-    elif is_regionclip(state):
-        state, own = regionclip_clip(state), {"quick_gelu": True}
-        if "text_projection" not in state:
-            return _without_text(state, name)
-    if "token_rows" in state:
-        state = _scatter_token_rows(state)
+    state, record = formats.plain(state)
+    own = record or own
+    if record and not formats.has_text(state):
+        return _without_text(state, name)
     config = own.get("config")
     if arch is not None:
         config = _architecture(arch)
@@ -104,39 +102,29 @@ def _from_file(path: Path, name: str, arch: str | None, quick_gelu: bool | None)
 
 
 def _without_text(state: dict[str, Tensor], name: str) -> Tower:
-    """A ResNet image tower with no text tower beside it; heads are 64 wide, as in all of OpenAI's."""
-    visual = visual_part(state)
-    tower = build_visual(visual, max(1, visual["attnpool.c_proj.weight"].shape[1] // 64))
+    """An image tower with no text tower beside it."""
+    tower = build_visual(formats.visual_part(state))
     tower.card = TowerCard(name=name, hash=state_hash(state))
+    tower.card = replace(tower.card, identity=identity(tower))
     return tower
-
-
-def _scatter_token_rows(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put the stored rows of a pruned token table back at their ids; ids that were never trained become zero rows."""
-    state = dict(state)
-    rows, stored = state.pop("token_rows").long(), state["token_embedding.weight"]
-    table = stored.new_zeros(open_clip.tokenizer.SimpleTokenizer().vocab_size, stored.shape[1])
-    table[rows] = stored
-    return state | {"token_embedding.weight": table}
 
 
 def _recorded_activation(path: Path, state: dict[str, Tensor], arch: str | None) -> bool:
     """Whether a plain file's weights want QuickGELU, by what is known of them."""
-    if "visual.conv1.weight" not in state:  # not a CLIP, which build_clip explains
-        return False
-    if "input_resolution" in state:  # only OpenAI's own files carry this
-        return True
+    known = formats.activation(state)
+    if known is not None:
+        return known
     records = [open_clip.get_pretrained_cfg(model, tag) for model, tag in open_clip.list_pretrained()]
     # on the hub the repository is named after the weights; the files in it are called alike everywhere
-    known = {cfg["hf_hub"].split("/")[1]: cfg for cfg in records if cfg.get("hf_hub")}
-    known |= {Path(cfg["url"]).name: cfg for cfg in records if cfg.get("url")}
+    published = {cfg["hf_hub"].split("/")[1]: cfg for cfg in records if cfg.get("hf_hub")}
+    published |= {Path(cfg["url"]).name: cfg for cfg in records if cfg.get("url")}
     names = [path.name, path.stem, path.parent.name, *(p.name.split("--")[-1] for p in path.parents if "--" in p.name)]
     for name in names:
-        if name and name in known:
-            return bool(known[name].get("quick_gelu", False))
+        if name and name in published:
+            return bool(published[name].get("quick_gelu", False))
     if arch is not None:
         return "quickgelu" in arch
-    half = state["visual.conv1.weight"].dtype == torch.float16  # the precision OpenAI publishes
+    half = formats.is_half(state)
     warnings.warn(
         f"{path.name} does not say which activation it was trained with; {'QuickGELU' if half else 'GELU'} is assumed. "
         "OpenAI, MetaCLIP and DFN need QuickGELU, most others GELU: pass quick_gelu=True or False (command line: "
@@ -174,9 +162,7 @@ def _from_config(config_file: Path, file: Path, name: str, quick_gelu: bool | No
 def _architecture(arch: str) -> dict:
     config = open_clip.get_model_config(arch)
     if config is None:
-        import difflib
-
-        near = difflib.get_close_matches(arch, open_clip.list_models(), 3, 0.4)
+        near = nearest(arch, open_clip.list_models(), cutoff=0.4)
         raise ValueError(f"unknown architecture {arch!r}. Did you mean {' or '.join(near) or 'ViT-B-16'}?")
     return config
 
@@ -197,11 +183,9 @@ def _from_tag(spec: str, arch: str | None, quick_gelu: bool | None, offline: boo
 
 
 def _unknown_tag(spec: str, name: str, tag: str):
-    import difflib
-
     listed = [f"{model}/{t}" for model, t in open_clip.list_pretrained()]
     tags = open_clip.list_pretrained_tags_by_model(name)
-    near = difflib.get_close_matches(spec if "/" in spec else f"{name}/{tag}", listed, 4, 0.3)
+    near = nearest(spec if "/" in spec else f"{name}/{tag}", listed, count=4, cutoff=0.3)
     known = f"{name} has the tags {', '.join(tags)}. " if tags else ""
     raise ValueError(
         f"unknown weights {spec!r}: it is not a file or folder here, nor a tag of open_clip. {known}Did you mean "

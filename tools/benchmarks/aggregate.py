@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from methods import measure, publish, random_tower
-from rich.progress import track
 
 from ovseg.catseg import CostScore
 from ovseg.dense import CATSeg
+from ovseg.progress import track
 from ovseg.towers import Tower
 
 

@@ -2,6 +2,7 @@
 
     python tools/benchmarks/methods.py --out docs/tables             # ViT-B/16 with random weights, 224 and 336 px
     python tools/benchmarks/methods.py --sizes 224 --runs 2 --methods sclip gem      # a short look
+    python tools/benchmarks/methods.py --record                      # what `ovseg methods` shows, at 640×480 pixels
 
 The bare tower is one pass through all blocks to the image embedding.  Every run of a method comes right after one of
 the tower, the methods take turns, and the ratio is the median of these pairs: a busy machine slows both alike.
@@ -21,13 +22,15 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from rich.progress import track
 from torch.profiler import ProfilerActivity, profile
 
-from ovseg.compat.checkpoint import atomic_write
+from ovseg.apis.methods import TIMES
 from ovseg.dense.clip_dinoiser import Correlations
+from ovseg.files import json_text, write_json, write_text
+from ovseg.progress import track
 from ovseg.refine import ClusterVote, Picture
-from ovseg.registry import DENSE, names
+from ovseg.registry import DENSE, named
+from ovseg.rng import seeded
 from ovseg.score import FeedbackScore
 from ovseg.towers import Preprocess, Tower, TowerCard
 from ovseg.towers.build import make_tower
@@ -39,6 +42,7 @@ TARGETS = dict.fromkeys(["vanilla", "maskclip", "sclip", "clearclip", "naclip"],
     "clip_prs": 1.3,
 }
 WORDS = 20
+PICTURE = 480, 640
 
 
 def random_tower(seed: int = 0, arch: str = "ViT-B-16") -> Tower:
@@ -50,32 +54,31 @@ def random_tower(seed: int = 0, arch: str = "ViT-B-16") -> Tower:
     config = open_clip.get_model_config(arch)
     if config is None:
         raise ValueError(f"open_clip knows no {arch!r}; open_clip.list_models() gives the names, such as ViT-B-16.")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         text = CLIPTextCfg(context_length=77, width=64, heads=1, layers=1)
         clip = CLIP(config["embed_dim"], CLIPVisionCfg(**config["vision_cfg"]), text).eval()
     return make_tower(clip.visual, clip, Preprocess(), TowerCard(f"{arch}, random weights"))
 
 
-def workloads(tower: Tower, side: int, only: list[str] | None = None) -> dict[str, Callable]:
-    """Name → one pass over a random picture of ``side`` × ``side`` pixels, the bare tower first.
+def workloads(tower: Tower, side: int | tuple[int, int], only: list[str] | None = None) -> dict[str, Callable]:
+    """Name → one pass over a random picture, the bare tower first.
 
     Args:
         tower: image tower.
-        side: pixels.
+        side: pixels of a square, or (H, W).
         only: methods by their folder in configs/; all unless given.
 
     Raises:
         ValueError: an unknown method.
     """
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(1, 3, side, side, generator=generator)
-    labels = torch.randint(WORDS, (side, side), generator=generator)
-    state = tower.start(images)
-    width, depth = state.x.shape[2], len(tower.blocks)
+    height, width = (side, side) if isinstance(side, int) else side
+    images = torch.randn(1, 3, height, width, generator=generator)
+    labels = torch.randint(WORDS, (height, width), generator=generator)
+    depth = len(tower.blocks)
     text = torch.nn.functional.normalize(torch.randn(WORDS, tower(images)[0].shape[1], generator=generator), dim=1)
-    options = {"CLIPDINOiser": {"correlations": Correlations(width).eval()}}
-    by_folder = {"clip_dinoiser" if n == "CLIPDINOiser" else n.lower(): n for n in names(DENSE)}
+    options = {"clip_dinoiser": {"correlations": Correlations(tower.width).eval()}}
+    by_folder = named(DENSE)
     unknown = sorted(set(only or ()) - set(by_folder))
     if unknown:
         raise ValueError(f"unknown method(s) {', '.join(unknown)}: expected some of {', '.join(by_folder)}.")
@@ -85,13 +88,12 @@ def workloads(tower: Tower, side: int, only: list[str] | None = None) -> dict[st
 
     work: dict[str, Callable] = {"tower": bare}
     for folder in only or by_folder:
-        kind = by_folder[folder]
-        dense = DENSE.build({"type": kind, **options.get(kind, {})}).eval()
+        dense = by_folder[folder](**options.get(folder, {})).eval()
         work[folder] = lambda dense=dense: dense(tower, images)
         if folder == "cliptrase":
-            refiner = ClusterVote(1.1, 7) if side > 224 else ClusterVote(0.7, 3)
+            refiner = ClusterVote(1.1, 7) if height > 224 else ClusterVote(0.7, 3)
             work["cliptrase with ClusterVote"] = lambda dense=dense, refiner=refiner: refiner.relabel(
-                labels, Picture([dense(tower, images)], [(0, 0, side, side)], (side, side), None, None, None)
+                labels, Picture([dense(tower, images)], [(0, 0, height, width)], (height, width), None, None, None)
             )
         if folder == "resclip":
             scorer = FeedbackScore()
@@ -124,8 +126,8 @@ def peak_memory(run: Callable) -> float:
 
 
 @torch.inference_mode()
-def measure(work: dict[str, Callable], runs: int, warmup: int = 2) -> dict[str, dict[str, float]]:
-    """Name → median milliseconds, MiB, and both as ratios over ``work["tower"]``."""
+def measure(work: dict[str, Callable], runs: int, warmup: int = 2, memory: bool = True) -> dict[str, dict[str, float]]:
+    """Name → median milliseconds, MiB unless left out, and both as ratios over ``work["tower"]``."""
     bare = work["tower"]
     times = {name: [] for name in work}
     ratios = {name: [] for name in work}
@@ -136,16 +138,15 @@ def measure(work: dict[str, Callable], runs: int, warmup: int = 2) -> dict[str, 
             if run >= 0:
                 times[name].append(spent)
                 ratios[name].append(spent / before)
-    memory = {name: peak_memory(one) for name, one in work.items()}
-    return {
-        name: {
-            "time ms": statistics.median(times[name]),
-            "time ratio": statistics.median(ratios[name]),
-            "memory MiB": memory[name],
-            "memory ratio": memory[name] / memory["tower"],
-        }
+    rows = {
+        name: {"time ms": statistics.median(times[name]), "time ratio": statistics.median(ratios[name])}
         for name in work
     }
+    if memory:
+        peaks = {name: peak_memory(one) for name, one in work.items()}
+        for name, row in rows.items():
+            row |= {"memory MiB": peaks[name], "memory ratio": peaks[name] / peaks["tower"]}
+    return rows
 
 
 def markdown(report: dict) -> str:
@@ -165,15 +166,21 @@ def markdown(report: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def record(report: dict):
+    """Write the times at ``PICTURE`` for ``ovseg methods``."""
+    height, width = PICTURE
+    rows = report["sizes"].pop(f"{width}x{height}")
+    times = {name: round(row["time ratio"], 3) for name, row in rows.items() if name != "tower"}
+    content = {"width": width, "height": height} | {k: v for k, v in report.items() if k != "sizes"} | {"times": times}
+    write_json(TIMES, content)
+
+
 def publish(name: str, report: dict, text: str, out: Path | None, as_json: bool = False):
     """Print the table, or JSON, and write both to ``<out>/<name>.md`` and ``.json`` where a folder is given."""
-    texts = {"json": json.dumps(report, indent=1) + "\n", "md": text}
     if out:
-        out.mkdir(parents=True, exist_ok=True)
-        for kind, content in texts.items():
-            with atomic_write(out / f"{name}.{kind}") as path:
-                Path(path).write_text(content, encoding="utf-8")
-    print(texts["json" if as_json else "md"], end="")
+        write_json(out / f"{name}.json", report)
+        write_text(out / f"{name}.md", text)
+    print(json_text(report) + "\n" if as_json else text, end="")
 
 
 def main():
@@ -182,6 +189,7 @@ def main():
     parser.add_argument("--runs", type=int, default=15, help="pairs of runs per method")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these, by their folders in configs/")
+    parser.add_argument("--record", action="store_true", help="measure what `ovseg methods` shows, and nothing else")
     parser.add_argument("--out", type=Path, help="folder for methods_speed.md and .json; only printed unless given")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -189,10 +197,15 @@ def main():
     tower = random_tower()
     report = {"tower": tower.card.name, "threads": args.threads, "runs": args.runs, "torch": torch.__version__}
     report["sizes"] = {}
-    for size in track(args.sizes, "sizes"):
+    for size in track([PICTURE] if args.record else args.sizes, "sizes"):
         with torch.inference_mode():
             work = workloads(tower, size, args.methods)
-        report["sizes"][str(size)] = measure(work, args.runs)
+        work = {key: run for key, run in work.items() if not args.record or " with " not in key}
+        name = f"{size[1]}x{size[0]}" if args.record else str(size)
+        report["sizes"][name] = measure(work, args.runs, 1 if args.record else 2, not args.record)
+    if args.record:
+        record(report)
+        return
     publish("methods_speed", report, markdown(report), args.out)
 
 

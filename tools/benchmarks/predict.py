@@ -25,7 +25,6 @@ words have no structure that would make it easy to rule words out.
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -36,17 +35,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from methods import peak_memory, random_tower, timed
-from rich.console import Console
-from rich.progress import track
 from torch.utils.flop_counter import FlopCounterMode
 
 import ovseg
 from ovseg.apis.predictor import Predictor
-from ovseg.compat.checkpoint import atomic_write
 from ovseg.dense.windows import windows
+from ovseg.files import write_json
 from ovseg.pictures.images import load_image
 from ovseg.predict.class_maps import Encoded
 from ovseg.predict.resize import target_size
+from ovseg.progress import track
 from ovseg.towers import Tower, load_tower
 
 TARGETS = {21: 1.08, 150: 1.10, 847: 1.15, 10000: 1.40}
@@ -160,7 +158,7 @@ def measure(work: Work, classes: list[int], runs: int, most_plain: int, exact: W
     with torch.inference_mode():
         own = peak_memory(work.bare)
     rows = []
-    for count in track(classes, "classes", console=Console(stderr=True)):
+    for count in track(classes, "classes"):
         work.words(count)
         row = {"classes": count} | paired(work.bare, work.predict, runs)
         row["new_words_ms"] = round(statistics.median(timed(work.rescore) for _ in range(max(3, runs))), 1)
@@ -253,9 +251,7 @@ def main():
         "peak": peak_share(work.bare),
         "rows": measure(work, args.classes, args.runs, args.plain, plain_work),
     }
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(args.json) as path:
-        Path(path).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(args.json, report)
     print(markdown(report), end="")
 
 

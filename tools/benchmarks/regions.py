@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from methods import measure, publish, random_tower
-from rich.progress import track
 
 from ovseg.dense import CLIPSurgery
 from ovseg.dense.features import DenseFeatures
@@ -27,6 +26,7 @@ from ovseg.predict.class_maps import Encoded
 from ovseg.predict.detect import DenseDetector, EncodedPicture, Words
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
+from ovseg.progress import track
 from ovseg.regions.crops import CropReader
 from ovseg.regions.pooling import pool_boxes, pool_masks
 from ovseg.score.text_classifier import cosine_logits

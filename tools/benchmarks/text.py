@@ -17,19 +17,19 @@ from pathlib import Path
 import torch
 from methods import publish, timed
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from rich.progress import track
 
-from ovseg.text.benchmarks import benchmark_vocabulary
+from ovseg.progress import track
+from ovseg.rng import seeded
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
+from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Preprocess, Tower, TowerCard
 from ovseg.towers.build import make_tower
 
 
 def random_clip(seed: int = 0) -> Tower:
     """The text tower of ViT-B/16 (12 blocks, width 512, 77 positions), random weights; its image tower is a stub."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         vision = CLIPVisionCfg(layers=1, width=64, head_width=64, patch_size=16, image_size=32)
         clip = CLIP(512, vision, CLIPTextCfg()).eval()
     return make_tower(clip.visual, clip, Preprocess(), TowerCard("text of ViT-B-16, random weights", "random-text"))
@@ -38,7 +38,7 @@ def random_clip(seed: int = 0) -> Tower:
 @torch.inference_mode()
 def measure(words: int, runs: int) -> dict:
     """Milliseconds and ratios."""
-    tower, names = random_clip(), list(benchmark_vocabulary("ade150").names)
+    tower, names = random_clip(), list(Vocabulary.parse("ade150").names)
     encoder = TextEncoder(tower, "imagenet_80")
     sample = names[:: max(1, len(names) // words)][:words]
     tokens = encoder.tokens(sample)
@@ -53,7 +53,7 @@ def measure(words: int, runs: int) -> dict:
     ratios = [slow / fast for slow, fast in pairs]
     with tempfile.TemporaryDirectory() as folder:
         kept = EmbeddingCache(folder)
-        kept.put(tower.card.hash, encoder.key, dict(zip(names, torch.randn(len(names), 512), strict=True)))
+        kept.put(tower.card.identity, encoder.key, dict(zip(names, torch.randn(len(names), 512), strict=True)))
         warm = [timed(lambda: TextEncoder(tower, "imagenet_80", EmbeddingCache(folder))(names)) for _ in range(5)]
     return {
         "words": len(names),

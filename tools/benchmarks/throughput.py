@@ -20,10 +20,9 @@ import open_clip
 import torch
 from methods import publish
 from predict import processor
-from rich.console import Console
-from rich.progress import track
 
 from ovseg.compat.checkpoint import save_safetensors
+from ovseg.progress import track
 
 ROOT = Path(__file__).resolve().parents[2]
 MILLION = 1_000_000
@@ -58,7 +57,7 @@ def spent(pictures: Path, out: Path, processes: int, options: list[str]) -> floa
 def measure(picture: Path, count: int, processes: list[int], runs: int, options: list[str]) -> list[dict]:
     """One row per number of processes; they take turns."""
     times = {number: [] for number in processes}
-    for run in track(range(runs), "runs", console=Console(stderr=True)):
+    for run in track(range(runs), "runs"):
         for number in processes:
             with tempfile.TemporaryDirectory() as folder:
                 few, many = (copies(picture, n, Path(folder, str(n))) for n in (count, 2 * count))

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.progress import track
 
 from ovseg.apis import list_methods, load
-from ovseg.compat.checkpoint import atomic_write
 from ovseg.datasets.scenes import SceneComposer, candidates, caption, object_names, stuff_names
+from ovseg.files import write_json, write_text
+from ovseg.progress import track
+from ovseg.results.provenance import tower_weights
 from ovseg.text.encoder import TextEncoder
 from ovseg.towers import load_tower
 
@@ -101,14 +102,14 @@ def segmentation(tower, styles: str, count: int, methods: list[str] | None = Non
 @torch.inference_mode()
 def recognition(tower, encoder, styles: str, count: int) -> dict[str, float]:
     """Retrieval R@1 between scenes of 2 or 3 objects and their captions, top-1 of single objects; in percent."""
-    composer = SceneComposer(tower.image_size, (2, 3), (18, 40), styles, inside=0.8)
+    composer = SceneComposer(tower.image_size[0], (2, 3), (18, 40), styles, inside=0.8)
     scenes = [composer([5, i]) for i in range(count)]
     texts = [caption(np.random.default_rng([5, i]), s.visible(), synonym=0.0) for i, s in enumerate(scenes)]
     tokens = encoder.tokenizer(texts)
     captions = F.normalize(tower.clip.encode_text(tokens), dim=-1)
     scores = embed(tower, scenes) @ captions.T
     right = torch.arange(count)
-    composer = SceneComposer(tower.image_size, (1, 1), (20, 0.9 * tower.image_size), styles)
+    composer = SceneComposer(tower.image_size[0], (1, 1), (20, 0.9 * tower.image_size[0]), styles)
     single = [composer([6, i], [i % OBJECTS]) for i in range(4 * OBJECTS)]
     words = encoder(object_names())
     top1 = (embed(tower, single) @ words.T).argmax(1) == torch.arange(4 * OBJECTS) % OBJECTS
@@ -146,7 +147,7 @@ def photographs(tower, encoder) -> dict:
         rows["patch-grid oracle"].add(label, patch_majority(label, patch, len(names)))
         share = np.bincount(label[label < len(names)], minlength=len(names)) / label.size
         texts.append("a photo of " + ", ".join(names[i] for i in np.argsort(-share)[:4] if share[i] > 0))
-        size = (tower.image_size, tower.image_size)
+        size = tower.image_size
         pixels.append(F.interpolate(picture["inputs"].flip(0)[None] / 255, size, mode="area"))
     images = F.normalize(tower(tower.normalise(torch.cat(pixels)))[0], dim=-1)
     scores = images @ F.normalize(tower.clip.encode_text(encoder.tokenizer(texts)), dim=-1).T
@@ -206,7 +207,7 @@ def main():
     args = parser.parse_args()
     tower = load_tower(args.weights)
     encoder = TextEncoder(tower)
-    report = {"scenes": args.scenes, "weights": f"{tower.card.name} ({tower.card.hash})"}
+    report = {"scenes": args.scenes, "weights": str(tower_weights(tower.card))}
     old = args.out / "tiny_clip.json"
     if args.methods:
         kept = json.loads(old.read_text()) if old.exists() else {}
@@ -219,10 +220,8 @@ def main():
     else:
         report |= measure(tower, encoder, args.scenes)
     report["photographs"] = photographs(tower, encoder)
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("tiny_clip.json", json.dumps(report, indent=1)), ("tiny_clip.md", markdown(report))):
-        with atomic_write(args.out / name) as path:
-            Path(path).write_text(text, encoding="utf-8")
+    write_json(args.out / "tiny_clip.json", report)
+    write_text(args.out / "tiny_clip.md", markdown(report))
     print(markdown(report))
 
 

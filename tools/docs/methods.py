@@ -1,11 +1,13 @@
-"""Pages of the methods (docs/methods/*.md) and the README's table of scores, from files, configs, metafiles, tables.
+"""Pages of the methods (docs/methods/*.md), model-index.yml and the README's table of scores.
 
-    python tools/docs/methods.py            # write pages, pictures and the measured part of the metafiles
-    python tools/docs/methods.py --text     # the same without pictures
-    python tools/docs/methods.py --check    # write nothing; exit code 1 if a text file is not up to date
+    python tools/docs/methods.py                  # write all of them, and a picture for every page
+    python tools/docs/methods.py --only naclip    # all texts, but no other picture than NACLIP's
+    python tools/docs/methods.py --text           # no pictures
+    python tools/docs/methods.py --check          # write nothing; exit code 1 if a text is not up to date
 
-By hand are ``configs/<method>/metafile.yml`` (all but entries with ``Source: measured``), and in docs/methods
-``protocols.yml`` and ``differences.yml``.
+They are made of what is written by hand (docstrings, configs, ``configs/<method>/metafile.yml`` and
+``docs/methods/protocols.yml``, which explains protocols that several methods share) and of what was measured
+(``docs/tables``).
 """
 
 import argparse
@@ -15,6 +17,8 @@ import sys
 from pathlib import Path
 
 import yaml
+
+from ovseg.spelling import did_you_mean
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["bus", "strawberry", "owl", "tree", "grass", "sky"]
@@ -43,11 +47,6 @@ def read_yaml(path: Path):
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def dump(content) -> str:
-    """YAML as the metafiles are written."""
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-
-
 def metafiles() -> dict[str, dict]:
     """Method (its folder in configs/) → metafile."""
     return {path.parent.name: read_yaml(path) for path in sorted((ROOT / "configs").glob("*/metafile.yml"))}
@@ -65,9 +64,11 @@ def task(meta: dict) -> str:
 
 def lab_rows(tables: Path, weights: str, name: str = "test_tiny.json") -> list[dict]:
     """Rows of a ``results.json`` of tools/test.py that were measured with these weights."""
+    from ovseg.results.provenance import Weights
+
     path = tables / name
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    return [row for row in rows if weights in row["weights"]]
+    return [row for row in rows if weights in str(Weights.parse(row["weights"]))]
 
 
 def measured(tables: Path, weights: str) -> dict[str, list[dict]]:
@@ -104,12 +105,19 @@ def measured(tables: Path, weights: str) -> dict[str, list[dict]]:
 
 
 def with_measured(meta: dict, entries: dict[str, list[dict]]) -> dict:
-    """A metafile whose measured entries are those given; the published ones stay."""
-    models = []
-    for model in meta["Models"]:
-        published = [entry for entry in model.get("Results", []) if entry["Source"] != "measured"]
-        models.append({**model, "Results": published + entries.get(model["Name"], [])})
+    """A metafile with the measured entries behind the published ones."""
+    models = [
+        {**model, "Results": model.get("Results", []) + entries.get(model["Name"], [])} for model in meta["Models"]
+    ]
     return {**meta, "Models": models}
+
+
+def protocols(metas: dict[str, dict]) -> dict[str, str]:
+    """Key → meaning: the protocols that methods share, then those of single methods."""
+    found = read_yaml(ROOT / "docs/methods/protocols.yml")
+    for meta in metas.values():
+        found |= meta["Collections"][0].get("Protocols", {})
+    return found
 
 
 def table(header: list[str], rows: list[list]) -> str:
@@ -122,7 +130,7 @@ def results_table(models: list[dict], source: str) -> str:
     rows: dict[tuple, dict] = {}
     datasets: dict[str, None] = {}
     for model in models:
-        for entry in model["Results"]:
+        for entry in model.get("Results", []):
             if entry["Source"] == source:
                 key = model["Name"], entry["Table"], entry["Protocol"]
                 scores = [str(entry["Metrics"].get(name, "–")) for name in SHOWN[entry["Task"]]]
@@ -204,7 +212,7 @@ def command(meta: dict) -> str:
     return f'ovseg predict demo/scene.png -c "{", ".join(WORDS)}" -m {registered_name(meta)}'
 
 
-def page(name: str, meta: dict, differences: list[dict]) -> str:
+def page(name: str, meta: dict) -> str:
     """The page of one method, Markdown."""
     from ovseg.engine.config import load_config
 
@@ -232,8 +240,8 @@ def page(name: str, meta: dict, differences: list[dict]) -> str:
     first = models[0]["Config"]
     usage += f"python tools/test.py {first}{' --checkpoint CHECKPOINT' if trained else USE[kind]}"
     usage += f"\npython tools/train.py {first}" if trained else ""
-    commands = dict.fromkeys(e["Command"] for m in models for e in m["Results"] if e["Source"] == "measured")
-    listed = "\n".join(f"* {d['Difference']} {_switch(d)}" for d in differences)
+    commands = dict.fromkeys(e["Command"] for m in models for e in m.get("Results", []) if e["Source"] == "measured")
+    listed = "\n".join(f"* {d['Difference']} {_switch(d)}" for d in collection.get("Differences", []))
     parts = [
         f"# {collection['Name']}",
         "<!-- Made by tools/docs/methods.py; do not edit. -->",
@@ -265,7 +273,7 @@ def _link(source: str) -> str:
     return source if source.startswith("http") else f"../../{source}"
 
 
-def index(metas: dict[str, dict], protocols: dict[str, str]) -> str:
+def index(metas: dict[str, dict]) -> str:
     """docs/methods/README.md."""
     rows = []
     for name, meta in metas.items():
@@ -276,7 +284,7 @@ def index(metas: dict[str, dict], protocols: dict[str, str]) -> str:
             + [LOADED[task(meta)].format(name=registered_name(meta))]
             + [f"[`{name}/`](../../configs/{name})"]
         )
-    glossary = table(["protocol", "meaning"], [[f"`{key}`", text] for key, text in protocols.items()])
+    glossary = table(["protocol", "meaning"], [[f"`{key}`", text] for key, text in protocols(metas).items()])
     return (
         "# Methods\n\n<!-- Made by tools/docs/methods.py; do not edit. -->\n\n"
         + table(["method", "venue", "idea", "`ovseg.load` name", "configs"], rows)
@@ -294,11 +302,10 @@ def texts() -> dict[Path, str]:
     entries = {model: found for weights in hashes for model, found in measured(tables, weights).items()}
     metas = {name: with_measured(meta, entries) for name, meta in metafiles().items()}
     folder = ROOT / "docs/methods"
-    differences = read_yaml(folder / "differences.yml")
-    files = {ROOT / "configs" / name / "metafile.yml": dump(meta) for name, meta in metas.items()}
-    files |= {folder / f"{name}.md": page(name, meta, differences.get(name, [])) for name, meta in metas.items()}
-    files |= {folder / "README.md": index(metas, read_yaml(folder / "protocols.yml"))}
-    return files | {ROOT / "README.md": readme(lab_rows(tables, hashes[0]))}
+    files = {folder / f"{name}.md": page(name, meta) for name, meta in metas.items()}
+    files |= {folder / "README.md": index(metas), ROOT / "README.md": readme(lab_rows(tables, hashes[0]))}
+    imported = "".join(f"- configs/{name}/metafile.yml\n" for name in metas)
+    return files | {ROOT / "model-index.yml": f"Import:\n{imported}"}
 
 
 def picture(meta: dict, path: Path):
@@ -309,7 +316,7 @@ def picture(meta: dict, path: Path):
     """
     import ovseg
     from ovseg.apis import Locator
-    from ovseg.compat.checkpoint import atomic_write
+    from ovseg.files import atomic_write
     from ovseg.results.draw_boxes import draw_boxes
 
     scene = ROOT / "demo/scene.png"
@@ -341,7 +348,11 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare only")
     parser.add_argument("--text", action="store_true", help="no pictures")
+    parser.add_argument("--only", metavar="METHOD", help="no other picture than this method's; its folder in configs/")
     args = parser.parse_args(argv)
+    metas = metafiles()
+    if args.only and args.only not in metas:
+        parser.error(f"no method {args.only!r}. {did_you_mean(args.only, metas)}There are: {', '.join(metas)}.")
     files = texts()
     old = stale(files)
     if args.check:
@@ -353,8 +364,8 @@ def main(argv=None) -> int:
     if not args.text:
         folder = ROOT / "docs/images/methods"
         folder.mkdir(parents=True, exist_ok=True)
-        for name, meta in metafiles().items():
-            if meta["Collections"][0]["Metadata"]["Picture"]:
+        for name, meta in metas.items():
+            if meta["Collections"][0]["Metadata"]["Picture"] and args.only in (None, name):
                 picture(meta, folder / f"{name}.png")
     print(f"{len(old)} of {len(files)} text files written")
     return 0

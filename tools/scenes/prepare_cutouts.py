@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ovseg.files import write_json
+
 HERE = Path(__file__).resolve().parents[2] / "ovseg" / "datasets" / "scenes"
 CELL = 64
 
@@ -137,7 +139,7 @@ def main():
             }
             missing = sorted({w["name"] for w in objects} - set(classes))
             print(f"{style}: {len(cells)} cut-outs; not drawn: {', '.join(missing) or 'none'}")
-    (args.out / "cutouts.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    write_json(args.out / "cutouts.json", index)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 
 from ovseg.text.templates import IMAGENET_80
 
-from .words import object_names, spellings
+from .class_names import object_names, spellings
 
 SHORT = (
     "{}.",

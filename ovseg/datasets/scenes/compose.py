@@ -11,8 +11,8 @@ from functools import cache
 import cv2
 import numpy as np
 
+from .class_names import FOLDER, object_names, stuff_names
 from .stuff import picture
-from .words import FOLDER, object_names, stuff_names
 
 CELL = 64
 STUFF_PICTURES = {"train": range(0, 36), "held_out": range(36, 48)}

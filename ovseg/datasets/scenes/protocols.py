@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .words import object_names, stuff_names
+from .class_names import object_names, stuff_names
 
 CANDIDATES = 20
 

@@ -1,33 +1,12 @@
-"""How each kind of golden file is run with ovseg's own modules."""
+"""How each kind of golden file is run with ovseg's own modules.  Cases are found by their modules."""
 
-from . import (
-    catseg,
-    clipself,
-    decomposition,
-    denseclip,
-    dinoiser,
-    ensemble,
-    fgclip,
-    last_block,
-    parallel,
-    pixelclip,
-    regionclip,
-    regions,
-)
+from importlib import import_module
+
+from ovseg.registry import submodules
+
 from .common import CASES
 
-__all__ = [
-    "CASES",
-    "catseg",
-    "clipself",
-    "decomposition",
-    "denseclip",
-    "dinoiser",
-    "ensemble",
-    "fgclip",
-    "last_block",
-    "parallel",
-    "pixelclip",
-    "regionclip",
-    "regions",
-]
+__all__ = ["CASES"]
+
+for module in submodules(__name__):
+    import_module(module)

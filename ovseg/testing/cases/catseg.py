@@ -10,8 +10,8 @@ from ovseg.dense import CATSeg
 from ovseg.predict.class_maps import ClassMaps, Encoded
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
-from ovseg.towers.build import build_visual, visual_part
-from ovseg.towers.released import catseg_clip
+from ovseg.towers.build import build_visual
+from ovseg.towers.formats import catseg_clip, visual_part
 
 from .common import Case, case, in_cases
 

@@ -5,9 +5,8 @@ from torch import Tensor
 
 from ovseg.dense import CLIPSelf
 from ovseg.regions import pool_boxes, pool_masks
-from ovseg.towers import Preprocess, Tower, TowerCard
-from ovseg.towers.build import build_visual, load_exactly, make_tower
-from ovseg.towers.eva import REFERENCE, eva_visual, stored_rotations, timm_names
+from ovseg.towers import Tower
+from ovseg.towers.build import build_visual
 
 from .common import case
 
@@ -28,14 +27,9 @@ def det_clipself_openai_vit(golden):
 
 @case(inputs=INPUTS)
 def det_clipself_eva_vit(golden):
-    theirs = {f"visual.{name}": value.float() for name, value in _weights(golden).items()}
-    settings = stored_rotations(theirs)
-    heads = golden.meta.get("heads", settings.get("heads"))
-    reference = golden.meta.get("rope_pt_hw_seq_len", settings.get("reference", REFERENCE))
-    state = timm_names(theirs)
-    visual = eva_visual(state, heads, reference, golden.meta.get("ln_eps", 1e-6))
-    load_exactly(visual, {name.removeprefix("visual."): value for name, value in state.items()})
-    return _pooled(golden, make_tower(visual, None, Preprocess(), TowerCard("image tower")))
+    settings = {"heads": "heads", "ln_eps": "eps", "rope_pt_hw_seq_len": "reference"}
+    config = {"eva": {ours: golden.meta[theirs] for theirs, ours in settings.items() if theirs in golden.meta}}
+    return _pooled(golden, build_visual(_weights(golden), config=config))
 
 
 def _pooled(golden, tower: Tower) -> dict[str, Tensor]:

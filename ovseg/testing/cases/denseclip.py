@@ -5,8 +5,8 @@ from open_clip.modified_resnet import AttentionPool2d
 from open_clip.transformer import TextTransformer
 from torch import Tensor
 
+from ovseg.towers.attention_pool import pool_everywhere
 from ovseg.towers.build import build_visual, text_config
-from ovseg.towers.resnet import PoolBlock
 
 from .common import Case, case, in_cases
 
@@ -61,12 +61,10 @@ def _vit(each: Case) -> dict[str, Tensor]:
 
 
 def _pool(each: Case) -> dict[str, Tensor]:
-    from ovseg.segmentors.clip_backbone import pool_everywhere
-
     weights = each.weights
     side = round((len(weights["positional_embedding"]) - 1) ** 0.5)
     out, width = weights["c_proj.weight"].shape
     pool = AttentionPool2d(side, width, each.settings["heads"], out)
     pool.load_state_dict(weights)
-    embedding, visual = pool_everywhere(PoolBlock(pool), each.input("input"))
+    embedding, visual = pool_everywhere(pool, each.input("input"))
     return {"global": embedding, "map": visual}

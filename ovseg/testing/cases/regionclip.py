@@ -8,7 +8,7 @@ from torch import Tensor
 from ovseg.regions import regionclip as rc
 from ovseg.regions import regionclip_losses as losses
 from ovseg.towers.build import build_visual
-from ovseg.towers.released import regionclip_visual
+from ovseg.towers.formats import regionclip_visual
 
 from .common import case
 

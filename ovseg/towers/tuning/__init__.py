@@ -3,11 +3,11 @@
 ======================  ===========================================================================  ==================
 preset                  trains                                                                       source
 ======================  ===========================================================================  ==================
-``QV``                  W_q and W_v of all blocks                                                    CAT-Seg, CVPR 2024
+``QV``                  W_q and W_v of all attention                                                 CAT-Seg, CVPR 2024
 ``Attention``           all weights and biases of attention                                          PixelCLIP, 2024
 ``Blocks``              all weights of the blocks, nothing before and behind them                    CLIPSelf, ICLR 2024
 ``Positions``           position tables                                                              CAT-Seg (paper)
-``Norms``               scale and shift of all LayerNorms
+``Norms``               scale and shift of all normalizations
 ``LastProjection``      the projection into the joint space                                          ProLIP [recalled]
 ``LoRA``                W + (α/r)·B A with A (r, d_in), B (d_out, r), B = 0 at first                 Hu et al., 2022
 ``SingularValues``      only s of W = U diag(s) Vᵀ                                                   CLIP-SVD [abstract]
@@ -15,6 +15,9 @@ preset                  trains                                                  
 ``VisualPrompt``        tokens added to the input of each block but the last and dropped after it    VPT, ECCV 2022
 ``Everything``          all parameters
 ======================  ===========================================================================  ==================
+
+They choose among the parts that a tower's family names (``towers.parts``); docs/training.md has the table of what each
+means for each family, and what is refused.
 
 A tower is frozen until a preset is applied.  Presets that replace a weight do it by a parametrisation
 (``torch.nn.utils.parametrize``), so every reader of the weight sees the tuned one; ``plain_state``

@@ -1,4 +1,4 @@
-"""What every tuning preset is, and how the sides of a tower are walked."""
+"""What every tuning preset is: a choice among the parts that a tower's family names (``towers.parts``)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -6,24 +6,9 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor, nn
 
 from ovseg.towers.base import Tower
+from ovseg.towers.parts import Parts
 
 SIDES = ("visual", "text")
-
-
-def side(tower: Tower, name: str) -> dict[str, nn.Module]:
-    """Modules of one side of a tower by name, each once, the side itself under an empty name.
-
-    Raises:
-        ValueError: a tower without that side.
-    """
-    if name not in SIDES:
-        raise ValueError(f"a tower has the sides {', '.join(SIDES)}; got {name!r}.")
-    if name == "visual":
-        return dict(tower.visual.named_modules())
-    if tower.clip is None:
-        raise ValueError(f"{tower.card.name} has no text tower to tune; load whole CLIP weights or tune visual only.")
-    inside = set(tower.visual.modules())
-    return {key: module for key, module in tower.clip.named_modules() if module not in inside}
 
 
 class Tuning(ABC):
@@ -34,7 +19,11 @@ class Tuning(ABC):
 
     Raises:
         ValueError: no side, an unknown one, or one that holds nothing of the kind the preset tunes.
+
+    Class attribute ``part``: which of ``Parts`` it tunes, whose absence its family explains.
     """
+
+    part: str = ""
 
     def __init__(self, towers: Sequence[str] = ("visual",)):
         self.towers = (towers,) if isinstance(towers, str) else tuple(towers)
@@ -45,10 +34,13 @@ class Tuning(ABC):
         """Make the preset's parameters trainable; how many numbers that are."""
         total = 0
         for name in self.towers:
-            parameters = {id(p): p for p in self.tune(tower, name)}
+            parts = tower.parts(name)
+            parameters = {id(p): p for p in self.tune(tower, parts)}
             if not parameters:
+                reason = parts.blank.get(self.part, "it has nothing of the kind")
                 raise ValueError(
-                    f"{type(self).__name__} finds nothing to tune in the {name} side of {tower.card.name}."
+                    f"{type(self).__name__} finds nothing to tune in the {name} side of {tower.card.name} "
+                    f"({tower.family}): {reason}."
                 )
             for parameter in parameters.values():
                 parameter.requires_grad_(True)
@@ -56,13 +48,9 @@ class Tuning(ABC):
         return total
 
     @abstractmethod
-    def tune(self, tower: Tower, name: str) -> Iterator[nn.Parameter]:
+    def tune(self, tower: Tower, parts: Parts) -> Iterator[nn.Parameter]:
         """Parameters of one side that shall train."""
 
     def penalty(self) -> Tensor | None:
         """A term of the loss that belongs to the preset, or None."""
         return None
-
-
-def attentions(tower: Tower, name: str) -> list[nn.MultiheadAttention]:
-    return [module for module in side(tower, name).values() if isinstance(module, nn.MultiheadAttention)]

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ovseg.registry import TUNING
-from ovseg.towers.block import TappedBlock
 
-from .base import Tuning, side
+from .base import Tuning
 
 
 @TUNING.register_module()
@@ -27,8 +26,8 @@ class Prompt(Tuning):
             raise ValueError(f"Prompt tunes the text side with at least one vector; got {self.towers}, {length}.")
         self.length = length
 
-    def tune(self, tower, name):
-        table = side(tower, name)["token_embedding"]
+    def tune(self, tower, parts):
+        table = parts.tokens
         table.contexts = nn.Parameter(torch.randn(self.length, table.embedding_dim, device=table.weight.device) * 0.02)
         table.register_forward_hook(
             lambda module, _, out: torch.cat([out[:, :1], _rows(module.contexts, out), out[:, 1 + self.length :]], 1)
@@ -42,12 +41,12 @@ class PromptedBlock:
 
     has_residual = True
 
-    def __init__(self, block: TappedBlock, owner: nn.Module, index: int):
+    def __init__(self, block, owner: nn.Module, index: int):
         self.block, self.owner, self.index = block, owner, index
 
     def __call__(self, x: Tensor, queries: slice = slice(None)) -> Tensor:
         prompts = _rows(self.owner.visual_prompts[self.index], x)
-        return self.block(torch.cat([x, prompts], 1))[:, : x.shape[1]][:, queries]
+        return self.block.with_tokens(x, prompts)[:, queries]
 
     def ln_1(self, x: Tensor) -> Tensor:
         """Where every reader of a block's parts begins.
@@ -62,11 +61,15 @@ class PromptedBlock:
 
 @TUNING.register_module()
 class VisualPrompt(Tuning):
-    """Learned tokens at every block of a ViT but the last, which dense methods read part by part.
+    """Learned tokens at every block of a transformer but the last, which dense methods read part by part.
+
+    Beside RoPE (EVA-02) they have no place in the picture and are not turned.
 
     Args:
         length: tokens per block.
     """
+
+    part = "extra_tokens"
 
     def __init__(self, length: int = 10, towers: Sequence[str] = ("visual",)):
         super().__init__(towers)
@@ -76,8 +79,8 @@ class VisualPrompt(Tuning):
             )
         self.length = length
 
-    def tune(self, tower, name):
-        if not isinstance(tower.blocks[0], TappedBlock) or len(tower.blocks) < 2:
+    def tune(self, tower, parts):
+        if self.part in parts.blank or len(tower.blocks) < 2:
             return
         owner, depth = tower.visual, len(tower.blocks) - 1
         start = torch.empty(depth, self.length, tower.width, device=tower.device, dtype=tower.dtype)

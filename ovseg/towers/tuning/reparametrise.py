@@ -1,14 +1,15 @@
 """Presets that replace a weight by a formula with fewer numbers to train."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ovseg.registry import TUNING
+from ovseg.towers.parts import stacks
 
-from .base import Tuning, attentions, side
+from .base import Tuning
 
 
 class Stacked(nn.Module):
@@ -23,14 +24,22 @@ class Stacked(nn.Module):
 
 @TUNING.register_module()
 class QV(Tuning):
-    """W_q and W_v of all blocks; biases stay."""
+    """W_q and W_v of all attention; biases stay."""
 
-    def tune(self, tower, name):
-        for attention in attentions(tower, name):
-            parametrize.register_parametrization(attention, "in_proj_weight", Stacked())
-            parts = attention.parametrizations["in_proj_weight"]
-            parts.original1.requires_grad_(False)
-            yield from (parts.original0, parts.original2)
+    part = "attention"
+
+    def tune(self, tower, parts):
+        for module, name, count, chosen in stacks(w for each in parts.attention for w in (each.q, each.v)):
+            if count == 1:
+                yield getattr(module, name)
+                continue
+            parametrize.register_parametrization(module, name, Stacked())
+            stacked = module.parametrizations[name]
+            for index in range(count):
+                original = getattr(stacked, f"original{index}")
+                original.requires_grad_(False)
+                if index in chosen:
+                    yield original
 
 
 class LowRank(nn.Module):
@@ -62,25 +71,21 @@ class LoRA(Tuning):
         targets: some of ``q``, ``k``, ``v``, ``out``.
     """
 
+    part = "attention"
+
     def __init__(self, towers=("visual",), rank: int = 8, alpha: float = 8.0, targets: Sequence[str] = ("q", "v")):
         super().__init__(towers)
         if rank < 1 or not targets or set(targets) - {"q", "k", "v", "out"}:
             raise ValueError(f"LoRA: rank is at least 1, targets some of q, k, v, out; got {rank}, {tuple(targets)}.")
         self.rank, self.alpha, self.targets = rank, alpha, tuple(targets)
 
-    def tune(self, tower, name):
-        chosen = [index for index, part in enumerate("qkv") if part in self.targets]
-        for attention in attentions(tower, name):
-            if chosen:
-                yield from self._add(attention, "in_proj_weight", 3, chosen)
-            if "out" in self.targets:
-                yield from self._add(attention.out_proj, "weight", 1, [0])
-
-    def _add(self, module: nn.Module, key: str, parts: int, chosen: list[int]) -> Iterator[nn.Parameter]:
-        weight = getattr(module, key)
-        change = LowRank(weight, parts, chosen, self.rank, self.alpha).to(weight.device)
-        parametrize.register_parametrization(module, key, change)
-        yield from (change.up, change.down)
+    def tune(self, tower, parts):
+        wanted = (getattr(attention, target) for attention in parts.attention for target in self.targets)
+        for module, name, count, chosen in stacks(wanted):
+            weight = getattr(module, name)
+            change = LowRank(weight, count, chosen, self.rank, self.alpha).to(weight.device)
+            parametrize.register_parametrization(module, name, change)
+            yield from (change.up, change.down)
 
 
 class Spectrum(nn.Module):
@@ -103,17 +108,11 @@ class Spectrum(nn.Module):
 class SingularValues(Tuning):
     """Singular values of all attention and feed-forward weights; they may become negative."""
 
-    def tune(self, tower, name):
-        for module in side(tower, name).values():
-            if isinstance(module, nn.MultiheadAttention):
-                yield self._decompose(module, "in_proj_weight", 3)
-                yield self._decompose(module.out_proj, "weight", 1)
-            elif hasattr(module, "c_fc") and hasattr(module, "c_proj"):
-                yield self._decompose(module.c_fc, "weight", 1)
-                yield self._decompose(module.c_proj, "weight", 1)
+    part = "attention"
 
-    @staticmethod
-    def _decompose(module: nn.Module, key: str, parts: int) -> nn.Parameter:
-        weight = getattr(module, key)
-        parametrize.register_parametrization(module, key, Spectrum(weight, parts).to(weight.device))
-        return module.parametrizations[key].original
+    def tune(self, tower, parts):
+        attention = [w for each in parts.attention for w in (each.q, each.k, each.v, each.out)]
+        for module, name, count, _ in stacks((*attention, *parts.feed_forward)):
+            weight = getattr(module, name)
+            parametrize.register_parametrization(module, name, Spectrum(weight, count).to(weight.device))
+            yield module.parametrizations[name].original

@@ -7,26 +7,33 @@ import torch
 from torch import Tensor
 
 from ovseg.predict.protocol import digest
+from ovseg.registry import component_name
+from ovseg.results.provenance import Provenance, Weights, tower_weights
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary, unseen_names
 from ovseg.towers import Tower
 
 
-class OpenWords:
+class RuntimeClasses:
     """A mix-in: ``set_classes``, and embeddings with their classes.
 
     Attributes:
         vocabulary: what predictions choose among.
         train_vocabulary: what the ids of the training labels stand for.
         unseen: names of it that training must not see.
-        trained_weights: name and hash of the checkpoint that was loaded.
+        metric: of ``ovseg.evaluation``, which scores it on a benchmark.
+        own_pipeline: whether it reads the pictures of a benchmark by the pipeline of its config.
+        loader: in ``LOADERS``, runs its checkpoints for ``ovseg.load``; None or absent: nothing does.
+        trained_weights: the checkpoint that was loaded.
         takes_boxes: whether samples with ``proposals`` are asked for those.
 
     A detector has ``tower`` and ``extract_feat``.
     """
 
-    trained_weights: str | None = None
+    metric = "OpenVocabAP"
+    own_pipeline = True
+    trained_weights: Weights | None = None
     takes_boxes = False
     _seen: tuple[Tensor, object] | None = None
 
@@ -73,14 +80,16 @@ class OpenWords:
         return text, torch.tensor(vocabulary.query_class, device=text.device)
 
     @property
-    def provenance(self) -> dict:
-        """What is saved beside every score: settings, vocabulary hash, the weights it began with and those loaded."""
-        card, settings = self.tower.card, self.settings
-        return {
-            "protocol": settings | {"fingerprint": digest(settings)},
-            "vocabulary": self.vocabulary.hash,
-            "weights": f"{card.name} ({card.hash}) + {self.trained_weights or 'nothing that was trained'}",
-        }
+    def provenance(self) -> Provenance:
+        """What predictions are made with: settings, words, the weights it began with and those loaded."""
+        settings = self.settings
+        return Provenance(
+            method=component_name(type(self)),
+            weights=tower_weights(self.tower.card, self.trained_weights),
+            vocabulary_hash=self.vocabulary.hash,
+            protocol=settings,
+            fingerprint=digest(settings),
+        )
 
     @property
     def hidden(self) -> Tensor:

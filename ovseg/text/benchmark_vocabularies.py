@@ -15,16 +15,15 @@ VOC, Context and COCO-Object are those of SCLIP's class files (Wang et al., ECCV
 For one word per class, spelt as the class is named: ``Vocabulary.parse(list(vocabulary.names))``.
 """
 
-import difflib
 import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ovseg.spelling import did_you_mean, nearest
 from ovseg.text.background import BACKGROUND_NAME
 from ovseg.text.names import fold
-from ovseg.text.vocabulary import Vocabulary
 
 FOLDER = Path(__file__).parent / "vocabularies"
 
@@ -33,20 +32,8 @@ ALIASES = {"ade20k": "ade150", "pc59": "context59", "pc459": "context459"}  # as
 
 @cache
 def list_benchmarks() -> tuple[str, ...]:
-    """Names that ``benchmark_vocabulary`` knows, sorted."""
+    """Names of all benchmarks, sorted."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
-
-
-@cache
-def benchmark_vocabulary(name: str) -> Vocabulary:
-    """Vocabulary of a benchmark; letter case and "-", "_", " " in its name do not matter.
-
-    Raises:
-        ValueError: unknown name, with the closest known one.
-    """
-    from ovseg.text.reading import read_mapping
-
-    return read_mapping(_spec(name), f"benchmark vocabulary {name}")
 
 
 @cache
@@ -56,19 +43,9 @@ def benchmark_labels(name: str) -> tuple[str, ...]:
     Raises:
         ValueError: unknown name, with the closest known one.
     """
-    spec = _spec(name)
+    spec = benchmark_spec(name)
     labels = [item.get("label", item["name"]) if isinstance(item, Mapping) else item for item in spec["classes"]]
     return (BACKGROUND_NAME, *labels) if spec["background"] else tuple(labels)
-
-
-def benchmark_source(name: str) -> dict[str, str]:
-    """Where the list was taken from: ``source``, ``licence``, ``hash``.
-
-    Raises:
-        ValueError: unknown name, with the closest known one.
-    """
-    spec = _spec(name)
-    return {key: spec[key] for key in ("source", "licence", "hash")}
 
 
 def canonical_benchmark(name: str) -> str | None:
@@ -81,7 +58,8 @@ def suspected_benchmark(text: str) -> str | None:
     lone = "," not in text and "|" not in text
     if not lone or not (len(text) > 7 or "_" in text or any(char.isdigit() for char in text)):
         return None
-    return _closest(text, 0.75)
+    near = nearest(_squeeze(text), list(_spellings()), count=1, cutoff=0.75)
+    return _spellings()[near[0]] if near else None
 
 
 @cache
@@ -93,16 +71,16 @@ def _squeeze(name: str) -> str:
     return "".join(char for char in fold(name) if char not in "-_ ")
 
 
-def _closest(name: str, cutoff: float) -> str | None:
-    close = difflib.get_close_matches(_squeeze(name), _spellings(), n=1, cutoff=cutoff)
-    return _spellings()[close[0]] if close else None
-
-
 @cache
-def _spec(name: str) -> dict[str, Any]:
+def benchmark_spec(name: str) -> dict[str, Any]:
+    """The list of a benchmark as its file holds it, in the form of any vocabulary file; letter case and "-", "_", " "
+    in the name do not matter.
+
+    Raises:
+        ValueError: unknown name, with the closest known one.
+    """
     known = canonical_benchmark(name)
     if known is None:
-        close = _closest(name, 0.5)
-        hint = f" Did you mean {close!r}?" if close else ""
-        raise ValueError(f"there is no benchmark vocabulary {name!r}.{hint} Known: {', '.join(list_benchmarks())}.")
+        hint = did_you_mean(_squeeze(name), list_benchmarks())
+        raise ValueError(f"there is no benchmark vocabulary {name!r}. {hint}Known: {', '.join(list_benchmarks())}.")
     return json.loads((FOLDER / f"{known}.json").read_text(encoding="utf-8"))

@@ -6,24 +6,40 @@ from typing import Any
 
 from ovseg.pictures.images import iter_sources, read_ahead
 from ovseg.pictures.pixels import ImageError
+from ovseg.predict.memory import reading_of
+from ovseg.results.provenance import Provenance
 from ovseg.text.vocabulary import Vocabulary
 
 
-class OnPictures(ABC):
+class BasePredictor(ABC):
     """Words and pictures in, results out.
 
     ``set_image`` runs the tower once; afterwards ``set_classes`` and ``predict`` may alternate as often as wanted.
+
+    Args:
+        engine: what ``ovseg.predict.build.build`` returns. It keeps nothing of words and pictures; this object does.
 
     Attributes:
         method: name of the method.
         vocabulary: the words last set, None before.
     """
 
-    method: str
     vocabulary: Vocabulary | None = None
 
+    def __init__(self, engine: Any):
+        self.engine = engine
+
+    @property
+    def method(self) -> str:
+        return self.engine.method
+
+    @property
+    def provenance(self) -> Provenance:
+        """What results are made with, whatever the picture."""
+        return self.engine.provenance(self.vocabulary)
+
     @abstractmethod
-    def set_classes(self, classes: Any, progress=None) -> "OnPictures":
+    def set_classes(self, classes: Any, progress=None) -> "BasePredictor":
         """The words to look for: anything ``Vocabulary.parse`` takes. Returns itself.
 
         ``progress(done)`` is called while a large vocabulary is encoded.
@@ -33,7 +49,7 @@ class OnPictures(ABC):
         """
 
     @abstractmethod
-    def set_image(self, image: Any) -> "OnPictures":
+    def set_image(self, image: Any) -> "BasePredictor":
         """Read a picture (path, URL, PIL, RGB numpy array, tensor) and run the tower over it. Returns itself.
 
         Raises:
@@ -45,22 +61,10 @@ class OnPictures(ABC):
         """The result for the picture and the words last set."""
 
     @property
-    @abstractmethod
-    def conditions(self) -> dict[str, str]:
-        """What a result depends on beside the picture: ``weights``, ``vocabulary_hash`` and ``fingerprint`` of the
-        settings."""
-
-    @property
     def reading(self) -> dict[str, Any]:
         """Arguments of ``load_image``: how pictures are read, and what memory they may take."""
-        return {}
-
-    def made(self, record: dict) -> bool:
-        """Whether a saved result (its ``to_dict``) comes from this very method, weights, settings and words."""
-        asked = self.conditions | {"method": self.method}
-        fingerprint = asked.pop("fingerprint")
-        same = all(record.get(name) == value for name, value in asked.items())
-        return same and record.get("protocol", {}).get("fingerprint") == fingerprint
+        pipeline = getattr(self.engine, "pipeline", None)  # trained detectors have none
+        return {} if pipeline is None else reading_of(pipeline)
 
     def __call__(self, source: Any, classes: Any = None) -> Any:
         """One result for one picture; a list for a folder, a glob, a list or a generator.

@@ -8,7 +8,7 @@ Class names and colours come from the vocabulary of that name and nowhere else. 
 """
 
 from ovseg.registry import DATASETS
-from ovseg.text.benchmarks import benchmark_vocabulary
+from ovseg.text.vocabulary import Vocabulary
 
 from .base import FolderDataset, metainfo
 from .table import BENCHMARKS, Benchmark
@@ -32,7 +32,7 @@ class BenchmarkDataset(FolderDataset):
     def __init_subclass__(cls, benchmark: str, **kwargs):
         super().__init_subclass__(**kwargs)
         cls.row = BENCHMARKS[benchmark]
-        cls.METAINFO = metainfo(benchmark_vocabulary(benchmark), benchmark)
+        cls.METAINFO = metainfo(Vocabulary.parse(benchmark), benchmark)
         cls.hint = cls.row.prepare
 
     def __init__(self, split: str = "val", data_root: str | None = None, **kwargs):

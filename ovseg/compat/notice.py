@@ -1,0 +1,12 @@
+"""Notices for people, each said once."""
+
+import sys
+
+_said: set[str] = set()
+
+
+def say_once(notice: str):
+    """Print one line to stderr, the first time that it comes."""
+    if notice and notice not in _said:
+        _said.add(notice)
+        print(notice, file=sys.stderr)

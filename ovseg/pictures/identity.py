@@ -1,0 +1,54 @@
+"""Which picture: the name of its file, and what tells its bytes from those of any other."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+DIGITS = 16
+CHUNK = 2**22
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture that came as bytes.
+
+    name  of the file, without folders
+    size  in bytes
+    hash  of the bytes: the first 16 hexadecimal digits of their SHA-256
+    """
+
+    name: str
+    size: int
+    hash: str
+
+    @classmethod
+    def of_bytes(cls, name: str, content: bytes) -> "PictureFile":
+        return cls(name, len(content), hashlib.sha256(content).hexdigest()[:DIGITS])
+
+    @classmethod
+    def of_file(cls, path: str | Path) -> "PictureFile":
+        """Read in pieces, for files of any size.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return cls(Path(path).name, *file_hash(path))
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "PictureFile":
+        return cls(str(record["name"]), int(record["size"]), str(record["hash"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def file_hash(path: str | Path) -> tuple[int, str]:
+    """Size in bytes, and hash as of ``PictureFile``."""
+    sums, size = hashlib.sha256(), 0
+    with Path(path).open("rb") as file:
+        while piece := file.read(CHUNK):
+            sums.update(piece)
+            size += len(piece)
+    return size, sums.hexdigest()[:DIGITS]

@@ -1,0 +1,63 @@
+"""The engine of label maps: words and pictures apart, nothing kept in between."""
+
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from ovseg.results.provenance import Provenance
+from ovseg.text.cache import EmbeddingCache
+from ovseg.text.encoder import TextEncoder
+from ovseg.text.vocabulary import Vocabulary
+
+from .class_maps import Encoded
+from .decoded import Decoded
+from .pipeline import Pipeline
+
+
+class EncodedWords(NamedTuple):
+    """A vocabulary, and unit embeddings (T, E) of its words."""
+
+    vocabulary: Vocabulary
+    text: Tensor
+
+
+class Segmenter:
+    """An engine of ``ovseg.apis.Predictor``: ``read`` words, ``encode`` a picture, ``decode`` both.
+
+    Args:
+        pipeline: tower, extractor, scorer, protocol.
+        cache: keep text embeddings on disk.
+    """
+
+    boxes = False
+
+    def __init__(self, pipeline: Pipeline, cache: bool = True):
+        self.pipeline = pipeline
+        self.encoder = TextEncoder(pipeline.tower, pipeline.protocol.templates, EmbeddingCache() if cache else None)
+
+    @property
+    def method(self) -> str:
+        return self.pipeline.method
+
+    def read(self, vocabulary: Vocabulary, progress=None) -> EncodedWords:
+        """Encode a vocabulary; ``progress(done)`` is called meanwhile.
+
+        Raises:
+            ValueError: prompts too long for the text tower.
+        """
+        return EncodedWords(vocabulary, self.encoder(vocabulary.queries, progress))
+
+    def encode(self, image: np.ndarray) -> Encoded:
+        """Run the tower over one uint8 RGB picture (H, W, 3)."""
+        return self.pipeline.encode(image)
+
+    def decode(self, encoded: Encoded, words: EncodedWords) -> Decoded:
+        """The label map before any threshold, see ``Pipeline.decode``, of what ``encode`` and ``read`` returned."""
+        vocabulary, text = words
+        background = vocabulary.background.kind != "none"
+        return self.pipeline.decode(encoded, text, vocabulary.query_class, background)
+
+    def provenance(self, vocabulary: Vocabulary | None) -> Provenance:
+        """What its label maps are made with, whatever the picture."""
+        return self.pipeline.provenance(vocabulary)

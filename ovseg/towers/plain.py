@@ -1,0 +1,49 @@
+"""Modules of open_clip from its own configs, without the half of a model that is not wanted."""
+
+import open_clip
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from torch import nn
+
+SHAPES = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"}  # of CLIP as OpenAI made it
+NO_VISION = CLIPVisionCfg(layers=0, width=64, patch_size=1, image_size=1)
+NO_TEXT = CLIPTextCfg(context_length=1, vocab_size=1, width=64, heads=1, layers=1)
+
+
+def open_clip_visual(embed_dim: int, vision: CLIPVisionCfg, quick_gelu: bool) -> nn.Module:
+    """The image module of an open_clip model."""
+    return CLIP(embed_dim, vision, NO_TEXT, quick_gelu=quick_gelu).visual
+
+
+def open_clip_around(visual: nn.Module, embed_dim: int, text: CLIPTextCfg, quick_gelu: bool) -> CLIP:
+    """An open_clip model with an image module of ours."""
+    model = CLIP(embed_dim, NO_VISION, text, quick_gelu=quick_gelu)
+    model.visual = visual
+    return model
+
+
+def known_config(vision: dict, text: dict, embed_dim: int) -> dict | None:
+    """The plain open_clip architecture with these shapes, if any: it knows head widths, which shapes do not tell.
+
+    The size of the pictures is that of ``vision``, because one architecture is trained at several.
+    """
+    if "layers" not in vision:
+        return None
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        known = {"mlp_ratio": 4.0, "patch_size": None} | config.get("vision_cfg", {})
+        # CoCa, CLIPA and others share these shapes but pool or normalise in another way, which their files show
+        if config.get("embed_dim") != embed_dim or "multimodal_cfg" in config or not SHAPES >= known.keys():
+            continue
+        same_vision = (
+            as_tuple(known["layers"]) == as_tuple(vision["layers"])
+            and (known["width"], known["patch_size"]) == (vision["width"], vision["patch_size"])
+            and abs(known["mlp_ratio"] - vision.get("mlp_ratio", 4.0)) < 1e-3  # configs round it to four digits
+        )
+        same_text = all(config["text_cfg"].get(key) == text[key] for key in ("width", "layers"))
+        if same_vision and same_text:
+            return config | {"vision_cfg": config["vision_cfg"] | {"image_size": vision["image_size"]}}
+    return None
+
+
+def as_tuple(layers) -> tuple[int, ...]:
+    return tuple(layers) if isinstance(layers, (list, tuple)) else (layers,)
