@@ -235,7 +235,7 @@ def _load_valid(data: dict[str, Any], size: tuple[int, int]) -> np.ndarray | Non
 def load_pixels(
     source: Path | None, folder: Path, shape: tuple[int, int], protocol: Mapping[str, Any]
 ) -> np.ndarray | None:
-    """The picture a file names, if it is still there or in ``folder`` and of the shape (H, W), read as a protocol says."""
+    """The picture that a file names, as a protocol reads it, if it is still there or in ``folder`` and is (H, W)."""
     reading = {name: protocol.get(name) for name in ("range", "bands")}
     for path in (source, source and folder / source.name):
         if path and path.is_file():
