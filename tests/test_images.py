@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from ovseg.pictures import images, pixels
+from ovseg.pictures import fetch, pixels
 from ovseg.pictures.images import ImageError, ImageNotFoundError, iter_sources, load_image, read_ahead, unique_stems
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -413,14 +413,14 @@ def test_url(server, page):
     ],
 )
 def test_bad_url(server, page, message, monkeypatch):
-    monkeypatch.setattr(images, "TIMEOUT", 0.3)
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.3)
     with pytest.raises(ImageError, match=message) as caught:
         load_image(f"{server}/{page}")
     assert f"{server}/{page}" in str(caught.value)
 
 
 def test_url_too_large(server, monkeypatch):
-    monkeypatch.setattr(images, "MAX_DOWNLOAD", 100)
+    monkeypatch.setattr(fetch, "MAX_DOWNLOAD", 100)
     with pytest.raises(ImageError, match="larger"):
         load_image(f"{server}/photo.jpg")
 

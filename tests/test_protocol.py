@@ -48,7 +48,7 @@ def test_changes_are_judged_beside_the_other_settings():
 OTHER = dict(
     short_side=300, max_long_side=1000, size=(64, 64), window=200, stride=100, templates="photo", logit_scale=50,
     threshold=0.1, area_threshold=0.1, normalisation="imagenet", refine=("PAMR",),
-    refine_image="original", view=64, whole_view=True, precision="bfloat16",
+    refine_image="original", view=64, whole_view=True, precision="bfloat16", range=(0, 4095), bands=(4, 3, 2),
 )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_fingerprint():
     assert {f.name for f in fields(Protocol)} - OTHER.keys() == {"window_batch", "memory"}
     assert base.but(window_batch=3, memory=2**20).fingerprint == base.fingerprint
     assert base.but(logit_scale=40, threshold=0).fingerprint == base.fingerprint
-    for equal in ({"size": [64, 64]}, {"refine": ["PAMR"]}, {"templates": ["a {}."]}):
+    for equal in ({"size": [64, 64]}, {"refine": ["PAMR"]}, {"templates": ["a {}."]}, {"bands": [3]}):
         assert base.but(**equal) == base.but(**{k: tuple(v) for k, v in equal.items()})
         assert base.but(**equal).fingerprint == base.but(**{k: tuple(v) for k, v in equal.items()}).fingerprint
     one, two = (base.but(refine=(dict(type="PAMR", steps=n),)).fingerprint for n in (1, 2))

@@ -116,8 +116,8 @@ def test_a_fourth_band_that_is_no_transparency_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     "array, parts",
     [
-        (np.zeros((20, 20, 5), np.uint8), ["5 bands", "gdal_translate -b"]),
-        (np.zeros((20, 20, 3), np.float32), ["float32", "-ot Byte"]),
+        (np.zeros((20, 20, 5), np.uint8), ["5 bands", "--bands 3,2,1", "gdal_translate -b"]),
+        (np.zeros((20, 20, 3), np.uint32), ["uint32", "--range", "-ot Byte"]),
         (np.zeros((20, 20, 1), np.int16), ["int16", "-ot Byte"]),
     ],
 )

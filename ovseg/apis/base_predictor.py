@@ -6,6 +6,7 @@ from typing import Any
 
 from ovseg.pictures.images import iter_sources, read_ahead
 from ovseg.pictures.pixels import ImageError
+from ovseg.predict.memory import reading_of
 from ovseg.results.provenance import Provenance
 from ovseg.text.vocabulary import Vocabulary
 
@@ -59,6 +60,12 @@ class BasePredictor(ABC):
     def predict(self) -> Any:
         """The result for the picture and the words last set."""
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Arguments of ``load_image``: how pictures are read, and what memory they may take."""
+        pipeline = getattr(self.engine, "pipeline", None)  # trained detectors have none
+        return {} if pipeline is None else reading_of(pipeline)
+
     def __call__(self, source: Any, classes: Any = None) -> Any:
         """One result for one picture; a list for a folder, a glob, a list or a generator.
 
@@ -68,7 +75,7 @@ class BasePredictor(ABC):
         if classes is not None:
             self.set_classes(classes)
         items, results = iter_sources(source), []
-        for _, picture in read_ahead(items):
+        for _, picture in read_ahead(items, **self.reading):
             if isinstance(picture, ImageError):
                 raise picture
             results.append(self.set_image(picture).predict())
@@ -76,5 +83,5 @@ class BasePredictor(ABC):
 
     def stream(self, source: Any) -> Iterator[tuple[Any, Any]]:
         """(item, result) one by one; an unreadable item comes with its ``ImageError`` and the rest goes on."""
-        for item, picture in read_ahead(iter_sources(source)):
+        for item, picture in read_ahead(iter_sources(source), **self.reading):
             yield item, picture if isinstance(picture, ImageError) else self.set_image(picture).predict()

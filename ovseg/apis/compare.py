@@ -86,7 +86,8 @@ class Comparer:
             ImageError: not a readable picture.
             ValueError: no method could take part.
         """
-        loaded = image if isinstance(image, LoadedImage) else load_image(image)
+        reading = {name: self.settings[name] for name in ("range", "bands") if name in self.settings}
+        loaded = image if isinstance(image, LoadedImage) else load_image(image, **reading)
         tower, failed, measured = self.tower.clear(), {}, []
         how = PeakMemory(tower.device).how
         self._warm_up()

@@ -28,7 +28,7 @@ class Detector(BasePredictor):
         return self
 
     def set_image(self, image: Any) -> "Detector":
-        loaded = load_image(image)
+        loaded = load_image(image, **self.reading)
         self._encoded = self.engine.encode(loaded.array)
         self._image = loaded
         return self

@@ -157,7 +157,7 @@ class Explainer:
                 f"a heat map shows where a word fits better than the mean of all words, and there is only "
                 f"{vocabulary.queries[0]!r}. Give at least one more word to compare it with, such as what surrounds it."
             )
-        loaded = image if isinstance(image, LoadedImage) else load_image(image)
+        loaded = image if isinstance(image, LoadedImage) else load_image(image, **self.model.reading)
         text = self._text(vocabulary)
         parts = decompose(self.tower, self._pixels(loaded.array), text)
         cosine = (F.normalize(parts.embedding.float(), dim=-1) @ text.T)[0].cpu().numpy()
@@ -196,7 +196,7 @@ class Explainer:
         """
         vocabulary, added = Vocabulary.parse(words), []
         for item in iter_sources(images):
-            pixels = self._pixels(load_image(item).array)
+            pixels = self._pixels(load_image(item, **self.model.reading).array)
             added.append(decompose(self.tower, pixels, tokens=False).attn[0, :, 0].cpu())
             if progress is not None:
                 progress(len(added))

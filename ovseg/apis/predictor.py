@@ -41,7 +41,7 @@ class Predictor(BasePredictor):
         return self
 
     def set_image(self, image: Any) -> "Predictor":
-        loaded = load_image(image)
+        loaded = load_image(image, **self.reading)
         self._encoded = self.engine.encode(loaded.array)
         self._image = loaded
         return self
@@ -80,6 +80,7 @@ class Predictor(BasePredictor):
             vocabulary=vocabulary,
             provenance=self.provenance.of(self._image.file),
             path=self._image.path,
+            valid=self._image.valid,
         )
         if threshold > 0:
             result.labels = result.fall_back(decoded.below(threshold).cpu().numpy())

@@ -29,7 +29,7 @@ class RasterResult:
     """What was written.
 
     paths       of each format, in the order written
-    areas       share of the raster, in (0, 1], of each class that occurs, largest first
+    areas       share of the valid part of the raster, in (0, 1], of each class that occurs, largest first
     unread      what could not be read of the picture, and is unlabelled, in words: one line, or None
     """
 
@@ -53,10 +53,12 @@ class RasterRun:
         self.vocabulary: Vocabulary = predictor.vocabulary
         self.unlabelled = 255 if len(self.vocabulary) <= 255 else 65535
         self._threshold = predictor.pipeline.applied(self.vocabulary).threshold
-        self._raster = Raster(path)
+        protocol = predictor.pipeline.protocol
+        self._raster = Raster(path, protocol.range, protocol.bands)
         self.path = self._raster.path
         self.provenance = predictor.provenance.of(PictureFile.of_file(self.path))
         try:
+            self._raster.look()
             self._strips = Strips(
                 predictor.pipeline, self._raster, predictor._text, self.vocabulary.query_class, budget
             )
@@ -78,7 +80,8 @@ class RasterRun:
         """Run the windows and write files, each of them whole or not at all; once, for the raster is closed then.
 
         * ``<stem>_labels.tif``: tiles of ids, 8 bit with the colours of the classes for up to 255 of them, 16 bit
-          beyond; 255 or 65535, the nodata value, where there is none; georeference of the raster.
+          beyond; 255 or 65535, the nodata value, where there is none or the raster holds no data; georeference of the
+          raster.
         * ``<stem>_overlay.png``: a small picture with a legend, its long side as the budget allows, at most 2048.
         * ``<stem>.json``, last: areas, settings, the plan, and blocks that could not be read.
 
@@ -106,7 +109,7 @@ class RasterRun:
                 report(first * len(grid.lefts))
             below = self.unlabelled if self.vocabulary.background.kind == "none" else 0
             for _, labels in self._strips.run(self._threshold, below, self.unlabelled, rows.done, report):
-                rows.append(labels, sorted(raster.unread))
+                rows.append(labels, sorted(raster.unread), self._strips.invalid)
             return self._finish(rows, folder, stem)
 
     def _finish(self, rows: Rows, folder: Path, stem: str) -> RasterResult:
@@ -122,9 +125,10 @@ class RasterRun:
             "unread": [{"rows": [top, bottom], "columns": [left, right]} for top, left, bottom, right in unread],
             "files": {form: path.name for form, path in paths.items() if form != "json"},
         }
-        write_json(paths["json"], record("ovseg-raster", self, size, count) | more)
+        write_json(paths["json"], record("ovseg-raster", self, size, count, invalid=rows.invalid) | more)
         rows.remove()
-        areas = {vocabulary.names[i]: float(count[i] / (size[0] * size[1])) for i in by_area(count)}
+        valid = size[0] * size[1] - rows.invalid
+        areas = {vocabulary.names[i]: float(count[i] / valid) for i in by_area(count)}
         return RasterResult(paths, areas, self._told(unread) if unread else None)
 
     def _overlay(self, rows: Rows):
@@ -132,7 +136,9 @@ class RasterRun:
         pixels, y, x = self._raster.small(min(MAX_SIDE, max(MIN_SIDE, isqrt(room))))
         labels = np.stack([rows.read(row, row + 1)[0, x] for row in y.tolist()])
         untinted = () if self.vocabulary.background.kind == "none" else (0,)
-        return draw_overlay(pixels, labels, self.vocabulary.names, self.vocabulary.colors, untinted=untinted)
+        outside = rows.invalid / (rows.height * rows.width)
+        names, colors = self.vocabulary.names, self.vocabulary.colors
+        return draw_overlay(pixels, labels, names, colors, untinted=untinted, outside=outside)
 
     def _told(self, unread: Sequence[Box]) -> str:
         parts = [f"rows {top} to {bottom - 1}, columns {left} to {right - 1}" for top, left, bottom, right in unread]

@@ -40,6 +40,7 @@ def batch(
     from rich.console import Console
     from rich.markup import escape
 
+    from ovseg.pictures.budget import is_out_of_memory, over_budget
     from ovseg.pictures.images import read_ahead, unique_stems
     from ovseg.pictures.pixels import ImageError
     from ovseg.progress import progress_bar
@@ -55,14 +56,20 @@ def batch(
         if resume:
             todo = pending(todo, lambda stem: out / f"{stem}{suffix}.json", model)
         task = bar.add_task("pictures", total=len(todo))
-        pictures = read_ahead([item for item, _ in todo])
+        pictures = read_ahead([item for item, _ in todo], **model.reading)
         for (item, stem), (_, picture) in zip(todo, pictures, strict=True):
             bar.advance(task)
             if isinstance(picture, ImageError):
                 failed.append(str(picture))
                 continue
-            result = answer(item, picture)
-            paths = result.save(out, stem)
+            try:
+                result = answer(item, picture)
+                paths = result.save(out, stem)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed.append(str(over_budget(str(item))))
+                continue
             saved.append(paths)
             told, text = describe(result)
             if as_json:

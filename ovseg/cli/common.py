@@ -31,6 +31,13 @@ Precision = Annotated[
 Templates = Annotated[
     str | None, typer.Option(help='Prompts: name, photo, openai_7, imagenet_80, maskclip_85, or "a sketch of a {}".')
 ]
+Range = Annotated[
+    str | None,
+    typer.Option("--range", metavar="LOW,HIGH", help="Values that are black and white: 0,4095 for 12 bits in 16."),
+]
+Bands = Annotated[
+    str | None, typer.Option("--bands", metavar="R,G,B", help="Bands of a raster to look at, counted from 1: 4,3,2.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line per picture instead of a summary.")]
 ShowProgress = Annotated[bool, typer.Option(help="Show progress.")]
 
@@ -106,6 +113,22 @@ def read_memory(memory: str, short_side: int | None = None) -> int:
     if short_side is not None:
         raise ValueError("with --memory pictures are read at their own size: leave out --short-side.")
     return read_bytes(memory)
+
+
+def read_numbers(text: str | None, option: str) -> tuple[float | int, ...] | None:
+    """Numbers between commas; None stays None.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) if part.strip().isdecimal() else float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"{option} takes numbers with commas between them, such as {option} 0,4095; got {text!r}."
+        ) from None
 
 
 def print_json(record: dict):

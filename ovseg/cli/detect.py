@@ -8,11 +8,13 @@ import typer
 from .batch import batch
 from .common import (
     AsJson,
+    Bands,
     Classes,
     Device,
     Out,
     Precision,
     QuickGELU,
+    Range,
     Recursive,
     ShortSide,
     ShowProgress,
@@ -24,6 +26,7 @@ from .common import (
     Words,
     gather,
     given,
+    read_numbers,
     read_words,
 )
 
@@ -59,6 +62,8 @@ def detect(
     stride: Stride = None,
     precision: Precision = None,
     templates: Templates = None,
+    value_range: Range = None,
+    bands: Bands = None,
     as_json: AsJson = False,
     progress: ShowProgress = True,
 ):
@@ -76,6 +81,7 @@ def detect(
     items, failed = gather(sources, recursive)
     chosen = None if boxes is None else BoxFile(boxes)
     settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
+    settings |= given(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
     settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
     if background is not None:
         settings["background"] = [word.strip() for word in background.split(",") if word.strip()]

@@ -9,11 +9,13 @@ from .batch import batch
 from .common import (
     AsJson,
     Background,
+    Bands,
     Classes,
     Device,
     Out,
     Precision,
     QuickGELU,
+    Range,
     Recursive,
     ShortSide,
     ShowProgress,
@@ -26,6 +28,7 @@ from .common import (
     gather,
     given,
     read_memory,
+    read_numbers,
     read_words,
 )
 from .rasters import rasters
@@ -53,6 +56,8 @@ def predict(
         str | None,
         typer.Option(help="2GB, 800MB, …: read pictures by window at their own size, in no more memory than that."),
     ] = None,
+    value_range: Range = None,
+    bands: Bands = None,
     as_json: AsJson = False,
     progress: ShowProgress = True,
 ):
@@ -70,6 +75,7 @@ def predict(
     words = read_words(classes, vocabulary, background)
     items, failed = gather(sources, recursive)
     settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
+    settings |= given(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
     if refine is not None:
         settings["refine"] = [name for name in refine if name.lower() != "none"]
     if memory is not None:

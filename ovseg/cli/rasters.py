@@ -59,7 +59,12 @@ def rasters(
                 continue
             console.print(escape(f"{item}: {run.plan}"), highlight=False, soft_wrap=True)
             task = bar.add_task("windows", total=run.plan.windows)
-            made = run.save(out, stem, resume, lambda count, task=task: bar.advance(task, count))
+            try:
+                made = run.save(out, stem, resume, lambda count, task=task: bar.advance(task, count))
+            except ImageError as error:  # values that show only while they are read
+                failed.append(str(error))
+                bar.remove_task(task)
+                continue
             bar.remove_task(task)
             saved.append(made.paths)
             failed += [made.unread] if made.unread else []

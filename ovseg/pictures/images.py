@@ -1,14 +1,9 @@
 """Reading images: whatever the user has at hand becomes one (H, W, 3) uint8 RGB array."""
 
 import glob
-import http.client
 import os
 import re
-import urllib.error
-import urllib.request
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -16,32 +11,22 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from .budget import READING, check_budget
+from .decode import decode, reading
+from .errors import ImageError, ImageNotFoundError
+from .fetch import Later, download
+from .files import ONE, check_file
 from .identity import PictureFile
-from .pixels import (
-    ImageError,
-    ImageNotFoundError,
-    from_numpy,
-    from_pillow,
-    from_tensor,
-    is_tensor,
-    pillow_limit,
-    too_large,
-)
-
-MAX_DOWNLOAD = 256 * 2**20
-"""Largest download, in bytes."""
-
-TIMEOUT = 20.0
-"""Seconds a server may stay silent."""
+from .levels import check_bands, check_range
+from .pixels import from_numpy, from_pillow, from_tensor, is_tensor
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .bmp .dib .gif .tif .tiff .webp .avif .jp2 .ppm .pgm .pbm .pnm .tga".split()
 )
 """What counts as an image in a folder or behind a glob, in any case. A file named outright may end in anything."""
 
-ONE = "the path of an image, a URL, a PIL image, a numpy array or a torch tensor"
 MANY = "a path, a URL, a folder, a glob, a PIL image, a numpy array, a torch tensor, or a list of these"
 
 
@@ -54,51 +39,68 @@ class LoadedImage:
         path: the file it came from; None for URLs and for objects in memory.
         name: a short name for titles and file names, without folder and suffix; ``"image"`` for objects in memory.
         file: name, size and hash of the bytes it came as; None for objects in memory.
+        valid: (H, W) bool, false where a raster holds no data; None where all pixels are valid.
     """
 
     array: np.ndarray
     path: Path | None
     name: str
     file: PictureFile | None = None
+    valid: np.ndarray | None = None
 
 
-def load_image(source: Any) -> LoadedImage:
+def load_image(
+    source: Any,
+    *,
+    range: tuple[float, float] | None = None,
+    bands: Sequence[int] | None = None,
+    per_pixel: float = READING,
+) -> LoadedImage:
     """Read one image.
 
     * Path or http(s) URL: every format Pillow reads; the first frame of an animation. A URL is fetched only because it
-      was given, for at most ``TIMEOUT`` seconds of silence and ``MAX_DOWNLOAD`` bytes.
+      was given, see ``ovseg.pictures.fetch`` for the limits of time and size. TIFF files of more than 8 bits, of
+      several bands or with nodata and masks, and JPEG 2000, are read by GDAL where rasterio is installed.
     * PIL image: its current frame; the image itself is not changed.
     * numpy, RGB order (OpenCV users: ``array[..., ::-1]``): (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16
       (divided by 257), float in [0, 1], or bool.
     * torch tensor: (H, W); (C, H, W) with C = 1, 3 or 4; or (H, W, C) when the first axis is none of these. Types as
       for numpy; any device.
 
-    The EXIF rotation is applied (files and PIL images), grey becomes RGB, transparency is laid over white, palettes and
-    CMYK are converted, 16-bit grey is divided by 257 so that 65535 becomes 255. Colour profiles are ignored.
+    The EXIF rotation is applied (files and PIL images), gray becomes RGB, transparency is laid over white, palettes and
+    CMYK are converted, 16-bit values are divided by 257 so that 65535 becomes 255, unless the file says that it uses
+    fewer bits. Color profiles are ignored. Fully transparent pixels, nodata values and masks of TIFF and JPEG 2000
+    files make ``valid``.
+
+    Args:
+        source: see above.
+        range: (low, high), the values that are black and white; it makes any integers and floats readable.
+        bands: one or three to read, counted from 1 (files and arrays): ``(4, 3, 2)``.
+        per_pixel: bytes per pixel that reading the picture and what follows take; if they are more than most of the
+            memory that is free, the picture is not decoded.
 
     Raises:
         ImageNotFoundError: no such file (also a FileNotFoundError).
-        ImageError: anything else that cannot be read as an image, or more than ``MAX_PIXELS`` pixels (a ValueError).
+        ImageError: anything else that cannot be read as an image, more than ``MAX_PIXELS`` pixels, or too many for the
+            free memory (a ValueError).
+        ValueError: a range or bands that are none.
     """
+    limits, bands = check_range(range), check_bands(bands)
     if isinstance(source, LoadedImage):
         return source
-    if isinstance(source, Image.Image):
-        with _reading("the PIL image"):
-            return LoadedImage(from_pillow(source, "the PIL image"), None, "image")
-    if isinstance(source, np.ndarray):
-        return LoadedImage(from_numpy(source, "the numpy array"), None, "image")
-    if is_tensor(source):
-        return LoadedImage(from_tensor(source), None, "image")
+    if isinstance(source, Image.Image | np.ndarray) or is_tensor(source):
+        return _in_memory(source, limits, bands, per_pixel)
+    settings = dict(limits=limits, bands=bands, per_pixel=per_pixel)
     if _is_url(source):
-        content = _download(source)
-        file = PictureFile.of_bytes(PurePosixPath(unquote(urlsplit(source).path)).name, content)
-        return LoadedImage(_decode(BytesIO(content), source), None, name_of(source), file)
+        content = download(source)
+        array, valid = decode(BytesIO(content), source, **settings)
+        return LoadedImage(array, None, name_of(source), PictureFile.of_bytes(_last_name(source), content), valid)
     if not isinstance(source, str | Path):
         raise ImageError(f"cannot read an image from an object of type {type(source).__name__}. Give {ONE}.")
-    path = Path(source).expanduser()
+    path = _user(source)
     check_file(path)
-    pixels = _decode(path, str(path))  # first: a picture that is too large is refused unread
-    return LoadedImage(pixels, path, name_of(path), _identify(path))
+    array, valid = decode(path, str(path), **settings)  # first: a picture that is too large is refused unread
+    return LoadedImage(array, path, name_of(path), _identify(path), valid)
 
 
 def identify(source: Any) -> PictureFile | None:
@@ -110,12 +112,33 @@ def identify(source: Any) -> PictureFile | None:
     if isinstance(source, LoadedImage):
         return source.file
     if _is_url(source):
-        return PictureFile.of_bytes(PurePosixPath(unquote(urlsplit(source).path)).name, _download(source))
+        return PictureFile.of_bytes(_last_name(source), download(source))
     if not isinstance(source, str | Path):
         return None
-    path = Path(source).expanduser()
+    path = _user(source)
     check_file(path)
     return _identify(path)
+
+
+def _identify(path: Path) -> PictureFile:
+    with reading(str(path)):
+        return PictureFile.of_file(path)
+
+
+def _in_memory(source: Any, limits, bands, per_pixel: float) -> LoadedImage:
+    what = "the PIL image" if isinstance(source, Image.Image) else "the numpy array"
+    if bands is not None and not isinstance(source, np.ndarray):
+        raise ImageError("bands are chosen from files and numpy arrays: leave out bands, or give one of these.")
+    with reading(what):
+        if isinstance(source, Image.Image):
+            check_budget(source.height, source.width, what, per_pixel)
+            array, valid = from_pillow(source, what, limits)
+            return LoadedImage(array, None, "image", valid=valid)
+        array = (
+            from_numpy(source, what, limits, bands) if isinstance(source, np.ndarray) else from_tensor(source, limits)
+        )
+        check_budget(*array.shape[:2], what, per_pixel)
+        return LoadedImage(array, None, "image")
 
 
 class Sources:
@@ -167,42 +190,45 @@ def iter_sources(source: Any, recursive: bool = False) -> Sources:
     if isinstance(source, LoadedImage | Image.Image | np.ndarray) or is_tensor(source) or _is_url(source):
         return Sources([source], single=True)
     if isinstance(source, str | Path):
-        return _expand(Path(source).expanduser(), recursive)
+        return _expand(_user(source), recursive)
     if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray | dict):
         return Sources(_iter_lazily(source, recursive))
     raise ImageError(f"cannot find images in an object of type {type(source).__name__}. Give {MANY}.")
 
 
-def read_ahead(items: Iterable[Any]) -> Iterator[tuple[Any, LoadedImage | ImageError]]:
+def read_ahead(items: Iterable[Any], **settings: Any) -> Iterator[tuple[Any, LoadedImage | ImageError]]:
     """(item, picture or what is wrong with it); a thread reads the next picture while the caller works on this one.
 
     A generator (``Sources`` without a ``count``) is not asked before the caller asks: its frames may share a buffer.
+
+    Args:
+        items: what ``load_image`` takes.
+        **settings: of ``load_image``.
     """
 
-    def read(item):
+    def load(item):
         try:
-            return load_image(item)
+            return load_image(item, **settings)
         except ImageError as error:
             return error
 
     if isinstance(items, Sources) and items.count is None:
-        yield from ((item, read(item)) for item in items)
+        yield from ((item, load(item)) for item in items)
         return
-    with ThreadPoolExecutor(1) as thread:
-        now = None
-        for item in items:
-            coming = item, thread.submit(read, item)
-            if now is not None:
-                yield now[0], now[1].result()
-            now = coming
+    now = None
+    for item in items:
+        coming = item, Later(lambda item=item: load(item))
         if now is not None:
             yield now[0], now[1].result()
+        now = coming
+    if now is not None:
+        yield now[0], now[1].result()
 
 
 def name_of(source: Any) -> str:
     """A short name for a source: the file name without suffix, ``"image"`` for objects in memory."""
     if _is_url(source):
-        source = PurePosixPath(unquote(urlsplit(source).path))
+        source = PurePosixPath(unquote(_url_path(source)))
     return (Path(source).stem or "image") if isinstance(source, str | Path | PurePosixPath) else "image"
 
 
@@ -214,7 +240,7 @@ def unique_stems(sources: Iterable[Any]) -> list[str]:
     """
     sources = list(sources)
     stems = [_safe(name_of(source)) for source in sources]
-    paths = [Path(urlsplit(s).path if _is_url(s) else s) if isinstance(s, str | Path) else None for s in sources]
+    paths = [Path(_url_path(s) if _is_url(s) else s) if isinstance(s, str | Path) else None for s in sources]
     for depth in range(1, 1 + max((len(p.parts) for p in paths if p), default=1)):
         for i in _clashes(stems):
             if paths[i] and depth < len(paths[i].parts):
@@ -286,78 +312,26 @@ def _suffixes() -> str:
     return ", ".join(sorted(SUFFIXES))
 
 
-def check_file(path: Path) -> None:
-    """Raise ImageError for what is no file, cannot be opened or is empty."""
-    try:
-        info = path.stat()
-    except FileNotFoundError as error:
-        raise ImageNotFoundError(f"there is no file {path} (looked from {Path.cwd()}). Give {ONE}.") from error
-    except (OSError, ValueError) as error:  # a name that is too long or holds a null byte, a folder that is closed
-        raise ImageError(
-            f"{str(path)[:200]!r} cannot be opened: {getattr(error, 'strerror', None) or error}. Give {ONE}."
-        ) from error
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder, not an image. Give one of its files, or loop over iter_sources(folder).")
-    if info.st_size == 0:
-        raise ImageError(f"the file {path} is empty (0 bytes), so it holds no image. Copy or download it again.")
-
-
 def _is_url(source: Any) -> bool:
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
 
 
-def _download(url: str) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": "ovseg", "Accept": "image/*, */*;q=0.5"})
+def _last_name(url: str) -> str:
+    """The last part of an address's path."""
+    return PurePosixPath(unquote(_url_path(url))).name
+
+
+def _url_path(url: str) -> str:
+    """The path of an address; what follows its scheme where that is none."""
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            data = response.read(MAX_DOWNLOAD + 1)
-            length = response.headers.get("Content-Length", "")
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        code = f"HTTP {error.code} " if isinstance(error, urllib.error.HTTPError) else ""
-        raise ImageError(
-            f"could not fetch {url}: {code}{reason or type(error).__name__}. Check the address and the network, or "
-            "download the image and give its path."
-        ) from error
-    if len(data) > MAX_DOWNLOAD:
-        raise ImageError(
-            f"the file at {url} is larger than {MAX_DOWNLOAD // 2**20} MiB, the most that is fetched. Download it and "
-            "give its path."
-        )
-    if not data or (length.isdigit() and len(data) < int(length)):
-        raise ImageError(f"the server of {url} sent {len(data)} of {length or '?'} bytes. Try again.")
-    return data
+        return urlsplit(url).path
+    except ValueError:
+        return url.split("//", 1)[-1]
 
 
-def _identify(path: Path) -> PictureFile:
-    with _reading(str(path)):
-        return PictureFile.of_file(path)
-
-
-def _decode(file: Path | BytesIO, what: str) -> np.ndarray:
-    with _reading(what), Image.open(file) as image:
-        return from_pillow(image, what)
-
-
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """Our size limit instead of Pillow's, and one clear error for whatever goes wrong inside."""
-    with pillow_limit():
-        try:
-            yield
-        except (ImageError, MemoryError):
-            raise
-        except Image.DecompressionBombError as error:
-            raise too_large(what, str(error)) from error
-        except PermissionError as error:
-            raise ImageError(f"{what} may not be read by this user: permission denied.") from error
-        except UnidentifiedImageError as error:
-            raise ImageError(
-                f"{what} is not an image, or of a format that Pillow {Image.__version__} cannot read. Open it in a "
-                "viewer to check; if it shows, save it as PNG or JPEG and give that."
-            ) from error
-        except Exception as error:  # Pillow's plugins let nearly any exception out when the bytes are broken
-            raise ImageError(
-                f"{what} is a damaged image or an incomplete download: {error or type(error).__name__}. Copy or "
-                "download it again, or save it anew from a viewer."
-            ) from error
+def _user(source: str | Path) -> Path:
+    """A path, ``~`` replaced; as it is where there is no such user."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:
+        return Path(source)

@@ -1,5 +1,6 @@
 """Reading a raster by window: the pixels ``load_image`` would give, a few rows at a time."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from PIL import Image
 
 from ovseg.dense.windows import Box
 
-from .images import check_file
-from .pixels import ImageError, exif_orientation, from_numpy, pillow_limit
+from .errors import ImageError
+from .files import check_file, holds_mask
+from .levels import Coding, Range, unknown_type, warn_if_dark
+from .pixels import exif_orientation, pillow_limit
+from .tags import read_tags
 
 DRIVERS = {
     b"II*\0": "GTiff",
@@ -24,8 +28,12 @@ DRIVERS = {
     b"\xff\x4f\xff\x51": "JP2OpenJPEG",
 }
 """By how a file begins; no formats that name other files or addresses."""
+OWN_MASKS = ("GTiff", "JP2OpenJPEG")
+"""Formats whose transparency says where there is no data; in others it is laid over white, as photographs have it."""
+
 CHUNK = 2**20  # pixels that are converted at a time
 PER_PIXEL = 32  # bytes meanwhile
+LOOKS = 16  # blocks that are looked at before
 
 
 def rasterio() -> Any:
@@ -48,11 +56,19 @@ class Raster:
 
     What cannot be read is black, and remembered.
 
+    Args:
+        path: of the file.
+        limits: values that are black and white; those that the file names, or the range of its type, unless given.
+        bands: one or three to read, counted from 1; by what the file says of them unless given.
+        turned: also read a picture that is stored turned, as it is stored.
+
     Attributes:
         path, height, width: of the picture.
         unread: blocks (top, left, bottom, right) that could not be read so far, a set.
         crs, transform: georeference; None and the identity where the file has none.
         cache: bytes that GDAL keeps, two rows of the file's blocks.
+        orientation: how it is stored turned, 1 for upright.
+        highest: largest value so far of bands that nothing names the range of.
 
     Raises:
         ImageNotFoundError: no such file.
@@ -60,7 +76,13 @@ class Raster:
         ValueError: rasterio is not installed.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(
+        self,
+        path: str | Path,
+        limits: Range | None = None,
+        bands: Sequence[int] | None = None,
+        turned: bool = False,
+    ):
         if str(path).lower().startswith(("http://", "https://")):
             raise ImageError(f"{path} is an address, and pictures are read by window from files. Download it first.")
         self.path = Path(path).expanduser()
@@ -79,12 +101,15 @@ class Raster:
                 self._file = self._gdal.open(self.path, driver=driver)
         except self._gdal.errors.RasterioIOError as error:
             raise ImageError(f"{self.path} is a damaged picture or an incomplete copy: {error}.") from error
+        self.height, self.width, self.highest = self._file.height, self._file.width, 0.0
+        self.orientation = exif_of(self.path)
+        self._masks = driver in OWN_MASKS or holds_mask(self.path)
         try:
-            self._bands, self._table, self._factor = self._how_to_read()
+            self._bands, self._coding = self._how_to_read(limits, bands, turned)
+            self._masked = self._masks and self._has_mask()
         except ImageError:
             self.close()
             raise
-        self.height, self.width = self._file.height, self._file.width
         self.crs, self.transform = self._file.crs, self._file.transform
         self.unread: set[Box] = set()
         rows, columns = self._file.block_shapes[0]
@@ -105,12 +130,18 @@ class Raster:
 
     def rows(self, first: int, last: int) -> np.ndarray:
         """Pixels of the rows [first, last), uint8 RGB (last − first, W, 3)."""
-        made = np.empty((last - first, self.width, 3), np.uint8)
-        step = max(1, CHUNK // self.width)
+        return self.read(first, last)[0]
+
+    def read(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of the rows [first, last), uint8 RGB (last − first, W, 3), and where they hold no data, bool
+        (last − first, W)."""
+        pixels = np.empty((last - first, self.width, 3), np.uint8)
+        invalid = np.zeros((last - first, self.width), bool)
+        step = max(1, CHUNK // self.width // (1 if self._coding.dtype.itemsize <= 2 else 4))
         for a in range(first, last, step):
             b = min(a + step, last)
-            made[a - first : b - first] = self._convert(self._read(a, b))
-        return made
+            pixels[a - first : b - first], invalid[a - first : b - first] = self._convert(self._values(a, b), a, b)
+        return pixels, invalid
 
     def small(self, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every so many pixels, so that the long side has at most ``side``: uint8 RGB (h, w, 3), and which rows (h,)
@@ -122,65 +153,151 @@ class Raster:
         )
         return np.stack([self.rows(y, y + 1)[0, columns] for y in rows.tolist()]), rows, columns
 
-    def _how_to_read(self):
-        """Bands that are read, a palette (256, C) or None, and what values are multiplied by."""
-        file, what = self._file, str(self.path)
+    def _how_to_read(self, limits: Range | None, bands: Sequence[int] | None, turned: bool) -> tuple[list[int], Coding]:
+        """Bands that are read, counted from 1, and what they mean."""
+        file, what, tags = self._file, str(self.path), read_tags(self.path)
         kinds = [kind.name for kind in file.colorinterp]
-        if len(set(file.dtypes)) > 1 or file.dtypes[0] not in ("uint8", "uint16"):
-            raise ImageError(
-                f"{what} holds {', '.join(sorted(set(file.dtypes)))}; pictures read by window are of 8 or 16 bits. "
-                "Scale it: gdal_translate -ot Byte -scale IN OUT."
-            )
-        grey_alpha = file.count == 2 and kinds[1] == "alpha"
-        if file.count not in (1, 3, 4) and not grey_alpha or "cyan" in kinds:
-            raise ImageError(
-                f"{what} has {file.count} bands ({', '.join(kinds)}); a picture has one (grey), three (red, green, "
-                "blue) or a fourth for transparency. Choose three: gdal_translate -b 3 -b 2 -b 1 IN OUT."
-            )
-        if exif_of(self.path) != 1:
+        colors, alpha = self._colors(kinds, bands)
+        dtypes = {file.dtypes[band - 1] for band in [*colors, *alpha]}
+        if self.orientation != 1 and not turned:
             raise ImageError(
                 f"{what} is stored turned or mirrored, which reading by window does not undo. Save it upright, or "
                 "leave out the memory budget (--memory)."
             )
-        if grey_alpha:
-            return [1, 1, 1, 2], None, 1
-        if file.count == 1 and kinds[0] == "palette":
-            table = np.zeros((256, 4), np.uint8)
-            for index, colour in file.colormap(1).items():
-                if index < 256:
-                    table[index] = colour
-            used = list(file.colormap(1))
-            return [1], table if (table[used, 3] < 255).any() else np.ascontiguousarray(table[:, :3]), 1
-        bits = int(file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
-        factor = 255 // (2**bits - 1) if bits in (1, 2, 4) else 1
-        extra = file.count == 4 and kinds[3] != "alpha"
-        return list(range(1, file.count + 1 - extra)), None, factor
+        dtype = np.dtype(dtypes.pop()) if len(dtypes) == 1 and "complex" not in file.dtypes[colors[0] - 1] else None
+        if dtype is None:
+            raise ImageError(f"{what} holds {', '.join(sorted(set(file.dtypes)))}, which is no picture.")
+        inverted = tags is not None and tags.photometric == 0 and dtype.kind != "f"
+        bits = int(file.tags(colors[0], ns="IMAGE_STRUCTURE").get("NBITS", 8 * dtype.itemsize))
+        depth = None if dtype.kind != "u" or bits == 8 * dtype.itemsize else 2.0**bits - 1
+        limits = limits or (tags and tags.limits) or (depth and (0.0, depth))
+        if limits is None and (dtype.kind == "i" or (dtype.kind == "u" and dtype.itemsize > 2)):
+            raise unknown_type(what, str(dtype))
+        palette, indexed = None, kinds[colors[0] - 1] == "palette" and len(colors) == 1 and not inverted
+        if indexed and dtype != np.uint8:
+            raise ImageError(f"{what} has a palette of {dtype}; palettes of 8 bits are read. Convert it to RGB.")
+        if indexed:
+            limits, palette = None, _palette(file.colormap(colors[0]))
+        if inverted:
+            limits = (limits or (0.0, float(np.iinfo(dtype).max)))[::-1]
+        coding = Coding(
+            dtype=dtype,
+            colors=tuple(range(len(colors))),
+            alpha=len(colors) if alpha else None,
+            associated=bool(alpha and tags and tags.associated),
+            palette=palette,
+            limits=limits,
+            opaque=depth,
+            nodata=tuple(file.nodatavals[band - 1] for band in colors),
+        )
+        return [*colors, *alpha], coding
 
-    def _convert(self, values: np.ndarray) -> np.ndarray:
-        """(bands, rows, W) of the file → uint8 RGB (rows, W, 3)."""
-        if self._table is not None:
-            return from_numpy(self._table[values[0]], str(self.path))
-        return from_numpy(np.moveaxis(values * np.uint8(self._factor), 0, 2), str(self.path))
+    def _colors(self, kinds: Sequence[str], bands: Sequence[int] | None) -> tuple[list[int], list[int]]:
+        """Bands of color, one or three, and of opacity, one or none, counted from 1."""
+        file, what = self._file, str(self.path)
+        alpha = [kinds.index("alpha") + 1] if "alpha" in kinds[1:] else []
+        if bands is not None:
+            if max(bands) > file.count:
+                raise ImageError(f"{what} has {file.count} bands, and {', '.join(map(str, bands))} are asked for.")
+            return list(bands), [band for band in alpha if band not in bands]
+        gray = file.count == 1 or (file.count == 2 and alpha)
+        if not gray and (file.count not in (3, 4) or alpha == [2] or alpha == [3]) or "cyan" in kinds:
+            raise ImageError(
+                f"{what} has {file.count} bands ({', '.join(kinds)}); a picture has one (gray), three (red, green, "
+                "blue) or a further one for transparency. Choose one or three: --bands 3,2,1 (Python: bands=(3, 2, "
+                "1)), or gdal_translate -b 3 -b 2 -b 1 IN OUT."
+            )
+        return ([1] if gray else [1, 2, 3]), alpha
 
-    def _read(self, first: int, last: int) -> np.ndarray:
+    def _has_mask(self) -> bool:
+        flags = [flag.name for flag in self._file.mask_flag_enums[self._bands[0] - 1]]
+        return "per_dataset" in flags and "alpha" not in flags
+
+    def _convert(self, values: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray | bool]:
+        """Values (bands, rows, W) of the rows [first, last) → uint8 RGB (rows, W, 3), and where there is no data."""
+        pixels, invalid = self._coding.rgb(values, str(self.path)), self._coding.invalid(values)
+        self._take_note(values, invalid)
+        if self._masks:
+            outside = self._outside(first, last) if self._masked else False
+            return pixels, outside if invalid is None else invalid | outside
+        if invalid is not None and self._coding.alpha is None:
+            pixels[invalid] = 255  # a color of a PNG file that stands for full transparency
+        return pixels, False
+
+    def _take_note(self, values: np.ndarray, invalid: np.ndarray | None):
+        """Of the largest value, where nothing says which one is white."""
+        coding = self._coding
+        if coding.limits is None and coding.palette is None and coding.dtype != np.uint8:
+            valid = True if invalid is None else ~invalid
+            self.highest = max(self.highest, float(values[: len(coding.colors)].max(where=valid, initial=0)))
+
+    def _outside(self, first: int, last: int) -> np.ndarray | bool:
+        """What the mask of the file, its own or one beside it, leaves out."""
+        try:
+            return self._file.read_masks(self._bands[0], window=((first, last), (0, self.width))) == 0
+        except self._gdal.errors.RasterioIOError:
+            return False
+
+    def look(self):
+        """Look at some blocks, so that values of another range than the type suggests are noticed before all is read.
+
+        Raises:
+            ImageError: floats outside [0, 1].
+        """
+        coding = self._coding
+        if coding.limits is not None or coding.palette is not None or coding.dtype == np.uint8:
+            return
+        for window in self._looks():
+            with suppress(self._gdal.errors.RasterioIOError):
+                values = self._window(*window)
+                coding.rgb(values, str(self.path))
+                self._take_note(values, coding.invalid(values))
+        self.warn()
+
+    def warn(self):
+        """Say if no value so far was bright, where nothing says which one is white."""
+        warn_if_dark(self.highest, self._coding.dtype, str(self.path))
+
+    def _looks(self) -> Iterator[Box]:
+        """Windows spread over the picture: blocks, or rows where there are few blocks."""
+        height, width = self._file.block_shapes[0]
+        down, across = -(-self.height // height), -(-self.width // width)
+        if down * across < LOOKS:
+            height, width, down, across = 1, self.width, self.height, 1
+        count = min(LOOKS, down * across)
+        for i in range(count):
+            row, column = divmod((2 * i + 1) * down * across // (2 * count), across)
+            top, left = row * height, (column + i) % across * width
+            yield top, left, min(top + max(1, min(height, CHUNK // width)), self.height), min(left + width, self.width)
+
+    def _values(self, first: int, last: int) -> np.ndarray:
         """The file's values (bands, last − first, W)."""
         try:
             return self._window(first, 0, last, self.width)
         except self._gdal.errors.RasterioIOError:
             pass
         height, width = self._file.block_shapes[0]
-        made = np.zeros((len(self._bands), last - first, self.width), self._file.dtypes[0])
+        values = np.zeros((len(self._bands), last - first, self.width), self._coding.dtype)
         for top in range(first // height * height, last, height):
             for left in range(0, self.width, width):
                 right, a, b = min(left + width, self.width), max(top, first), min(top + height, last)
                 try:
-                    made[:, a - first : b - first, left:right] = self._window(a, left, b, right)
+                    values[:, a - first : b - first, left:right] = self._window(a, left, b, right)
                 except self._gdal.errors.RasterioIOError:
                     self.unread.add((top, left, min(top + height, self.height), right))
-        return made
+        return values
 
     def _window(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
         return self._file.read(self._bands, window=((top, bottom), (left, right)))
+
+
+def _palette(colormap: dict[int, tuple[int, ...]]) -> np.ndarray:
+    """(256, 3) uint8, or (256, 4) where a color is transparent."""
+    table = np.zeros((256, 4), np.uint8)
+    used = [index for index in colormap if index < 256]
+    for index in used:
+        table[index] = colormap[index]
+    return table if (table[used, 3] < 255).any() else np.ascontiguousarray(table[:, :3])
 
 
 class _quiet(catch_warnings):

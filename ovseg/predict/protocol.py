@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
 
+from ovseg.pictures.levels import check_bands, check_range
 from ovseg.spelling import did_you_mean
 
 
@@ -35,6 +36,9 @@ class Protocol:
     refine            names or configs of refiners, in order
     refine_image      what refiners see: "resized", the resized picture enlarged to its own size again (as the reference
                       codes do), or "original", the picture itself
+    range             (low, high), the values of a picture that are black and white (None: as the picture or its type
+                      has it)
+    bands             one or three bands of a raster to look at, counted from 1 (None: as the file says)
     memory            bytes that the class maps of one picture, or the tokens of one forward pass, may take at a time
 
     Raises:
@@ -57,6 +61,8 @@ class Protocol:
     normalisation: str = "weights"
     refine: tuple = ()
     refine_image: str = "resized"
+    range: tuple[float, float] | None = None
+    bands: tuple[int, ...] | None = None
     memory: int = 256 * 2**20
 
     def __post_init__(self):
@@ -66,6 +72,8 @@ class Protocol:
                 object.__setattr__(self, name, tuple(value))
         if isinstance(self.templates, list):
             object.__setattr__(self, "templates", tuple(self.templates))
+        object.__setattr__(self, "range", check_range(self.range))
+        object.__setattr__(self, "bands", check_bands(self.bands))
         self._check_numbers()
         checks = {
             "short_side": self.short_side is None or self.short_side >= 1,

@@ -34,6 +34,7 @@ class Strips:
 
     Attributes:
         plan: how it will be done.
+        invalid: pixels of the last strip that hold no data.
 
     Raises:
         ValueError: a protocol that needs the whole picture; a budget that is too small.
@@ -73,7 +74,7 @@ class Strips:
 
         Args:
             threshold: pixels whose best class has a lower probability get ``below``.
-            unlabelled: what pixels that could not be read get.
+            unlabelled: what pixels get that hold no data, or could not be read.
             done: rows of pixels that are known already, the end of some strip.
             report: called with the number of windows that have been through the tower since.
         """
@@ -82,6 +83,7 @@ class Strips:
         shape = grid.held(self.plan.rows) * h, len(grid.lefts) * w, channels
         kept, band = torch.empty(shape, device=self.text.device), _Band(self.raster)
         first = held = grid.first(done)
+        self.invalid = 0
         for strip in grid.strips(self.plan.rows, done):
             for row in range(strip.first, held):  # those that reach below what is decided move to the front
                 to, source = (row - strip.first) * h, (row - first) * h
@@ -93,6 +95,9 @@ class Strips:
             self._decode(labels, kept[: (held - first) * h], strip, threshold, below)
             for top, left, bottom, right in self.raster.unread:
                 labels[max(top - strip.top, 0) : max(bottom - strip.top, 0), left:right] = unlabelled
+            invalid = band.invalid(strip.top, strip.bottom)
+            labels[invalid] = unlabelled
+            self.invalid = int(np.count_nonzero(invalid))
             yield strip.top, labels
 
     @torch.inference_mode()
@@ -139,20 +144,38 @@ class Strips:
 
 
 class _Band:
-    """Rows of a raster that are asked for from top to bottom, with overlaps: each is read once."""
+    """Rows of a raster that are asked for from top to bottom, with overlaps: each is read once.
+
+    Where rows hold no data is kept, a bit per pixel, until it is asked for.
+    """
 
     def __init__(self, raster: Raster):
         self.raster, self.top = raster, 0
         self.pixels = np.empty((0, raster.width, 3), np.uint8)
+        self._bits: dict[int, np.ndarray] = {}  # of each row that holds invalid pixels
 
     def rows(self, first: int, last: int) -> np.ndarray:
         known = self.top + len(self.pixels)
         if not self.top <= first < known:
-            self.pixels = self.raster.rows(first, last)
+            self.pixels = self._read(first, last)
         else:
-            self.pixels = np.concatenate([self.pixels[first - self.top :], self.raster.rows(known, last)])
+            self.pixels = np.concatenate([self.pixels[first - self.top :], self._read(known, last)])
         self.top = first
         return self.pixels
+
+    def invalid(self, first: int, last: int) -> np.ndarray:
+        """Where the rows [first, last) hold no data, bool (last − first, W); rows above ``last`` are forgotten."""
+        invalid = np.zeros((last - first, self.raster.width), bool)
+        for row in [row for row in self._bits if row < last]:
+            bits = self._bits.pop(row)
+            if row >= first:
+                invalid[row - first] = np.unpackbits(bits, count=self.raster.width)
+        return invalid
+
+    def _read(self, first: int, last: int) -> np.ndarray:
+        pixels, invalid = self.raster.read(first, last)
+        self._bits |= {first + int(i): np.packbits(invalid[i]) for i in np.flatnonzero(invalid.any(1))}
+        return pixels
 
 
 def check_pipeline(pipeline: Pipeline):

@@ -242,7 +242,7 @@ class Detections(PlotMixin):
                 vocabulary=Vocabulary.from_dict(data["vocabulary"]),
                 size=size,
                 masks=[each["segmentation"] for each in found] if all("segmentation" in e for e in found) else None,
-                image=store.load_pixels(source and Path(source), path.parent, size),
+                image=store.load_pixels(source and Path(source), path.parent, size, data.get("protocol", {})),
                 provenance=Provenance.from_dict(data),
                 path=source,
             )

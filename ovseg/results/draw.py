@@ -38,6 +38,7 @@ def draw_overlay(
     legend: bool = True,
     max_legend: int = 20,
     untinted: Collection[int] = (),
+    outside: float = 0.0,
 ) -> Image.Image:
     """A photo under its classes.
 
@@ -51,6 +52,8 @@ def draw_overlay(
             right, or below when the image is too wide or too low for that.
         max_legend: longest legend; the smaller classes are summed up in its last line.
         untinted: ids that are named in the legend but not tinted, such as a background.
+        outside: share of the pixels, in [0, 1], that hold no data; they are unlabelled, and the legend is about the
+            others.
 
     Returns:
         An RGB image: the photo in its own size without legend; larger by the legend otherwise. Photos with a side above
@@ -75,7 +78,7 @@ def draw_overlay(
     photo = _tint(*_fit(pixels, labels, legend), colors, alpha if image is not None else 1.0, untinted)
     if not legend:
         return photo
-    return _with_legend(photo, legend_entries(labels, names, colors, max_legend, untinted))
+    return _with_legend(photo, legend_entries(labels, names, colors, max_legend, untinted, outside))
 
 
 def legend_entries(
@@ -84,13 +87,15 @@ def legend_entries(
     colors: Sequence[RGB],
     max_legend: int = 20,
     untinted: Collection[int] = (),
+    outside: float = 0.0,
 ) -> list[LegendEntry]:
     """What the legend says: the classes present, by falling area; at most ``max_legend`` of them, then one line for the
     rest, then one for the unlabelled pixels."""
     count = count_labels(labels, len(names))
     order = by_area(count)
     keep = order if len(order) <= max_legend else order[: max(max_legend, 0)]
-    area = labels.size
+    area = max(1.0, labels.size * (1 - outside))
+    unlabelled = (count[-1] - labels.size * outside) / area
     entries = [
         LegendEntry(names[i], None if i in untinted else tuple(int(c) for c in colors[i]), count[i] / area)
         for i in keep
@@ -98,8 +103,8 @@ def legend_entries(
     rest = order[len(keep) :]
     if rest:
         entries.append(LegendEntry(f"{len(rest)} more", None, sum(count[i] for i in rest) / area))
-    if count[-1]:
-        entries.append(LegendEntry("unlabelled", None, count[-1] / area))
+    if unlabelled * area >= 0.5:
+        entries.append(LegendEntry("unlabelled", None, unlabelled))
     return entries
 
 
@@ -204,7 +209,7 @@ def _tint(
     grey = photo @ np.float32([0.299, 0.587, 0.114])
     photo += (0.5 * (weight > 0)) * (grey[..., None] - photo)
     photo += weight * (color - photo)
-    line = _contours(ids)[..., None]
+    line = (_contours(ids) * (ids < classes))[..., None]
     photo += line * (255 - photo)
     return Image.fromarray((photo + 0.5).clip(0, 255).astype(np.uint8))
 

@@ -31,6 +31,7 @@ class Rows:
     Attributes:
         done: rows that are written.
         unread: blocks of the picture that could not be read for them.
+        invalid: pixels of them that hold no data.
     """
 
     def __init__(self, folder: Path, stem: str, size: tuple[int, int], kind, provenance: Provenance, resume: bool):
@@ -38,21 +39,22 @@ class Rows:
         self.kind, self.provenance = np.dtype(kind), provenance
         folder.mkdir(parents=True, exist_ok=True)
         self._rows, self._note = folder / f"{stem}_labels.part", folder / f"{stem}_labels.part.json"
-        self.done, self.unread = self._known() if resume else (0, [])
+        self.done, self.unread, self.invalid = self._known() if resume else (0, [], 0)
         with self._rows.open("ab") as file:
             file.truncate(self.done * self._bytes)
 
-    def append(self, labels: np.ndarray, unread: Sequence[Box]):
-        """Write the next rows (n, W), for good: an interruption leaves either all of them or none."""
+    def append(self, labels: np.ndarray, unread: Sequence[Box], invalid: int = 0):
+        """Write the next rows (n, W), ``invalid`` pixels of which hold no data, for good: an interruption leaves either
+        all of them or none."""
         with self._rows.open("r+b") as file:
             file.seek(self.done * self._bytes)
             file.write(labels.tobytes())
             file.flush()
             os.fsync(file.fileno())
         self.done += len(labels)
-        self.unread = sorted(unread)
-        note = {"provenance": self.provenance.to_dict(), "done": self.done, "unread": self.unread}
-        write_json(self._note, note)
+        self.unread, self.invalid = sorted(unread), self.invalid + invalid
+        note = {"provenance": self.provenance.to_dict(), "done": self.done}
+        write_json(self._note, note | {"unread": self.unread, "invalid": self.invalid})
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Rows [first, last), (last − first, W)."""
@@ -68,14 +70,15 @@ class Rows:
     def _bytes(self) -> int:
         return self.width * self.kind.itemsize
 
-    def _known(self) -> tuple[int, list[Box]]:
+    def _known(self) -> tuple[int, list[Box], int]:
         try:
             note = read_json(self._note)
             same = not Provenance.from_dict(note["provenance"]).differences(self.provenance)
             whole = self._rows.stat().st_size >= note["done"] * self._bytes
-            return (note["done"], [tuple(box) for box in note["unread"]]) if same and whole else (0, [])
+            rows = note["done"], [tuple(box) for box in note["unread"]], int(note["invalid"])
+            return rows if same and whole else (0, [], 0)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return 0, []
+            return 0, [], 0
 
 
 def save_tiff(path: Path, rows: Rows, raster: Raster, unlabelled: int, colours: Sequence[tuple]) -> None:

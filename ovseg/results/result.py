@@ -37,6 +37,8 @@ class Result(PlotMixin):
         path: file the image came from.
         winners: (H, W) best class of every pixel before any threshold; ``labels`` if left out. It is what lets
             ``rethreshold`` also move a threshold down.
+        valid: (H, W) bool, false where the raster holds no data: unlabelled there whatever ``labels`` says, scores 0,
+            and no part of areas; None where all pixels are valid.
 
     Torch tensors are taken as well and moved to numpy.
 
@@ -52,12 +54,14 @@ class Result(PlotMixin):
     provenance: Provenance = Provenance()
     path: Path | None = None
     winners: np.ndarray | None = None
+    valid: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len(self.vocabulary) > 65535:
             raise ValueError(f"a result holds at most 65535 classes, the vocabulary has {len(self.vocabulary)}.")
         self.labels = self._check_ids(self.labels, "labels")
         self.winners = self.labels if self.winners is None else self._check_ids(self.winners, "winners")
+        self._leave_out_invalid()
         if callable(self.scores):
             self._confidence = self.scores
             del self.scores, self.margin
@@ -124,10 +128,15 @@ class Result(PlotMixin):
 
     @property
     def areas(self) -> dict[str, float]:
-        """Share of the image, in (0, 1], of each class that occurs, largest first. Less than 1 in sum if there are
-        unlabelled pixels."""
+        """Share of the valid part of the image, in (0, 1], of each class that occurs, largest first. Less than 1 in sum
+        if there are unlabelled pixels in it."""
         count = count_labels(self.labels, len(self.vocabulary))
-        return {self.names[i]: float(count[i] / self.labels.size) for i in by_area(count)}
+        return {self.names[i]: float(count[i] / (self.labels.size - self.invalid)) for i in by_area(count)}
+
+    @property
+    def invalid(self) -> int:
+        """Number of pixels that hold no data."""
+        return 0 if self.valid is None else self.valid.size - int(np.count_nonzero(self.valid))
 
     def mask(self, name_or_id: str | int) -> np.ndarray:
         """(H, W) bool, true where the class won; all false if it did not occur.
@@ -183,6 +192,7 @@ class Result(PlotMixin):
     def fall_back(self, below: np.ndarray) -> np.ndarray:
         """The winners (H, W), and what a threshold makes of pixels below it, (H, W) bool."""
         fallback = self.unlabelled if self.vocabulary.background.kind == "none" else 0
+        below = below if self.valid is None else below & self.valid
         return np.where(below, self.labels.dtype.type(fallback), self.winners)
 
     # --- looking ---------------------------------------------------------------------------------------------------
@@ -190,7 +200,9 @@ class Result(PlotMixin):
     def plot(self, alpha: float = 0.55, legend: bool = True, max_legend: int = 20) -> Image.Image:
         """The image under its classes, background untinted; arguments as for ``draw_overlay``."""
         untinted = () if self.vocabulary.background.kind == "none" else (0,)
-        return draw_overlay(self.image, self.labels, self.names, self.colors, alpha, legend, max_legend, untinted)
+        outside = self.invalid / self.labels.size
+        how = (alpha, legend, max_legend, untinted, outside)
+        return draw_overlay(self.image, self.labels, self.names, self.colors, *how)
 
     # --- files -----------------------------------------------------------------------------------------------------
 
@@ -245,6 +257,22 @@ class Result(PlotMixin):
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
+    def _leave_out_invalid(self):
+        """Give pixels without data their label; ``valid`` becomes None where there are none."""
+        if self.valid is None:
+            return
+        valid = np.asarray(_to_numpy(self.valid))
+        if valid.dtype != np.bool_ or valid.shape != self.labels.shape:
+            raise ValueError(
+                f"valid must be booleans of the shape of the labels {self.labels.shape}, got {valid.dtype} "
+                f"{valid.shape}."
+            )
+        self.valid = None if valid.all() else valid
+        if self.valid is not None:
+            one, none = self.winners is self.labels, self.labels.dtype.type(self.unlabelled)
+            self.labels = np.where(valid, self.labels, none)
+            self.winners = self.labels if one else np.where(valid, self.winners, none)
+
     def _check_ids(self, values: Any, what: str) -> np.ndarray:
         ids = _to_numpy(values)
         if ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
@@ -276,6 +304,8 @@ class Result(PlotMixin):
             raise ValueError(f"{what} must be probabilities in [0, 1], got values from {low:g} to {high:g}.")
         if low < 0 or high > 1:
             array = array.clip(0, 1)
+        if self.valid is not None:
+            array = np.where(self.valid, array, array.dtype.type(0))
         return array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
 
 

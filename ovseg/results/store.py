@@ -14,7 +14,7 @@ from PIL import Image
 
 from ovseg.compat.untrusted import read_json, whole
 from ovseg.files import atomic_write, write_json
-from ovseg.pictures.images import ImageError, load_image, unique_stems
+from ovseg.pictures.images import load_image, unique_stems
 from ovseg.text.vocabulary import Vocabulary
 
 from . import rle
@@ -60,6 +60,10 @@ class ScoredMap(LabelMap, Protocol):
     winners: np.ndarray
     scores: np.ndarray | None
     margin: np.ndarray | None
+    valid: np.ndarray | None
+
+    @property
+    def invalid(self) -> int: ...
 
     def plot(self) -> Image.Image: ...
 
@@ -78,11 +82,19 @@ def to_dict(result: ScoredMap) -> dict[str, Any]:
             "segmentation": found[i]["rle"],
         }
 
-    return record("ovseg-result", result, result.labels.shape, count, detail)
+    about = record("ovseg-result", result, result.labels.shape, count, detail, result.invalid)
+    if result.valid is not None:
+        about["invalid"]["segmentation"] = rle.encode(~result.valid)
+    return about
 
 
 def record(
-    kind: str, result: LabelMap, size: tuple[int, int], count: np.ndarray, detail: Callable[[int], dict] = lambda i: {}
+    kind: str,
+    result: LabelMap,
+    size: tuple[int, int],
+    count: np.ndarray,
+    detail: Callable[[int], dict] = lambda i: {},
+    invalid: int = 0,
 ) -> dict[str, Any]:
     """What every saved label map says of itself, as plain JSON values.
 
@@ -92,6 +104,7 @@ def record(
         size: (H, W).
         count: pixels of each class, and last of none.
         detail: more to say of a class that occurs.
+        invalid: pixels that hold no data; fractions are of the others.
     """
     from ovseg import __version__
 
@@ -102,7 +115,7 @@ def record(
             "name": vocabulary.names[i],
             "color": _hex(vocabulary.colors[i]),
             "pixels": int(count[i]),
-            "fraction": round(float(count[i] / (height * width)), 6),
+            "fraction": round(float(count[i] / (height * width - invalid)), 6),
             **detail(i),
         }
         for i in by_area(count)
@@ -119,6 +132,7 @@ def record(
         "colors": [_hex(color) for color in vocabulary.colors],
         "vocabulary": vocabulary.to_dict(),
         "vocabulary_hash": vocabulary.hash,
+        **({"invalid": {"pixels": invalid}} if invalid else {}),
     }
 
 
@@ -177,9 +191,10 @@ def load_result(path: str | Path) -> dict[str, Any]:
         return dict(
             labels=labels,
             vocabulary=vocabulary,
-            image=load_pixels(source, path.parent, labels.shape),
+            image=load_pixels(source, path.parent, labels.shape, data.get("protocol", {})),
             provenance=Provenance.from_dict(data),
             path=source or None,
+            valid=_load_valid(data, size),
             **arrays,
         )
     except _DAMAGE as error:
@@ -236,13 +251,26 @@ def _load_scores(folder: Path, files: Mapping[str, str], pixels: int) -> dict[st
         return {name: arrays[name] for name in ("scores", "winners", "margin") if name in arrays}
 
 
-def load_pixels(source: Path | None, folder: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """The picture a file names, if it is still there or in ``folder`` and of the shape (H, W)."""
+def _load_valid(data: dict[str, Any], size: tuple[int, int]) -> np.ndarray | None:
+    """(H, W) bool, false where the picture holds no data; None where all of it does."""
+    if "invalid" not in data:
+        return None
+    invalid = rle.decode(data["invalid"]["segmentation"])
+    if invalid.shape != size:
+        raise ValueError(f"its pixels without data are of {invalid.shape}, its labels of {size}")
+    return ~invalid
+
+
+def load_pixels(
+    source: Path | None, folder: Path, shape: tuple[int, int], protocol: Mapping[str, Any]
+) -> np.ndarray | None:
+    """The picture that a file names, as a protocol reads it, if it is still there or in ``folder`` and is (H, W)."""
+    reading = {name: protocol.get(name) for name in ("range", "bands")}
     for path in (source, source and folder / source.name):
         if path and os.path.isfile(path):
             try:
-                pixels = load_image(path).array
-            except ImageError:
+                pixels = load_image(path, **reading).array
+            except ValueError:
                 continue
             if pixels.shape[:2] == shape:
                 return pixels

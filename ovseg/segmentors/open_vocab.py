@@ -57,6 +57,11 @@ class OpenVocabSegmentor(BaseSegmentor):
             quick_gelu=quick_gelu,
             options_in_weights=self.options_in_weights,
         )
+        if self.pipeline.protocol.range or self.pipeline.protocol.bands:
+            raise ValueError(
+                "range and bands say how files are read, which the dataset pipeline of a config does: leave them out "
+                "of the protocol, and scale or choose bands there."
+            )
         self.vocabulary = Vocabulary.parse(vocabulary)
         self.cache = EmbeddingCache()
         self._text = None
