@@ -1,4 +1,4 @@
-"""The exact arg-max over any number of words by branch and bound: pure torch, knows no paper."""
+"""The exact argmax over any number of prompts by branch and bound: pure torch, independent of any paper."""
 
 from .best_word import best_word
 from .breakpoints import KnotMaps, make_axis, side_by_side

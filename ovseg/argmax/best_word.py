@@ -1,13 +1,16 @@
-"""From words to classes: the best synonym speaks for its class."""
+"""From prompts to classes: the score of a class is that of its best synonym."""
 
 import torch
 from torch import Tensor
 
 
 def best_word(words: Tensor, query_class: Tensor, classes: int) -> Tensor:
-    """Scores (B, K, h, w) of classes from those of words (B, T, h, w), whose classes are (T,): the best synonym.
+    """Class scores (B, K, h, w): the maximum over the prompts of each class.
 
-    A class without words has the score 0.
+    Args:
+        words: scores (B, T, h, w) of the prompts.
+        query_class: (T,) the class of each prompt.
+        classes: K.  A class without prompts has the score 0.
     """
     if torch.equal(query_class, torch.arange(classes, device=query_class.device)):
         return words

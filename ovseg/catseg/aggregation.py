@@ -168,9 +168,9 @@ class CostAggregation(nn.Module):
             ) from None
         if not any(name.endswith("padding_tokens") for name in shapes):
             options["pad_len"] = 0
-        made = cls(**sizes, **options)
-        load_named(made, state)
-        return made.eval()
+        module = cls(**sizes, **options)
+        load_named(module, state)
+        return module.eval()
 
     def forward(
         self, features: Tensor, text: Tensor, guidance: Sequence[Tensor], pooling: tuple[int, int] = (1, 1)
@@ -201,8 +201,8 @@ class CostAggregation(nn.Module):
         if self.top_k is None or total <= self.top_k:
             return self._aggregated(costs, features, text, early, late, pooling)
         best = costs.amax((1, 3, 4)).topk(self.top_k, sorted=False).indices
-        costs = torch.stack([cost[:, kept] for cost, kept in zip(costs, best, strict=True)])
-        text = torch.stack([t[kept] for t, kept in zip(F.normalize(text, dim=-1), best, strict=True)])
+        costs = torch.stack([cost[:, chosen] for cost, chosen in zip(costs, best, strict=True)])
+        text = torch.stack([t[chosen] for t, chosen in zip(F.normalize(text, dim=-1), best, strict=True)])
         logits = self._aggregated(costs, features, text, early, late, pooling)
         where = best[:, :, None, None].expand_as(logits)
         return logits.new_full((len(logits), total, *logits.shape[2:]), ABSENT).scatter(1, where, logits)
@@ -248,19 +248,19 @@ def load_named(module: nn.Module, state: dict[str, Tensor]):
         ValueError: names that are missing, unexpected or of another shape, all of them counted.
     """
     own = module.state_dict()
-    given = {name: tensor for name, tensor in state.items() if not name.endswith("attn_mask")}
+    tensors = {name: tensor for name, tensor in state.items() if not name.endswith("attn_mask")}
     problems = {
-        "missing": [name for name in own if name not in given],
-        "unexpected": [name for name in given if name not in own],
-        "of another shape": [n for n in own if n in given and own[n].shape != given[n].shape],
+        "missing": [name for name in own if name not in tensors],
+        "unexpected": [name for name in tensors if name not in own],
+        "of another shape": [n for n in own if n in tensors and own[n].shape != tensors[n].shape],
     }
     if any(problems.values()):
-        found = "; ".join(
+        listed = "; ".join(
             f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
             for what, names in problems.items()
             if names
         )
         raise ValueError(
-            f"the weights do not fit {type(module).__name__}: {found}. Give a checkpoint of the same settings, whole."
+            f"the weights do not fit {type(module).__name__}: {listed}. Give a checkpoint of the same settings, whole."
         )
-    module.load_state_dict(given)
+    module.load_state_dict(tensors)

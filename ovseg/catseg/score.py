@@ -94,11 +94,11 @@ class CostScore(nn.Module):
         Raises:
             ValueError: names that are missing, unexpected or of another shape.
         """
-        made = cls.__new__(cls)
-        nn.Module.__init__(made)
-        made.pooling, made.pooling_eval = tuple(pooling), tuple(pooling_eval)
-        made._add(state, settings)
-        return made.eval()
+        module = cls.__new__(cls)
+        nn.Module.__init__(module)
+        module.pooling, module.pooling_eval = tuple(pooling), tuple(pooling_eval)
+        module._add(state, settings)
+        return module.eval()
 
     def _add(self, state: dict[str, Tensor], settings: dict):
         """Make and load the parts, in the sizes of ``state``."""

@@ -83,19 +83,19 @@ class ClusterVote(LabelRefiner):
             correlations += list(part.extras["correlation"])
             grids += [tuple(part.features.shape[2:])] * len(part.features)
             paddings += [part.padding] * len(part.features)
-        regions, owner = torch.full(picture.resized, -1), nearest_window(picture.boxes, picture.resized)
-        taken = 0
+        regions, nearest = torch.full(picture.resized, -1), nearest_window(picture.boxes, picture.resized)
+        used = 0
         for i, (box, correlation) in enumerate(zip(picture.boxes, correlations, strict=True)):
             top, left, bottom, right = box
             before_x, before_y, after_x, after_y = paddings[i]
             padded = bottom - top + before_y + after_y, right - left + before_x + after_x
-            found = self.window_regions(correlation, grids[i], padded)
-            if found is None:
+            clusters = self.window_regions(correlation, grids[i], padded)
+            if clusters is None:
                 continue
-            found = found[before_y : padded[0] - after_y, before_x : padded[1] - after_x].cpu()
-            mine = owner[top:bottom, left:right] == i
-            regions[top:bottom, left:right][mine] = found[mine] + taken
-            taken += int(found.max()) + 1
+            clusters = clusters[before_y : padded[0] - after_y, before_x : padded[1] - after_x].cpu()
+            mine = nearest[top:bottom, left:right] == i
+            regions[top:bottom, left:right][mine] = clusters[mine] + used
+            used += int(clusters.max()) + 1
         regions = F.interpolate(regions[None, None].double(), labels.shape, mode="nearest-exact")[0, 0].long()
         voted = vote(labels, regions.to(labels.device))
         return torch.where(regions.to(labels.device) < 0, labels, voted)
@@ -104,10 +104,10 @@ class ClusterVote(LabelRefiner):
 def nearest_window(boxes, size: tuple[int, int]) -> Tensor:
     """For each pixel of a picture (H, W) the number of the window that covers it and whose centre is nearest."""
     y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
-    best, owner = torch.full(size, torch.inf), torch.zeros(size, dtype=torch.long)
+    best, nearest = torch.full(size, torch.inf), torch.zeros(size, dtype=torch.long)
     for i, (top, left, bottom, right) in enumerate(boxes):
         distance = (y - (top + bottom) / 2).square() + (x - (left + right) / 2).square()
         covered = (y > top) & (y < bottom) & (x > left) & (x < right)
         nearer = covered & (distance < best)
-        best, owner = torch.where(nearer, distance, best), torch.where(nearer, i, owner)
-    return owner
+        best, nearest = torch.where(nearer, distance, best), torch.where(nearer, i, nearest)
+    return nearest

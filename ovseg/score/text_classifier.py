@@ -120,9 +120,9 @@ class NamedWords(WordScores):
         policy, self._background_words = background_policy(background)
         self._source = dict(weights=weights, arch=arch, quick_gelu=quick_gelu)
         self._templates, self._unseen = templates, tuple(unseen)
-        found = self._read(Vocabulary.parse(vocabulary))
-        super().__init__(found["text"].shape[1], scale, learned, policy)
-        self._take(found)
+        encoded = self._read(Vocabulary.parse(vocabulary))
+        super().__init__(encoded["text"].shape[1], scale, learned, policy)
+        self._take(encoded)
 
     def set_classes(self, vocabulary):
         """Take other classes from now on.
@@ -143,11 +143,11 @@ class NamedWords(WordScores):
         text = encoder((*vocabulary.queries, *self._background_words)).clone()
         return dict(vocabulary=vocabulary, text=text[: len(vocabulary.queries)], rest=text[len(vocabulary.queries) :])
 
-    def _take(self, found: dict):
-        vocabulary = self.vocabulary = found["vocabulary"]
+    def _take(self, encoded: dict):
+        vocabulary = self.vocabulary = encoded["vocabulary"]
         hidden = torch.tensor([name in self._unseen for name in vocabulary.names])
-        rest = found["rest"] if self.policy == "words" else None
-        self.set_words(found["text"], torch.tensor(vocabulary.query_class), len(vocabulary), hidden, rest)
+        rest = encoded["rest"] if self.policy == "words" else None
+        self.set_words(encoded["text"], torch.tensor(vocabulary.query_class), len(vocabulary), hidden, rest)
 
 
 def background_policy(background: str | Sequence[str] | None) -> tuple[str | None, tuple[str, ...]]:
