@@ -13,7 +13,7 @@ from ovseg.dense import CATSeg, DenseFeatures
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
 from ovseg.registry import MODELS
-from ovseg.segmentors.catseg import class_loss, places, some_classes
+from ovseg.segmentors.catseg import class_loss, positions_in, some_classes
 from ovseg.testing.cases.catseg import parts
 from ovseg.testing.cases.common import Case
 from ovseg.testing.parity import Golden, compare
@@ -180,7 +180,7 @@ class TestReleasedCheckpoints:
             (lambda s: s.pop("upsample1.weight"), "lacks upsample1.weight"),
             (lambda s: s.pop("upsample2.bias"), r"1 missing \(upsample2.bias\)"),
             (lambda s: s.pop("sem_seg_head.predictor.transformer.head.weight"), r"1 missing \(head.weight\)"),
-            (lambda s: s.update({"backbone.res2.weight": torch.zeros(1)}), "backbone.res2.weight to no part"),
+            (lambda s: s.update({"backbone.res2.weight": torch.zeros(1)}), "unknown names: backbone.res2.weight"),
             (lambda s: [s.pop(k) for k in list(s) if not k.startswith(CATSEG)], "0 of its"),
         ],
     )
@@ -290,7 +290,7 @@ class TestLoss:
         for label, ids in zip(self.labels, kept, strict=True):
             present = set(label[label != 255].tolist())
             assert present <= set(ids.tolist()) and torch.equal(ids, ids.unique())
-            assert torch.equal(ids[places(label, ids)[label != 255]], label[label != 255].long())
+            assert torch.equal(ids[positions_in(label, ids)[label != 255]], label[label != 255].long())
         most = max(len(label[label != 255].unique()) for label in self.labels)
         assert some_classes(self.labels, 10, 1).shape == (len(self.labels), most)
 
