@@ -79,7 +79,7 @@ class TestLocator:
             locator.set_image("missing.png")
         locator.set_image(picture)
         for blank in ("  ", [], ["cat", ""], [3]):
-            with pytest.raises(ValueError, match="phrases are words"):
+            with pytest.raises(ValueError, match="expected phrases"):
                 locator.locate(blank)
         with pytest.raises(ValueError, match="tokens"):
             locator.locate("very " * 200 + "long")
