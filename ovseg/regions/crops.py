@@ -3,7 +3,7 @@
     e_r = unit( Σ_m unit(E(crop of r, enlarged m times)) ),   E the tower's image embedding, m = 1, 1.5, …
 
 The guided cropping of GC-CLIP (Saranrittichai et al., 2023) [recalled]: a box that surrounds a thing with some margin,
-seen alone at the tower's own size, is named better than the whole picture.  A masked crop has the mean colour of the
+seen alone at the tower's own size, is named better than the whole image.  A masked crop has the mean color of the
 weights in place of what does not belong to the region.
 """
 
@@ -24,8 +24,8 @@ class CropReader:
     """Image embeddings of the crops of boxes.
 
     Args:
-        tower: its own picture size is that of the crops.
-        margins: factors on both sides of a box about its centre, within the picture; the embeddings are averaged.
+        tower: its own image size is that of the crops.
+        margins: factors on both sides of a box about its center, within the image; the embeddings are averaged.
         masked: replace what lies outside of a region.
         batch: crops per forward pass.
 
@@ -44,7 +44,7 @@ class CropReader:
 
         Args:
             picture: (3, H, W) RGB in [0, 1].
-            boxes: (R, 4) x1, y1, x2, y2 in pixels, with some area inside the picture.
+            boxes: (R, 4) x1, y1, x2, y2 in pixels, with some area inside the image.
             masks: (R, H, W) boolean: what belongs to each region; by default what lies in its box.
         """
         total = picture.new_zeros(len(boxes), self.tower.embed_dim)

@@ -5,7 +5,7 @@
 
 Several shares of the peak give nested regions, of which the later scoring keeps the best.  Touching things of one class
 are one region; a lower share joins what a higher one tells apart.  The ring is the region's box, 1.5 times as wide and
-high about its centre, without the region.
+high about its center, without the region.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ RING = 1.5
 
 
 class Proposals(NamedTuple):
-    """R regions of a picture.
+    """R regions of an image.
 
     boxes   (R, 4) x1, y1, x2, y2, edges in cells of the grid, float32
     masks   (R, h, w) on that grid, boolean or shares of the cells
@@ -90,9 +90,9 @@ def mask_boxes(masks: Tensor) -> Tensor:
     edges = []
     for axis in (1, 2):  # what the columns and the rows hold
         line = masks.bool().any(axis)
-        places = torch.arange(line.shape[1], device=masks.device)
-        low = torch.where(line, places, line.shape[1]).amin(1)
-        edges.append((torch.where(line.any(1), low, 0), torch.where(line, places + 1, 0).amax(1)))
+        indices = torch.arange(line.shape[1], device=masks.device)
+        low = torch.where(line, indices, line.shape[1]).amin(1)
+        edges.append((torch.where(line.any(1), low, 0), torch.where(line, indices + 1, 0).amax(1)))
     (left, right), (top, bottom) = edges
     return torch.stack([left, top, right, bottom], 1).float()
 
@@ -108,9 +108,9 @@ def box_masks(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def enlarged(boxes: Tensor, factor: float = RING) -> Tensor:
-    """Boxes (R, 4), ``factor`` times as wide and high about their centres."""
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * factor
-    return torch.cat([centre - half, centre + half], 1)
+    """Boxes (R, 4), ``factor`` times as wide and high about their centers."""
+    center, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * factor
+    return torch.cat([center - half, center + half], 1)
 
 
 def contrast(scores: Tensor, boxes: Tensor, masks: Tensor) -> Tensor:
@@ -121,24 +121,24 @@ def contrast(scores: Tensor, boxes: Tensor, masks: Tensor) -> Tensor:
         boxes: (R, 4) of the regions in cells of that grid; the ring lies in them, ``RING`` times enlarged.
         masks: (R, h, w) boolean or shares; a region without surroundings is compared with nothing.
     """
-    found = [scores.new_zeros(0, len(scores))]
+    differences = [scores.new_zeros(0, len(scores))]
     for box, mask in zip(boxes.split(256), masks.split(256), strict=True):
         inside = mask.to(scores.dtype)
         around = (box_masks(enlarged(box), tuple(scores.shape[1:])) - inside).clamp(min=0)
         mean_in, mean_out = (pool_masks(scores[None], [weights]) for weights in (inside, around))
-        found.append((mean_in - mean_out).clamp(min=0))
-    return torch.cat(found)
+        differences.append((mean_in - mean_out).clamp(min=0))
+    return torch.cat(differences)
 
 
 def outermost(boxes: Tensor, labels: Tensor, share: float) -> Tensor:
     """Which of the boxes (R, 4), the best first, are left when of two of one class the later one goes if the smaller
     lies inside the larger by more than ``share`` of its area: indices (R',)."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    gone, kept = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device), []
+    removed, selected = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device), []
     for i in range(len(boxes)):
-        if not gone[i]:
-            kept.append(i)
+        if not removed[i]:
+            selected.append(i)
             low, high = torch.maximum(boxes[:, :2], boxes[i, :2]), torch.minimum(boxes[:, 2:], boxes[i, 2:])
             common = (high - low).clamp(min=0).prod(1)
-            gone |= (labels == labels[i]) & (common > share * torch.minimum(area, area[i]))
-    return torch.tensor(kept, dtype=torch.long, device=boxes.device)
+            removed |= (labels == labels[i]) & (common > share * torch.minimum(area, area[i]))
+    return torch.tensor(selected, dtype=torch.long, device=boxes.device)

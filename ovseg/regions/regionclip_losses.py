@@ -1,9 +1,9 @@
-"""The losses of RegionCLIP (Zhong et al., CVPR 2022): pre-training with a concept pool, fine-tuning on boxes.
+"""The losses of RegionCLIP (Zhong et al., CVPR 2022): pretraining with a concept pool, fine-tuning on boxes.
 
 q  = softmax_c(cos(g_r, c)/τ)  of the teacher's region features g over the concepts;   kept where max q > 0.1 (or all)
 L₁ = mean_r KL(q ‖ softmax_c(cos(f_r, c)/τ))                          distillation, over kept regions
 L₂ = −mean_i log Σ_{j: y_j = y_i} softmax_j(cos(f_i, c_{y_j})/τ)       y = argmax q;  one direction, over kept regions
-L₃ = ½ (CE of pictures over captions + CE of captions over pictures)  global feature and caption, all processes
+L₃ = ½ (CE of images over captions + CE of captions over images)  global feature and caption, all processes
 
 CE with a weight of background is a weighted mean; scaled by (1 − p)^γ it is divided by the number of regions instead,
 as in the reference.

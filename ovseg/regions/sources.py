@@ -1,6 +1,6 @@
 """Where masks without names come from.
 
-A mask source takes a uint8 RGB picture (H, W, 3) and returns region ids (H, W) int64, −1 for no region.  Any function
+A mask source takes a uint8 RGB image (H, W, 3) and returns region ids (H, W) int64, −1 for no region.  Any function
 of that kind will do in its place.
 """
 
@@ -17,7 +17,7 @@ class Superpixels:
 
     Args:
         count: about how many.
-        compactness: how much nearness counts beside colour.
+        compactness: how much nearness counts beside color.
     """
 
     def __init__(self, count: int = 60, compactness: float = 10.0):
