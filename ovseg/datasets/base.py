@@ -35,8 +35,8 @@ class FolderDataset(BaseSegDataset):
         for what, path in first.items():
             if path is not None and not Path(path).is_file():
                 beside = sorted(p.name for p in Path(path).parent.glob(f"{Path(items[0]['img_path']).stem[:12]}*"))
-                found = f"; beside it: {', '.join(beside[:4])}" if beside else ""
-                raise FileNotFoundError(self._advice(f"the first {what}, {path}, does not exist{found}"))
+                neighbors = f"; beside it: {', '.join(beside[:4])}" if beside else ""
+                raise FileNotFoundError(self._advice(f"the first {what}, {path}, does not exist{neighbors}"))
         return items
 
     def _advice(self, problem: str) -> str:

@@ -106,22 +106,22 @@ class GroundingPhrases(BaseDataset):
         spans = image.get("tokens_positive_eval")
         if spans is None:
             phrases = [image["caption"]] if annotations else []
-            owners = [0] * len(annotations)
+            phrase_ids = [0] * len(annotations)
         else:
             phrases = [" ".join(image["caption"][start:end] for start, end in span) for span in spans]
             ids = [_single(each["phrase_ids"]) for each in annotations]
-            owners = np.unique(ids, return_inverse=True)[1].tolist() if ids else []
+            phrase_ids = np.unique(ids, return_inverse=True)[1].tolist() if ids else []
         boxes: list[list] = [[] for _ in phrases]
-        for owner, each in zip(owners, annotations, strict=True):
+        for phrase_id, each in zip(phrase_ids, annotations, strict=True):
             x, y, width, height = each["bbox"]
-            boxes[owner].append((x, y, x + width, y + height))
-        found = [
+            boxes[phrase_id].append((x, y, x + width, y + height))
+        annotated = [
             dict(phrase=phrase, truth=np.asarray(of, np.float32))
             for phrase, of in zip(phrases, boxes, strict=True)
             if of
         ]
         path = str(Path(self.data_prefix.get("img_path", "")) / image["file_name"])
-        return dict(img_path=path, height=image["height"], width=image["width"], phrases=found)
+        return dict(img_path=path, height=image["height"], width=image["width"], phrases=annotated)
 
 
 def _single(value):

@@ -1,4 +1,4 @@
-"""Maps that training needs beside labels: masks without names, saliency, a second view of the picture.
+"""Maps that training needs beside labels: masks without names, saliency, a second view of the image.
 
     dict(type="LoadMaps", folder="sam_masks", suffix=".npz"),                  # from files, or
     dict(type="MakeRegions", source=dict(type="Superpixels", count=60)),       # made on the spot
@@ -49,7 +49,7 @@ def as_layers(masks: np.ndarray) -> np.ndarray:
 def read_maps(path: Path) -> np.ndarray:
     """The maps of one file, (H, W) or (H, W, S).
 
-    ``.png`` and other pictures: ids (0 for none) or grey values; ``.npy``: ids (H, W) or (H, W, S); ``.npz``: ``masks``
+    ``.png`` and other images: ids (0 for none) or gray values; ``.npy``: ids (H, W) or (H, W, S); ``.npz``: ``masks``
     (R, H, W); ``.json``: SA-1B's ``annotations`` with run-length ``segmentation``.
 
     Raises:
@@ -71,20 +71,20 @@ def read_maps(path: Path) -> np.ndarray:
     if path.suffix == ".json":
         from pycocotools import mask as coco
 
-        found = json.loads(path.read_text(encoding="utf-8"))
-        codes = [each["segmentation"] for each in found.get("annotations", [])]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        codes = [each["segmentation"] for each in content.get("annotations", [])]
         if not codes:
             raise ValueError(f"{path} holds no annotations with a segmentation; expected a file as SA-1B has them.")
         return as_layers(coco.decode(codes).transpose(2, 0, 1))
     maps = mmcv.imread(str(path), flag="unchanged")
     if maps.ndim != 2:
-        raise ValueError(f"{path} has {maps.shape[-1]} channels; expected a picture with one, of ids or grey values.")
+        raise ValueError(f"{path} has {maps.shape[-1]} channels; expected a picture with one, of ids or gray values.")
     return maps
 
 
 @TRANSFORMS.register_module()
 class LoadMaps(BaseTransform):
-    """Read a picture's maps from ``folder/<name of the picture><suffix>``.
+    """Read an image's maps from ``folder/<name of the picture><suffix>``.
 
     Required keys: ``img``, ``img_path``.  Added keys: the field, ``seg_fields``.
 
@@ -94,7 +94,7 @@ class LoadMaps(BaseTransform):
         field: ``gt_regions`` or ``gt_saliency``.
 
     Raises:
-        FileNotFoundError, ValueError: see ``read_maps``; maps of another size than the picture.
+        FileNotFoundError, ValueError: see ``read_maps``; maps of another size than the image.
     """
 
     def __init__(self, folder: str, suffix: str = ".png", field: str = "gt_regions"):
@@ -118,7 +118,7 @@ class MakeRegions(BaseTransform):
     Required keys: ``img``.  Added keys: ``gt_regions`` (H, W) uint16, ``seg_fields``.
 
     Args:
-        source: config of the source, or any function from an RGB picture to ids (H, W), −1 for none.
+        source: config of the source, or any function from an RGB image to ids (H, W), −1 for none.
     """
 
     def __init__(self, source: dict):
@@ -138,7 +138,7 @@ def add_field(results: dict, field: str, maps: np.ndarray) -> dict:
 
 @TRANSFORMS.register_module()
 class StrongView(BaseTransform):
-    """A second view of the picture, in other colours: jitter, grey with probability 0.2, blur (PixelCLIP's student).
+    """A second view of the image, in other colors: jitter, gray with probability 0.2, blur (PixelCLIP's student).
 
     The paper's amounts beyond these names are not established; ours are those of MoCo v2.
 
@@ -166,7 +166,7 @@ class PackMapInputs(PackSegInputs):
     """MMSegmentation's packing, and maps and views (C, H, W) beside it in the data sample.
 
     Args:
-        fields: which to pack; a picture that lacks one goes without.
+        fields: which to pack; an image that lacks one goes without.
         meta_keys: see ``PackSegInputs``.
     """
 

@@ -23,12 +23,14 @@ def data_folder(name: str) -> Path:
     Raises:
         FileNotFoundError: it is not there; the message names the variable and the places looked at.
     """
-    given = os.environ.get(VARIABLE)
-    places = [Path(given)] if given else [PROJECT.parent / "shared" / "data", Path.cwd().parent / "shared" / "data"]
-    for place in places:
-        if (place / name).is_dir():
-            return place / name
-    looked = " or ".join(map(str, dict.fromkeys(places)))
+    configured = os.environ.get(VARIABLE)
+    folders = [base.parent / "shared" / "data" for base in (PROJECT, Path.cwd())]
+    if configured:
+        folders = [Path(configured)]
+    for folder in folders:
+        if (folder / name).is_dir():
+            return folder / name
+    looked = " or ".join(map(str, dict.fromkeys(folders)))
     raise FileNotFoundError(
         f"No folder '{name}' in {looked}. Set the environment variable {VARIABLE} to the folder that holds '{name}', "
         "or give data_root."
@@ -62,7 +64,7 @@ class MiniDataset(FolderDataset):
 
 @DATASETS.register_module()
 class CamVidMini(MiniDataset):
-    """CamVid's 11 classes of road scenes; its label 11 (unlabelled) is read as 255."""
+    """CamVid's 11 classes of road scenes; its label 11 (unlabeled) is read as 255."""
 
     METAINFO = metainfo(Vocabulary.parse("camvid"), "camvid_mini", unseen=UNSEEN_CAMVID)
     folder, labels = "camvid_mini", "labels"
@@ -74,7 +76,7 @@ class CamVidMini(MiniDataset):
 
 @DATASETS.register_module()
 class COCOMini(MiniDataset):
-    """COCO panoptic classes as a semantic map: 80 things, 53 kinds of stuff, 255 unlabelled."""
+    """COCO panoptic classes as a semantic map: 80 things, 53 kinds of stuff, 255 unlabeled."""
 
     METAINFO = metainfo(
         Vocabulary.parse("coco_panoptic"),
