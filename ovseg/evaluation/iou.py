@@ -152,14 +152,14 @@ class OpenVocabIoU(IoUMetric):
                     "the number of classes."
                 )
         predicted = torch.bincount(pred_label, minlength=num_classes).cpu()
-        labelled = torch.bincount(label, minlength=num_classes).cpu()
+        labeled = torch.bincount(label, minlength=num_classes).cpu()
         intersection = torch.bincount(label[pred_label == label], minlength=num_classes).cpu()
-        return intersection, predicted + labelled - intersection, predicted, labelled
+        return intersection, predicted + labeled - intersection, predicted, labeled
 
     @staticmethod
-    def total_area_to_metrics(intersection, union, predicted, labelled, *args, **kwargs):
+    def total_area_to_metrics(intersection, union, predicted, labeled, *args, **kwargs):
         """As the base class, in float64."""
-        areas = (torch.as_tensor(area).double() for area in (intersection, union, predicted, labelled))
+        areas = (torch.as_tensor(area).double() for area in (intersection, union, predicted, labeled))
         return IoUMetric.total_area_to_metrics(*areas, *args, **kwargs)
 
 

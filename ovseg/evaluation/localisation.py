@@ -1,4 +1,4 @@
-"""Phrase localisation: accuracy at IoU 0.5 and the pointing game.
+"""Phrase localization: accuracy at IoU 0.5 and the pointing game.
 
 Boxes are (x1, y1, x2, y2) in pixels, edges: the pixel in column c covers x from c to c + 1.
 """
@@ -42,7 +42,7 @@ def box_hit(box: np.ndarray, truth: np.ndarray, threshold: float = 0.5, merge: b
 
 
 def peak(heat: np.ndarray) -> tuple[float, float]:
-    """Centre (x, y) in pixels of the hottest pixel of a map (H, W); the first of equals, row by row.
+    """Center (x, y) in pixels of the hottest pixel of a map (H, W); the first of equals, row by row.
 
     Raises:
         ValueError: not a map of finite numbers.
