@@ -18,7 +18,7 @@ from torch import Tensor
 from ovseg.regions.clipself import cosine_loss, draw_boxes, draw_cells, fitted_crops
 from ovseg.regions.pooling import pool_boxes
 from ovseg.registry import MODELS
-from ovseg.segmentors.aside import Aside
+from ovseg.segmentors.frozen_module import FrozenModule
 from ovseg.segmentors.trainable import TrainableSegmentor
 from ovseg.towers import Tower, load_tower
 from ovseg.towers.export import save_tower
@@ -31,21 +31,21 @@ SOURCES = ("grid", "boxes")
 class CLIPSelfTraining(TrainableSegmentor):
     """Trains the image tower; ``export`` writes it, mixed with the teacher, as plain CLIP weights.
 
-    Pictures of a batch may differ in size: they are padded with black at the right and below, and what a pipeline has
+    Images of a batch may differ in size: they are padded with black at the right and below, and what a pipeline has
     padded (``img_shape`` of a sample) is no region.  It predicts label maps of ``vocabulary`` from the student's dense
     features, as ``OpenVocabSegmentor`` does, so that a run can be watched.
 
     Args:
         dense: config of the extractor, ``dict(type="CLIPSelf")``.
         weights, arch, quick_gelu: see ``OpenVocabSegmentor``.
-        regions: ``grid``, or ``boxes``: those of ``proposals``, else of ``gt_instances``, in pixels of the picture as
+        regions: ``grid``, or ``boxes``: those of ``proposals``, else of ``gt_instances``, in pixels of the image as
             it is given.
-        max_split, most: of the grids, and regions per picture.
+        max_split, most: of the grids, and regions per image.
         sides: smallest and largest area of given boxes, as sides of squares in pixels.
         enlarge: of the crops; the authors take 1.5 with boxes, 1 with grids.
         share: a, of the student in what is exported; the authors take 0.7 for ViT-B/16 and 0.95 for ViT-L/14.
         crop_batch: crops that the teacher reads at once.
-        tuning: what trains, all blocks unless told otherwise.
+        tuning: what trains, all blocks unless specified otherwise.
         **parts: see ``TrainableSegmentor``.
 
     Raises:
@@ -81,7 +81,7 @@ class CLIPSelfTraining(TrainableSegmentor):
             )
         self.regions, self.max_split, self.most, self.sides = regions, max_split, most, tuple(sides)
         self.enlarge, self.share, self.crop_batch = enlarge, share, crop_batch
-        self.teacher = Aside(teacher)
+        self.teacher = FrozenModule(teacher)
 
     def loss(self, inputs, data_samples) -> dict[str, Tensor]:
         pictures, sizes = self.pictures(inputs, data_samples)
@@ -96,7 +96,7 @@ class CLIPSelfTraining(TrainableSegmentor):
         return {"loss_cosine": cosine_loss(student, self.read_crops(torch.cat(crops)))} | self.penalties()
 
     def pictures(self, inputs, data_samples) -> tuple[Tensor, list[tuple[int, int]]]:
-        """RGB in [0, 1] (B, 3, H, W), whole patches, and the size (h, w) in pixels of each picture in it."""
+        """RGB in [0, 1] (B, 3, H, W), whole patches, and the size (h, w) in pixels of each image in it."""
         sizes = [
             tuple(map(min, x.shape[1:], sample.metainfo.get("img_shape", x.shape[1:])[:2]))
             for x, sample in zip(inputs, data_samples, strict=True)
@@ -107,7 +107,7 @@ class CLIPSelfTraining(TrainableSegmentor):
         return torch.stack(padded).flip(1).to(self.tower.dtype) / 255, sizes
 
     def boxes(self, sample, size: tuple[int, int]) -> Tensor:
-        """Regions (R, 4) of one picture, x1, y1, x2, y2 in pixels.
+        """Regions (R, 4) of one image, x1, y1, x2, y2 in pixels.
 
         Raises:
             ValueError: a sample without boxes where they are wanted.
@@ -121,8 +121,8 @@ class CLIPSelfTraining(TrainableSegmentor):
                 "gt_instances: load them (dict(type='mmdet.LoadProposals') or dict(type='mmdet.LoadAnnotations', "
                 "with_bbox=True)) and end the pipeline with dict(type='mmdet.PackDetInputs'); or take regions='grid'."
             )
-        given = source.bboxes if isinstance(source.bboxes, Tensor) else source.bboxes.tensor
-        return draw_boxes(given, size, self.sides, self.most).to(self.tower.device)
+        annotated = source.bboxes if isinstance(source.bboxes, Tensor) else source.bboxes.tensor
+        return draw_boxes(annotated, size, self.sides, self.most).to(self.tower.device)
 
     @torch.no_grad()
     def read_crops(self, crops: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def box_targets(
 def box_score_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross entropy of logits (B, K, h', w'), enlarged to targets (B, K, h, w), over cells in any box.
 
-    Zero, with a gradient of zero, where no picture has a box.
+    Zero, with a gradient of zero, where no image has a box.
     """
     logits = F.interpolate(logits, targets.shape[-2:], mode="bilinear", align_corners=False)
     inside = targets.amax(1, keepdim=True).expand_as(targets)
@@ -113,7 +113,7 @@ class PromptedDetector(Prompting):
             gamma,
             self.heads(),
         )
-        self._score: Tensor | None = None  # of the pictures that were read last
+        self._score: Tensor | None = None  # of the images that were read last
 
     @abstractmethod
     def heads(self) -> dict[str, int]:
@@ -136,11 +136,11 @@ class PromptedDetector(Prompting):
 
     def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True):
         """As the detector, with the conditions of the prediction beside it (``provenance``)."""
-        found = super().predict(batch_inputs, batch_data_samples, rescale)
+        samples = super().predict(batch_inputs, batch_data_samples, rescale)
         self._score = None
-        for sample in found:
+        for sample in samples:
             sample.set_metainfo({"provenance": self.provenance})
-        return found
+        return samples
 
 
 @MODELS.register_module()
@@ -160,7 +160,7 @@ class DenseCLIPMaskRCNN(PromptedDetector, MaskRCNN):
     name = "denseclip_mask_rcnn"
 
     def heads(self) -> dict[str, int]:
-        found = {"bbox_head": self.roi_head.bbox_head.num_classes}
+        heads = {"bbox_head": self.roi_head.bbox_head.num_classes}
         if self.roi_head.with_mask and not self.roi_head.mask_head.class_agnostic:
-            found["mask_head"] = self.roi_head.mask_head.num_classes
-        return found
+            heads["mask_head"] = self.roi_head.mask_head.num_classes
+        return heads

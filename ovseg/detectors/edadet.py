@@ -40,10 +40,10 @@ def value_map(tower: Tower, stage: Tensor) -> Tensor:
     return values.transpose(1, 2).unflatten(2, stage.shape[-2:])
 
 
-def dense_probabilities(features: Tensor, words: Tensor, owners: Tensor, temperature: float) -> Tensor:
+def dense_probabilities(features: Tensor, text: Tensor, prompt_to_class: Tensor, temperature: float) -> Tensor:
     """p: (B, K, h, w) from a map (B, E, h, w) and unit words (T, E) with their classes (T,), in float32."""
-    cosines = torch.einsum("behw,te->bthw", F.normalize(features.float(), dim=1), words)
-    return best_word(cosines / temperature, owners, int(owners.max()) + 1).softmax(1)
+    cosines = torch.einsum("behw,te->bthw", F.normalize(features.float(), dim=1), text)
+    return best_word(cosines / temperature, prompt_to_class, int(prompt_to_class.max()) + 1).softmax(1)
 
 
 def pooled(probabilities: Tensor, boxes: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
@@ -144,48 +144,48 @@ class EdaDet(ResNetDetector):
     def loss(self, batch_inputs: Tensor, batch_data_samples) -> dict[str, Tensor]:
         samples = self.without_hidden(batch_data_samples)
         stages = self.extract_feat(batch_inputs)
-        words, owners, places = self.text(training=True)
+        text, prompt_to_class, positions = self.text(training=True)
         size = tuple(batch_inputs.shape[-2:])
         boxes = [tensor(sample.gt_instances.bboxes).float() for sample in samples]
-        labels = places[torch.cat([sample.gt_instances.labels for sample in samples])]
-        p = dense_probabilities(self.maps(stages)[1], words, owners, self.temperature)
+        labels = positions[torch.cat([sample.gt_instances.labels for sample in samples])]
+        p = dense_probabilities(self.maps(stages)[1], text, prompt_to_class, self.temperature)
         loss = object_loss(pooled(p, boxes, size), labels, self.gamma)
         return self.proposals.loss(stages, samples) | {"loss_object": loss}
 
     def text(self, training: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
         """Words (T, E), owners (T,), background words last; in training where each label (K,) stands among them."""
         vocabulary = self.train_vocabulary if training else self.vocabulary
-        words, owners = self.embeddings(vocabulary)
-        places = None
+        text, prompt_to_class = self.embeddings(vocabulary)
+        positions = None
         if training and self.unseen:
-            shown = ~self.hidden.to(owners.device)
-            places = shown.cumsum(0) - 1
-            words, owners = words[shown[owners]], places[owners[shown[owners]]]
+            visible = ~self.hidden.to(prompt_to_class.device)
+            positions = visible.cumsum(0) - 1
+            text, prompt_to_class = text[visible[prompt_to_class]], positions[prompt_to_class[visible[prompt_to_class]]]
         elif training:
-            places = torch.arange(len(vocabulary), device=owners.device)
+            positions = torch.arange(len(vocabulary), device=prompt_to_class.device)
         if self.background:
             apart, _ = self.embeddings(Vocabulary.parse(list(self.background)))
-            first = int(owners.max()) + 1
-            numbers = torch.full((len(apart),), first, device=owners.device)
-            words, owners = torch.cat([words, apart]), torch.cat([owners, numbers])
-        return words, owners, places
+            first = int(prompt_to_class.max()) + 1
+            numbers = torch.full((len(apart),), first, device=prompt_to_class.device)
+            text, prompt_to_class = torch.cat([text, apart]), torch.cat([prompt_to_class, numbers])
+        return text, prompt_to_class, positions
 
     def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True):
         """``pred_instances`` of each sample: ``bboxes``, ``scores``, ``labels``."""
         stages = self.seen(batch_inputs)
         proposals = self.proposals(batch_inputs, stages, batch_data_samples)
-        words, owners, _ = self.text()
+        text, prompt_to_class, _ = self.text()
         boxes, size = [each.bboxes for each in proposals], tuple(batch_inputs.shape[-2:])
         frozen, refined = (
-            pooled(dense_probabilities(each, words, owners, self.temperature), boxes, size)
+            pooled(dense_probabilities(each, text, prompt_to_class, self.temperature), boxes, size)
             for each in self.maps(stages)
         )
         objectness = torch.cat([each.scores for each in proposals])
         alike = torch.ones(refined.shape[1], dtype=torch.bool)  # one exponent for base and novel classes
         scores = geometric_ensemble(refined, frozen, alike, self.alpha, self.alpha) * objectness[:, None]
         scores = F.pad(scores[:, : len(self.vocabulary)], (0, 1))  # the column that MMDetection takes for background
-        found = []
+        detections = []
         for each, part, sample in zip(boxes, scores.split([len(b) for b in boxes]), batch_data_samples, strict=True):
-            found.append(select_boxes(each, part, sample.metainfo, self.test_cfg, rescale))
+            detections.append(select_boxes(each, part, sample.metainfo, self.test_cfg, rescale))
             sample.set_metainfo({"provenance": self.provenance})
-        return self.add_pred_to_datasample(batch_data_samples, found)
+        return self.add_pred_to_datasample(batch_data_samples, detections)

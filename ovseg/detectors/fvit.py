@@ -3,7 +3,7 @@ for Vision Transformers, F-ViT (in CLIPSelf, Wu et al., ICLR 2024).
 
 levels, V = frozen tower (``detectors.frozen_tower``)  →  FPN  →  RPN  →  RoI heads (``detectors.fvit_head``)
 p = softmax(T cos(e_r, t)),  q = softmax(T_v cos(V_r, t)),  over classes and background
-score = p^(1−α) q^α for base classes, p^(1−β) q^β for all others; nothing is normalised afterwards
+score = p^(1−α) q^α for base classes, p^(1−β) q^β for all others; nothing is normalized afterwards
 
 Boxes are found by what is trained on base classes; what they are is told by the tower as well, which has not forgotten
 any word.
@@ -51,10 +51,10 @@ class FViT(RuntimeClasses, BaseDetector):
         alpha, beta: α, β.
         neck, rpn_head, roi_head, train_cfg, test_cfg: changes to ``fvit_parts.published_parts``,
             at any depth.
-        statistics: normalisation of pictures, that of the ``tower`` or ``imagenet``, with which F-ViT's released
+        statistics: normalization of images, that of the ``tower`` or ``imagenet``, with which F-ViT's released
             weights were trained whatever the tower.
         templates: of the prompts.
-        data_preprocessor: changes to MMDetection's ``DetDataPreprocessor`` with that normalisation.
+        data_preprocessor: changes to MMDetection's ``DetDataPreprocessor`` with that normalization.
         arch, quick_gelu: for weight files that do not say.
 
     Raises:
@@ -98,8 +98,8 @@ class FViT(RuntimeClasses, BaseDetector):
                 f"'learned' or words; got {statistics!r}, {alpha}, {beta}, {background!r}."
             )
         levels = FrozenTower(tower, **(backbone or {}))
-        given = IMAGENET if statistics == "imagenet" else tower.preprocess
-        mean, std = ([255 * value for value in values] for values in (given.mean, given.std))
+        preprocess = IMAGENET if statistics == "imagenet" else tower.preprocess
+        mean, std = ([255 * value for value in values] for values in (preprocess.mean, preprocess.std))
         divisor = tower.stride if levels.has_stages else 2 * tower.stride
         reader = dict(type="mmdet.DetDataPreprocessor", mean=mean, std=std, bgr_to_rgb=True, pad_mask=masks)
         super().__init__(merged(reader | dict(pad_size_divisor=divisor), data_preprocessor or {}))
@@ -135,8 +135,8 @@ class FViT(RuntimeClasses, BaseDetector):
     def settings(self) -> dict:
         """What decides a prediction besides weights and words."""
         regions = self.test_cfg.rcnn
-        found = dict(score_thr=regions.score_thr, nms=regions.nms.iou_threshold, max_per_img=regions.max_per_img)
-        return self._notes | self.roi_head.mixture | dict(proposals=self.test_cfg.rpn.max_per_img) | found
+        limits = dict(score_thr=regions.score_thr, nms=regions.nms.iou_threshold, max_per_img=regions.max_per_img)
+        return self._notes | self.roi_head.mixture | dict(proposals=self.test_cfg.rpn.max_per_img) | limits
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Levels of the neck, and V behind them."""
@@ -165,10 +165,10 @@ class FViT(RuntimeClasses, BaseDetector):
         else:
             proposals = self.rpn_head.predict(x[:-1], batch_data_samples, rescale=False)
         self._read(self.vocabulary)
-        found = self.roi_head.predict(x, proposals, batch_data_samples, rescale=rescale)
+        predictions = self.roi_head.predict(x, proposals, batch_data_samples, rescale=rescale)
         for sample in batch_data_samples:
             sample.set_metainfo({"provenance": self.provenance})
-        return self.add_pred_to_datasample(batch_data_samples, found)
+        return self.add_pred_to_datasample(batch_data_samples, predictions)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples=None):
         return self.extract_feat(batch_inputs)

@@ -67,7 +67,7 @@ class FViTRoIHead(StandardRoIHead):
         self.mixture = dict(vlm=vlm, vlm_temperature=temperature, alpha=alpha, beta=beta)
 
     def scores(self, logits: Tensor, seen: Tensor, proposals: list[Tensor], image_size: tuple[int, int]) -> Tensor:
-        """(R, K + 1) of regions, from logits and V; boxes in pixels of the padded picture."""
+        """(R, K + 1) of regions, from logits and V; boxes in pixels of the padded image."""
         p, mixture = logits.softmax(-1), self.mixture
         if not mixture["vlm"]:
             return p
@@ -76,14 +76,14 @@ class FViTRoIHead(StandardRoIHead):
         return geometric_ensemble(p, q, self.base, mixture["alpha"], mixture["beta"])
 
     def predict_bbox(self, x, batch_img_metas, rpn_results_list, rcnn_test_cfg, rescale: bool = False):
-        """Boxes of each picture; scores do not go through a softmax again."""
+        """Boxes of each image; scores do not go through a softmax again."""
         proposals = [tensor(each.bboxes) for each in rpn_results_list]
-        found = self._bbox_forward(x, bbox2roi(proposals))
-        scores = self.scores(found["cls_score"], x[-1], proposals, batch_img_metas[0]["batch_input_shape"])
+        outputs = self._bbox_forward(x, bbox2roi(proposals))
+        scores = self.scores(outputs["cls_score"], x[-1], proposals, batch_img_metas[0]["batch_input_shape"])
         counts = [len(each) for each in proposals]
         return [
             select_boxes(self.bbox_head.bbox_coder.decode(boxes, deltas), each, meta, rcnn_test_cfg, rescale)
             for boxes, deltas, each, meta in zip(
-                proposals, found["bbox_pred"].split(counts), scores.split(counts), batch_img_metas, strict=True
+                proposals, outputs["bbox_pred"].split(counts), scores.split(counts), batch_img_metas, strict=True
             )
         ]

@@ -63,7 +63,7 @@ class RuntimeClasses:
         self.embeddings(self.vocabulary)
 
     def seen(self, batch_inputs: Tensor):
-        """``extract_feat`` of pictures, kept as long as they are the same tensor: words may change meanwhile."""
+        """``extract_feat`` of images, kept as long as they are the same tensor: words may change meanwhile."""
         if self._seen is None or self._seen[0] is not batch_inputs:
             self._seen = batch_inputs, self.extract_feat(batch_inputs)
         return self._seen[1]
@@ -73,8 +73,8 @@ class RuntimeClasses:
         queries = vocabulary.queries
         key = "\n".join(queries)
         if key not in self._embedded:
-            kept = list(self._embedded)[-2:]  # those in use: of training, of prediction, of background
-            self._embedded = {name: self._embedded[name] for name in kept}
+            recent = list(self._embedded)[-2:]  # those in use: of training, of prediction, of background
+            self._embedded = {name: self._embedded[name] for name in recent}
             self._embedded[key] = self._encoder(queries).clone()  # out of inference mode, so that losses may use it
         text = self._embedded[key].to(self._encoder.tower.device)
         return text, torch.tensor(vocabulary.query_class, device=text.device)

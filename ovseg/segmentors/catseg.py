@@ -40,11 +40,11 @@ def class_loss(logits: Tensor, labels: Tensor, ignore: str = "zero") -> Tensor:
 class CATSegTraining(TrainableSegmentor):
     """Trains ``CostScore`` on ``CATSeg``'s features, and what ``tuning`` chooses of the towers.
 
-    Pictures are resized to the protocol's ``view`` for the tower, as in prediction.
+    Images are resized to the protocol's ``view`` for the tower, as in prediction.
 
     Args:
         ignore: see ``class_loss``.
-        train_classes: of each picture, only the classes it holds and random others, up to this number, enter cost
+        train_classes: of each image, only the classes it holds and random others, up to this number, enter cost
             volume and loss, each with its first word; ours, to save time and memory with large vocabularies.  None: all
             classes, as in the paper.
         **parts: see ``TrainableSegmentor``.
@@ -71,18 +71,18 @@ class CATSegTraining(TrainableSegmentor):
         if self.train_classes is None:
             logits = self.by_class(self.pipeline.scorer(dense, text))
         else:
-            owners = self.train_vocabulary.query_class
-            first = torch.tensor([owners.index(k) for k in range(owners[-1] + 1)], device=text.device)
-            kept = some_classes(labels, len(first), self.train_classes)
-            logits = self.pipeline.scorer(dense, text[first[kept]][:, :, None])
-            labels = torch.stack([places(label, ids) for label, ids in zip(labels, kept, strict=True)])
+            prompt_to_class = self.train_vocabulary.query_class
+            first = torch.tensor([prompt_to_class.index(k) for k in range(prompt_to_class[-1] + 1)], device=text.device)
+            sampled = some_classes(labels, len(first), self.train_classes)
+            logits = self.pipeline.scorer(dense, text[first[sampled]][:, :, None])
+            labels = torch.stack([positions_in(label, ids) for label, ids in zip(labels, sampled, strict=True)])
         return {"loss_classes": class_loss(logits, labels, self.ignore)} | self.penalties()
 
     def export(self, path: str | Path):
         """One file for prediction: the tuned CLIP in OpenAI's names and the aggregation, for ``weights`` and
         ``checkpoint`` alike; its prediction settings travel with it."""
-        kept = ("size", "short_side", "window", "stride", "view", "whole_view", "templates", "normalisation")
-        protocol = {name: getattr(self.pipeline.protocol, name) for name in kept}
+        exported = ("size", "short_side", "window", "stride", "view", "whole_view", "templates", "normalisation")
+        protocol = {name: getattr(self.pipeline.protocol, name) for name in exported}
         scorer = self.pipeline.scorer
         head = {f"{OURS}{name}": tensor for name, tensor in scorer.state_dict().items()}
         dense = {name: getattr(self.pipeline.dense, name) for name in ("relations", "residual", "ffn", "last_n")}
@@ -90,7 +90,7 @@ class CATSegTraining(TrainableSegmentor):
         save_tower(self.tower, path, Path(path).stem, protocol, head, notes)
 
 
-def places(label: Tensor, ids: Tensor) -> Tensor:
+def positions_in(label: Tensor, ids: Tensor) -> Tensor:
     """Where the class ids of a label map stand in sorted ``ids``; 255 stays."""
     return torch.searchsorted(ids, label.contiguous()).where(label != IGNORED, IGNORED)
 
@@ -102,9 +102,9 @@ def some_classes(labels: Tensor, classes: int, most: int) -> Tensor:
     """
     present = [label[label != IGNORED].unique() for label in labels]
     size = min(classes, max(most, *map(len, present)))
-    kept = []
+    chosen = []
     for own in present:
         others = torch.randperm(classes).to(own.device)
         others = others[~torch.isin(others, own)][: size - len(own)]
-        kept.append(torch.cat([own, others]).sort().values)
-    return torch.stack(kept)
+        chosen.append(torch.cat([own, others]).sort().values)
+    return torch.stack(chosen)

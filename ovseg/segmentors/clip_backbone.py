@@ -29,7 +29,7 @@ def pyramid_steps(width: int, norm_cfg: dict, first=None) -> list[nn.Module]:
 
     Args:
         width: D.
-        norm_cfg: the normalisation between the two deconvolutions of the finest.
+        norm_cfg: the normalization between the two deconvolutions of the finest.
         first: ``first(1, D)`` makes what each begins with, such as ``nn.GroupNorm``; None: nothing.
     """
 
@@ -47,7 +47,7 @@ BLOCKS = ("attention_blocks", "class_token", "patch_stem")  # or these
 
 @MODELS.register_module()
 class CLIPBackbone(BaseModule):
-    """Levels of a CLIP image tower, for pictures of any size.
+    """Levels of a CLIP image tower, for images of any size.
 
     Parameters carry OpenAI's names (``conv1``, ``transformer.resblocks.0…``, ``layer1…``), those of the pyramid
     ``fpn1`` to ``fpn4``.  All parameters that the output depends on train unless ``tuning`` says otherwise; what it
@@ -59,9 +59,9 @@ class CLIPBackbone(BaseModule):
         pyramid: make four strides of a ViT's four maps; False leaves them at the stride of the patches.
         joint: end with [global, map] in the space of the text.
         positions: how the position table is resized, see ``ovseg.towers.positions``.
-        position_size: side or (H, W) in pixels of the pictures whose position table is held; None: that of the weights.
+        position_size: side or (H, W) in pixels of the images whose position table is held; None: that of the weights.
         class_token_twice: add the class embedding of a ViT a second time, as DenseCLIP's code does.
-        norm_cfg: the normalisation inside the pyramid's finest level, BN unless given. SyncBN needs CUDA: rather set
+        norm_cfg: the normalization inside the pyramid's finest level, BN unless given. SyncBN needs CUDA: rather set
             ``sync_bn="torch"`` in the config, which turns every BatchNorm into it in distributed runs.
         tuning: presets of ``ovseg.towers.tuning``; the tower is frozen but for them. ``()`` freezes all of it.
         arch, quick_gelu: for weight files that do not say.
@@ -136,10 +136,10 @@ class CLIPBackbone(BaseModule):
         """Levels (B, C, h, w), finest first, and with ``joint`` a last element [global (B, E), map (B, E, h, w)].
 
         Args:
-            images: (B, 3, H, W) RGB, normalised.
+            images: (B, 3, H, W) RGB, normalized.
 
         Raises:
-            ValueError: pictures smaller than a patch, or than two patches a side with a pyramid.
+            ValueError: images smaller than a patch, or than two patches a side with a pyramid.
         """
         self._share()
         levels, joint = self._stages(images) if self.has_stages else self._blocks(images)
@@ -171,7 +171,7 @@ class CLIPBackbone(BaseModule):
             if given is not None and tuple(given) != (0, 1, 2, 3):
                 raise ValueError(f"a ResNet gives its four stages; leave out_indices={tuple(given)} out.")
             return (0, 1, 2, 3)
-        chosen = [math.ceil(self.depth * k / 4) - 1 for k in (1, 2, 3, 4)] if given is None else given
+        chosen = [math.ceil(self.depth * k / 4) - 1 for k in (1, 2, 3, 4)] if out_indices is None else out_indices
         if not chosen or not all(-self.depth <= i < self.depth for i in chosen):
             raise ValueError(f"out_indices={tuple(chosen)}: the blocks of this tower are 0 to {self.depth - 1}.")
         if self.pyramid and len(chosen) != 4:

@@ -1,8 +1,8 @@
-"""DenseCLIP's context decoder: text embeddings ask a picture what it shows (CVPR 2022).
+"""DenseCLIP's context decoder: text embeddings ask an image what it shows (CVPR 2022).
 
 m = LN(W·LN(v)),  x = W·LN(t);   per layer  x += SA(LN₁ x),  x += CA(LN₂ x, m),  x += MLP(LN₃ x);   Δt = W·LN(x)
 
-Queries, keys and values are projected without bias; the memory m is not normalised again.  Names are those of the
+Queries, keys and values are projected without bias; the memory m is not normalized again.  Names are those of the
 released checkpoints.
 """
 
@@ -48,10 +48,10 @@ class DecoderLayer(nn.Module):
 
 
 class ContextDecoder(nn.Module):
-    """Δt for text embeddings, from the tokens of a picture.
+    """Δt for text embeddings, from the tokens of an image.
 
     Args:
-        channels: E of text and picture.
+        channels: E of text and image.
         width, heads, layers: of the decoder.
         dropout: while training.
 
@@ -74,7 +74,7 @@ class ContextDecoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, text: Tensor, visual: Tensor) -> Tensor:
-        """(B, K, E) of text and (B, N, E) of a picture → (B, K, E)."""
+        """(B, K, E) of text and (B, N, E) of an image → (B, K, E)."""
         memory, x = self.memory_proj(visual), self.text_proj(text)
         for layer in self.decoder:
             x = layer(x, memory)

@@ -1,6 +1,6 @@
 """DenseCLIP: Language-Guided Dense Prediction with Context-Aware Prompting (Rao et al., CVPR 2022).
 
-t   (K, C) text with learned contexts;   g, V = global embedding and map of the picture, both in the space of the text
+t   (K, C) text with learned contexts;   g, V = global embedding and map of the image, both in the space of the text
 t' = t + γ ⊙ Δ(t, [g; V]),   Δ the context decoder, γ = 10⁻⁴ at first
 s  = ⟨V/‖V‖, t'/‖t'‖⟩,   unscaled; K maps beside the channels of one level of the backbone, before the neck
 L  = L_decode + 0.4·CE(s/τ, labels),   τ = 0.07
@@ -35,7 +35,7 @@ def pixel_text_score(text: Tensor, visual: Tensor) -> Tensor:
 
 
 def score_loss(score: Tensor, labels: Tensor, tau: float = 0.07, ignore_index: int = 255) -> Tensor:
-    """Mean cross entropy, over labelled pixels, of score/τ (B, K, h, w) enlarged to labels (B, H, W)."""
+    """Mean cross entropy, over labeled pixels, of score/τ (B, K, h, w) enlarged to labels (B, H, W)."""
     logits = F.interpolate(score / tau, labels.shape[-2:], mode="bilinear", align_corners=False)
     return F.cross_entropy(logits, labels.long(), ignore_index=ignore_index)
 
@@ -158,7 +158,7 @@ class DenseCLIP(Prompting, EncoderDecoder):
 
     Args:
         backbone: arguments of a ``CLIPBackbone`` of whole CLIP weights; [global, map] are asked of it, and it resizes
-            positions and adds the class embedding as DenseCLIP's code does unless told otherwise.
+            positions and adds the class embedding as DenseCLIP's code does unless specified otherwise.
         decode_head: any decode head.
         vocabulary: the classes, anything ``Vocabulary.parse`` takes; each is encoded by its name.
         neck: any neck; level ``score_level`` of its ``in_channels`` has K channels more than the backbone's.
@@ -229,10 +229,10 @@ class DenseCLIP(Prompting, EncoderDecoder):
 
     def predict(self, inputs: Tensor, data_samples=None):
         """As ``EncoderDecoder``, with the conditions of the prediction beside it (``provenance``)."""
-        found = super().predict(inputs, data_samples)
-        for sample in found:
+        predictions = super().predict(inputs, data_samples)
+        for sample in predictions:
             sample.set_metainfo({"provenance": self.provenance})
-        return found
+        return predictions
 
     def loss(self, inputs: Tensor, data_samples) -> dict:
         """Losses of the heads, and ``score.loss_ce`` and ``score.acc_seg`` of the score maps."""
@@ -263,9 +263,14 @@ def fit_checkpoint(model: Prompting, state: dict, prefix: str, *_):
         return  # a backbone alone, or weights of another model: MMEngine reports what it finds
     own = model.state_dict(prefix=prefix)
     for name in (prefix + table for table in TABLES):
-        given, ours = state.get(name), own.get(name)
-        if given is not None and ours is not None and given.shape != ours.shape and given.shape[1:] == ours.shape[1:]:
-            state[name] = resize_positions(given, model.backbone.tower.table_grid, model.backbone.positions)
+        stored, ours = state.get(name), own.get(name)
+        if (
+            stored is not None
+            and ours is not None
+            and stored.shape != ours.shape
+            and stored.shape[1:] == ours.shape[1:]
+        ):
+            state[name] = resize_positions(stored, model.backbone.tower.table_grid, model.backbone.positions)
     surplus = [key for key in state if key not in own and not key.endswith(("num_batches_tracked", "attn_mask"))]
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
@@ -273,9 +278,9 @@ def fit_checkpoint(model: Prompting, state: dict, prefix: str, *_):
         if key in state and state[key].shape != own[key].shape
     ]
     if surplus or shapes:
-        found = [f"{len(surplus)} unexpected ({', '.join(surplus[:3])})"] if surplus else []
-        found += [f"{len(shapes)} of another shape ({'; '.join(shapes[:3])})"] if shapes else []
+        problems = [f"{len(surplus)} unexpected ({', '.join(surplus[:3])})"] if surplus else []
+        problems += [f"{len(shapes)} of another shape ({'; '.join(shapes[:3])})"] if shapes else []
         raise ValueError(
-            f"this DenseCLIP checkpoint does not fit the model: {', '.join(found)}. Give the config its backbone, "
+            f"this DenseCLIP checkpoint does not fit the model: {', '.join(problems)}. Give the config its backbone, "
             "classes and prompt length, or leave those tensors out of the file to start them afresh."
         )

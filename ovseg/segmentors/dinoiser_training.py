@@ -9,7 +9,7 @@ A cosine serves as logit, so an entry costs at least log(1 + e⁻¹) = 0.313 whe
 where it says no: L_corr ends on a plateau, not near 0.
 
 The paper's teacher is DINO ViT-B/16 (``TimmValues``), its saliency FOUND's, which has to be given as files
-(``LoadMaps``).  Where a picture brings no saliency map, ours is made of the teacher's features (``partition``).
+(``LoadMaps``).  Where an image brings no saliency map, ours is made of the teacher's features (``partition``).
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from ovseg.files import atomic_write
 from ovseg.registry import MODELS, PROXIES
 from ovseg.towers import Tower, load_tower
 
-from .aside import Aside
+from .frozen_module import FrozenModule
 from .trainable import TrainableSegmentor
 
 
@@ -39,9 +39,9 @@ def saliency_loss(logits: Tensor, saliency: Tensor) -> Tensor:
 
 
 def partition(cosines: Tensor, least: float = 0.2) -> Tensor:
-    """The object of a picture by a cut of its patches, (B, N) of 0 and 1, from cosines (B, N, N).
+    """The object of an image by a cut of its patches, (B, N) of 0 and 1, from cosines (B, N, N).
 
-    The second smallest eigenvector of the normalised Laplacian of the graph whose edges are the pairs above ``least``
+    The second smallest eigenvector of the normalized Laplacian of the graph whose edges are the pairs above ``least``
     parts the patches at its mean; the side that holds its largest magnitude is the object.  After TokenCut (Wang et
     al., CVPR 2022) [from general knowledge]; as a stand-in for FOUND it is ours.
     """
@@ -78,7 +78,7 @@ class DinoiserTraining(TrainableSegmentor):
         super().__init__(dense, *args, weights=tower, **parts)
         self.pipeline.dense.correlations.requires_grad_(True)
         teacher = teacher or dict(type="TimmValues", model="vit_base_patch16_224.dino")
-        self.teacher = Aside(PROXIES.build(dict(teacher)) if isinstance(teacher, dict) else teacher)
+        self.teacher = FrozenModule(PROXIES.build(dict(teacher)) if isinstance(teacher, dict) else teacher)
 
     def loss(self, inputs, data_samples) -> dict[str, Tensor]:
         dense, images = self.pipeline.dense, self.images(inputs)
@@ -110,9 +110,9 @@ class DinoiserTraining(TrainableSegmentor):
         maps = []
         for index, sample in enumerate(data_samples):
             if "gt_saliency" in sample:
-                given = sample.gt_saliency.data.to(cosines)[None]
-                given = given / 255 if given.max() > 1 else given
-                maps.append(F.interpolate(given, grid, mode="bilinear", align_corners=False)[0])
+                labeled = sample.gt_saliency.data.to(cosines)[None]
+                labeled = labeled / 255 if labeled.max() > 1 else labeled
+                maps.append(F.interpolate(labeled, grid, mode="bilinear", align_corners=False)[0])
             else:
                 maps.append(partition(cosines[index : index + 1]).unflatten(1, grid))
         return torch.stack(maps)

@@ -1,6 +1,6 @@
 """MaskCLIP+ of Extract Free Dense Labels from CLIP (Zhou, Loy and Dai, ECCV 2022).
 
-A frozen extractor labels pictures on the fly, and any segmentor of MMSegmentation is trained on these labels.
+A frozen extractor labels images on the fly, and any segmentor of MMSegmentation is trained on these labels.
 
 y_p ← argmax_{c ∈ U} s_c(p)     at pixels p without a label, U the classes without labels
 guided         s: the extractor's scores (cosines; with prompt denoising and key smoothing by ``DenoisedScore``)
@@ -25,7 +25,7 @@ from ovseg.argmax import best_word
 from ovseg.registry import MODELS
 from ovseg.towers import IMAGENET
 
-from .aside import Aside
+from .frozen_module import FrozenModule
 
 IGNORED = 255
 
@@ -35,12 +35,12 @@ class MaskCLIPPlus(BaseSegmentor):
     """A student, the extractor that teaches it, and when.
 
     The batch comes as MMSegmentation's ``SegDataPreProcessor`` makes it for the student.  Labels of 255 stay ignored;
-    a picture without any label map (a pipeline without ``LoadAnnotations``) is labelled everywhere.
+    an image without any label map (a pipeline without ``LoadAnnotations``) is labeled everywhere.
 
     Args:
         student: config of a segmentor.  ``MaskCLIPPlusHead`` makes its decode head.
         teacher: arguments of ``OpenVocabSegmentor`` but the vocabulary: ``dict(dense=dict(type="MaskCLIP"), weights=…,
-            scorer=…)``.  It sees pictures with the statistics of its weights; the reference's training gives it those
+            scorer=…)``.  It sees images with the statistics of its weights; the reference's training gives it those
             of ImageNet, ``protocol=dict(normalisation="imagenet")``.
         vocabulary: the classes; ids are label ids.
         unseen: names of the classes whose labels are not to be used; None: all of them.
@@ -77,7 +77,7 @@ class MaskCLIPPlus(BaseSegmentor):
         super().__init__(data_preprocessor=data_preprocessor)
         self.student = MMSEG_MODELS.build(ConfigDict({**student, "_scope_": "mmseg"}))
         own = dict(type="OpenVocabSegmentor", published=dict(normalisation="weights"), vocabulary=vocabulary)
-        self.teacher = Aside(MODELS.build(own | dict(teacher)))
+        self.teacher = FrozenModule(MODELS.build(own | dict(teacher)))
         self.vocabulary = self.teacher.vocabulary
         names = self.vocabulary.names if unseen is None else unseen
         unseen = sorted({self.vocabulary.index(name) for name in names})
@@ -117,8 +117,8 @@ class MaskCLIPPlus(BaseSegmentor):
         labels = []
         for picture, sample in zip(inputs, data_samples, strict=True):
             if "gt_sem_seg" in sample:
-                given = sample.gt_sem_seg.data[0].long()
-                labels.append(given.masked_fill(torch.isin(given, self.unseen), -1))
+                annotated = sample.gt_sem_seg.data[0].long()
+                labels.append(annotated.masked_fill(torch.isin(annotated, self.unseen), -1))
                 continue
             known = torch.full(picture.shape[1:], IGNORED, dtype=torch.long, device=picture.device)
             _, right, _, bottom = sample.metainfo.get("padding_size", (0, 0, 0, 0))
@@ -127,7 +127,7 @@ class MaskCLIPPlus(BaseSegmentor):
         return torch.stack(labels)
 
     def pictures(self, inputs: Tensor) -> Tensor:
-        """The batch as the teacher wants it: the student's normalisation undone."""
+        """The batch as the teacher wants it: the student's normalization undone."""
         tower, process = self.teacher.pipeline.tower, self.data_preprocessor
         rgb = inputs
         if getattr(process, "_enable_normalize", False):

@@ -77,7 +77,7 @@ def MaskCLIPPlusHead(
     arch: str | None = None,
     quick_gelu: bool | None = None,
 ) -> BaseDecodeHead:
-    """The decode head of config ``head`` with ``FrozenWords`` in the place of its ``conv_seg``.
+    """The decode head of config ``head`` with ``FrozenWords`` in place of its ``conv_seg``.
 
     Args:
         head: config of a head; its ``channels`` are those of the text space, and need not be given.

@@ -15,7 +15,7 @@ class Momentum(nn.Module):
     Args:
         module: the module.
         decay: α in [0, 1].
-        prefix: only parameters whose name begins so.
+        prefix: only parameters whose name starts with it.
     """
 
     def __init__(self, module: nn.Module, decay: float = 0.999, prefix: str = ""):
@@ -32,20 +32,20 @@ class Momentum(nn.Module):
 
     @torch.no_grad()
     def update(self, module: nn.Module):
-        """One step towards the module's present values."""
+        """One step toward the module's present values."""
         parameters = dict(module.named_parameters())
         for name, slow in self.values().items():
             slow.lerp_(parameters[name].to(slow), 1 - self.decay)
 
     @torch.no_grad()
-    def read(self, module: nn.Module, function: Callable, *inputs):
+    def evaluate(self, module: nn.Module, function: Callable, *inputs):
         """``function(module, *inputs)`` with the slow values in place of the module's own."""
         values = {f"module.{name}": slow for name, slow in self.values().items()}
         # a tower holds its image side twice, and tied weights would be put back in the wrong order
-        return functional_call(_Reader(module, function), values, inputs, tie_weights=False)
+        return functional_call(_Call(module, function), values, inputs, tie_weights=False)
 
 
-class _Reader(nn.Module):
+class _Call(nn.Module):
     def __init__(self, module: nn.Module, function: Callable):
         super().__init__()
         self.module, self.function = module, [function]  # in a list: a module there shall not be part of this one

@@ -86,7 +86,7 @@ def OpenVocabHead(
     arch: str | None = None,
     quick_gelu: bool | None = None,
 ) -> BaseDecodeHead:
-    """The decode head of config ``head`` with a ``TextClassifier`` in the place of its ``conv_seg``.
+    """The decode head of config ``head`` with a ``TextClassifier`` in place of its ``conv_seg``.
 
     What is built is a head of that very class (``UPerHead``, ``FPNHead``, ``SegformerHead``, ``FCNHead``, …), with its
     losses, parameter names and ``predict``; only the last layer is another one.

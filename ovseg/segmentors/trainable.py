@@ -22,7 +22,7 @@ class TrainableSegmentor(OpenVocabSegmentor):
     """An ``OpenVocabSegmentor`` with a loss.
 
     The tower is frozen but for what ``tuning`` makes trainable; modules of the extractor and the scorer train.
-    Training pictures come in batches of one size, cut by the dataset pipeline; prediction is that of
+    Training images come in batches of one size, cut by the dataset pipeline; prediction is that of
     ``OpenVocabSegmentor``, with all words of ``vocabulary``.
 
     Args:
@@ -45,7 +45,7 @@ class TrainableSegmentor(OpenVocabSegmentor):
         **parts,
     ):
         super().__init__(*args, **parts)
-        self._labelled = self.vocabulary if train_vocabulary is None else Vocabulary.parse(train_vocabulary)
+        self._labeled = self.vocabulary if train_vocabulary is None else Vocabulary.parse(train_vocabulary)
         self._unseen = unseen
         self.presets = tune.apply(self.tower, tuning)
         self.cache = None if tune.trains(self.tower, "text") else self.cache  # it knows the words of named weights only
@@ -80,17 +80,17 @@ class TrainableSegmentor(OpenVocabSegmentor):
         Raises:
             ValueError: unseen names that the labels do not have, or nothing but unseen ones.
         """
-        hidden = unseen_names(self._labelled, self._unseen)
-        kept = [name for name in self._labelled.names if name not in hidden]
-        return self._labelled.subset(kept) if hidden else self._labelled
+        hidden = unseen_names(self._labeled, self._unseen)
+        seen = [name for name in self._labeled.names if name not in hidden]
+        return self._labeled.subset(seen) if hidden else self._labeled
 
     # --- for losses ------------------------------------------------------------------------------------------------
 
     def images(self, inputs) -> Tensor:
-        """Normalised pictures (B, 3, H, W) of (3, H, W) BGR ones in [0, 255].
+        """Normalized images (B, 3, H, W) of (3, H, W) BGR ones in [0, 255].
 
         Raises:
-            ValueError: pictures of several sizes.
+            ValueError: images of several sizes.
         """
         return self.tower.normalise(_stacked(inputs).flip(1).to(self.tower.dtype) / 255)
 
@@ -101,7 +101,7 @@ class TrainableSegmentor(OpenVocabSegmentor):
             ValueError: an id that no word of the labels' vocabulary has; maps of several sizes.
         """
         labels = _stacked([sample.gt_sem_seg.data for sample in data_samples])[:, 0].long()
-        names = self._labelled.names
+        names = self._labeled.names
         wrong = labels[((labels < 0) | (labels >= len(names))) & (labels != 255)].unique().tolist()
         if wrong:
             raise ValueError(
@@ -110,9 +110,9 @@ class TrainableSegmentor(OpenVocabSegmentor):
             )
         if not self._unseen:
             return labels
-        places = {name: place for place, name in enumerate(self.train_vocabulary.names)}
+        positions = {name: position for position, name in enumerate(self.train_vocabulary.names)}
         table = torch.full((256,), 255, device=labels.device)
-        table[: len(names)] = torch.tensor([places.get(name, 255) for name in names], device=labels.device)
+        table[: len(names)] = torch.tensor([positions.get(name, 255) for name in names], device=labels.device)
         return table[labels]
 
     def dense_features(self, images: Tensor) -> DenseFeatures:
@@ -129,17 +129,17 @@ class TrainableSegmentor(OpenVocabSegmentor):
 
     def by_class(self, scores: Tensor) -> Tensor:
         """Scores (B, K, h, w) of classes from those of words (B, T, h, w): the best synonym."""
-        owners = torch.tensor(self.train_vocabulary.query_class, device=scores.device)
-        return best_word(scores, owners, len(self.train_vocabulary))
+        prompt_to_class = torch.tensor(self.train_vocabulary.query_class, device=scores.device)
+        return best_word(scores, prompt_to_class, len(self.train_vocabulary))
 
     def penalties(self) -> dict[str, Tensor]:
         """Terms of the loss that presets ask for."""
-        found = {f"loss_{type(preset).__name__.lower()}": preset.penalty() for preset in self.presets}
-        return {name: value for name, value in found.items() if value is not None}
+        terms = {f"loss_{type(preset).__name__.lower()}": preset.penalty() for preset in self.presets}
+        return {name: value for name, value in terms.items() if value is not None}
 
     @abstractmethod
     def loss(self, inputs, data_samples) -> dict[str, Tensor]:
-        """Terms by name, ``loss_…``; their sum is minimised."""
+        """Terms by name, ``loss_…``; their sum is minimized."""
 
 
 def _stacked(maps: Sequence[Tensor]) -> Tensor:

@@ -3,7 +3,7 @@
 from torch import nn
 
 
-class Aside(nn.Module):
+class FrozenModule(nn.Module):
     """Holds a module in evaluation mode: it moves between devices with its owner, and has no part in its parameters,
     its state and its training mode.
 
