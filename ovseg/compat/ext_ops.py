@@ -63,11 +63,11 @@ def softnms(
     while step < count:
         best = step + int(score[order[step:count]].argmax())
         order[[step, best]] = order[[best, step]]
-        kept, rest = order[step], order[step + 1 : count]
-        width = np.minimum(x2[kept], x2[rest]) - np.maximum(x1[kept], x1[rest]) + offset
-        height = np.minimum(y2[kept], y2[rest]) - np.maximum(y1[kept], y1[rest]) + offset
+        top, rest = order[step], order[step + 1 : count]
+        width = np.minimum(x2[top], x2[rest]) - np.maximum(x1[top], x1[rest]) + offset
+        height = np.minimum(y2[top], y2[rest]) - np.maximum(y1[top], y1[rest]) + offset
         inter = width.clip(0) * height.clip(0)
-        overlap = inter / np.maximum(area[kept] + area[rest] - inter, np.finfo(np.float32).tiny)
+        overlap = inter / np.maximum(area[top] + area[rest] - inter, np.finfo(np.float32).tiny)
         if method == 2:
             score[rest] *= np.exp(-(overlap**2) / sigma)
         else:

@@ -7,13 +7,13 @@ from mmengine.config import Config
 
 def groups(cfgs: dict[str, Config]) -> list[dict[str, Config]]:
     """Parted into those that can run together: ``OpenVocabSegmentor`` models with one dataset and one metric."""
-    found: dict[str, dict[str, Config]] = {}
+    grouped: dict[str, dict[str, Config]] = {}
     for name, cfg in cfgs.items():
         shared = cfg.model.type.removeprefix("ovseg.") == "OpenVocabSegmentor"
         evaluator = {key: value for key, value in cfg.test_evaluator.items() if key != "work_dir"}
         key = str((cfg.test_dataloader.to_dict(), evaluator)) if shared else name
-        found.setdefault(key, {})[name] = cfg
-    return list(found.values())
+        grouped.setdefault(key, {})[name] = cfg
+    return list(grouped.values())
 
 
 def together(cfgs: dict[str, Config]) -> Config:

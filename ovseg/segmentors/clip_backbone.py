@@ -166,7 +166,7 @@ class CLIPBackbone(BaseModule):
                     f"{type(preset).__name__} adds a term to the loss, and a backbone has none; leave its weight at 0."
                 )
 
-    def _indices(self, given) -> tuple[int, ...]:
+    def _indices(self, out_indices) -> tuple[int, ...]:
         if self.has_stages:
             if given is not None and tuple(given) != (0, 1, 2, 3):
                 raise ValueError(f"a ResNet gives its four stages; leave out_indices={tuple(given)} out.")

@@ -98,13 +98,13 @@ def _resized(images: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 def _padded(picture: Tensor, side: int) -> Tensor:
-    """The reference's picture batch: padded right and below to multiples of ``side``, then squashed to that size."""
+    """The reference's image batch: padded right and below to multiples of ``side``, then squashed to that size."""
     height, width = picture.shape[2:]
     return _resized(F.pad(picture, (0, -width % side, 0, -height % side)), side)
 
 
 def _whole(each: Case, out, scorer, text: Tensor, size) -> dict[str, Tensor]:
-    """One view of the picture; the reference cuts the maps to the picture's size before it resizes them."""
+    """One view of the image; the reference cuts the maps to the image's size before it resizes them."""
     logits = scorer(out, text)
     maps = _resized(logits.sigmoid()[:, :, : size[0], : size[1]], tuple(each.settings["orig"]))[0]
     return {"dense_clip_feat": out.features, "logits_pre_sigmoid": logits, "sem_seg_whole": maps}
@@ -117,7 +117,7 @@ def _protocol(each: Case, side: int) -> Protocol:
 
 
 def _sliding(each: Case, pipeline: Pipeline, picture: Tensor, text: Tensor) -> Tensor:
-    """Windows and the whole view, through the pipeline but for its rounding of resized pictures to whole numbers."""
+    """Windows and the whole view, through the pipeline but for its rounding of resized images to whole numbers."""
     resized = pipeline.protocol.size
     ((parts, boxes, whole),) = pipeline.read([_resized(picture, resized)[0]], [picture[0]])
     encoded = Encoded(parts, boxes, resized, tuple(each.settings["orig"]), None, None, whole)
