@@ -1,6 +1,6 @@
 """From patches to pixels as one linear map, represented by the few rows and columns between which it is linear.
 
-Enlarging the maps of windows, averaging windows that overlap, and resizing to the picture act on rows and columns
+Enlarging the maps of windows, averaging windows that overlap, and resizing to the image act on rows and columns
 separately, because windows lie on a grid:
 
     m_c(i, j) = Σ_ab P_ia Q_jb s_c(a, b),    P, Q ≥ 0,  Σ_a P_ia = Σ_b Q_jb = 1
