@@ -1,4 +1,4 @@
-"""The versions ovseg is tested with, and what is installed here.  Nothing heavy is imported to find out."""
+"""The versions ovseg is tested with and those installed, without importing anything heavy."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
@@ -46,7 +46,7 @@ MMCV_OPS = {
 
 
 class PackageStatus(NamedTuple):
-    """One line of the report; ``note`` begins with ``ok`` where nothing needs attention."""
+    """One line of the report; ``note`` begins with ``ok`` if nothing needs attention."""
 
     package: str
     installed: str
@@ -55,7 +55,7 @@ class PackageStatus(NamedTuple):
 
 
 def installed_version(package: str) -> str | None:
-    """The version in the package's metadata; None where it is not installed."""
+    """The version in the package's metadata; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -63,7 +63,7 @@ def installed_version(package: str) -> str | None:
 
 
 def report() -> list[PackageStatus]:
-    """One row per package, then which wheels provide cv2, packages in each other's way, and the operators of mmcv."""
+    """One row per package, then which wheels provide cv2, conflicting packages, and the operators of mmcv."""
     rows = [package_row(name, *known) for name, known in TESTED.items() if name not in CV2]
     rows.append(cv2_row())
     for name, packages in RIVALS.items():
@@ -87,7 +87,7 @@ def package_row(name: str, allowed: str, tested: str) -> PackageStatus:
 
 
 def cv2_row() -> PackageStatus:
-    """Two wheels of one version hold the same files, so only differing versions are trouble."""
+    """Wheels of the same version contain the same files, so only differing versions are a problem."""
     allowed, tested = TESTED[CV2[0]]
     installed = {package: v for package in CV2 if (v := installed_version(package))}
     versions = set(installed.values())

@@ -21,7 +21,7 @@ def data_folder(name: str) -> Path:
     """The folder ``name`` below ``OVSEG_DATA``.
 
     Raises:
-        FileNotFoundError: it is not there; the message names the variable and the places looked at.
+        FileNotFoundError: it does not exist; the message names the variable and the folders searched.
     """
     configured = os.environ.get(VARIABLE)
     folders = [base.parent / "shared" / "data" for base in (PROJECT, Path.cwd())]
@@ -38,11 +38,11 @@ def data_folder(name: str) -> Path:
 
 
 class MiniDataset(FolderDataset):
-    """Images in ``images/<split>/*.jpg``, labels beside them.
+    """Images in ``images/<split>/*.jpg``, with labels next to them.
 
     Args:
         split: ``val`` or ``train``.
-        data_root: the folder itself; found through ``OVSEG_DATA`` if None.
+        data_root: the folder itself; located through ``OVSEG_DATA`` if None.
         **kwargs: see mmseg's ``BaseSegDataset``.
 
     Raises:
@@ -64,7 +64,7 @@ class MiniDataset(FolderDataset):
 
 @DATASETS.register_module()
 class CamVidMini(MiniDataset):
-    """CamVid's 11 classes of road scenes; its label 11 (unlabeled) is read as 255."""
+    """CamVid's 11 classes of road scenes; its label 11 (unlabeled) becomes 255."""
 
     METAINFO = metainfo(Vocabulary.parse("camvid"), "camvid_mini", unseen=UNSEEN_CAMVID)
     folder, labels = "camvid_mini", "labels"

@@ -101,7 +101,7 @@ class ScenePhrases(BaseDataset):
     ):
         if styles not in ("seen", "unseen") or min(count, size) < 1:
             raise ValueError(
-                "ScenePhrases wants styles 'seen' or 'unseen', count and size from 1 on; got "
+                "ScenePhrases takes styles 'seen' or 'unseen', count and size of at least 1; got "
                 f"{styles=}, {count=}, {size=}."
             )
         if not PASSED_ON.issuperset(kwargs):
@@ -127,12 +127,12 @@ class COCOMiniPhrases(BaseDataset):
 
     Args:
         split: ``val`` or ``train``.
-        data_root: the folder itself; found through ``OVSEG_DATA`` if None.
+        data_root: the folder itself; located through ``OVSEG_DATA`` if None.
         pipeline: transforms; by default MMCV's ``LoadImageFromFile`` and ``PackPhrases``.
         **kwargs: see mmengine's ``BaseDataset``; ``ann_file`` is a json of COCO instances.
 
     Raises:
-        ValueError: an unknown split, or a file that is no json of COCO instances.
+        ValueError: an unknown split, or a file that is not a JSON file of COCO instances.
         FileNotFoundError: the data is not there.
     """
 
@@ -169,7 +169,7 @@ class COCOMiniPhrases(BaseDataset):
             return [self._entry(image, boxes[image["id"]]) for image in content["images"]]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"COCOMiniPhrases: {path} is no json of COCO instances with images, annotations and categories that "
+                f"COCOMiniPhrases: {path} is not a JSON file of COCO instances with images, annotations and categories that "
                 f"belong together ({type(error).__name__}: {error})."
             ) from error
 

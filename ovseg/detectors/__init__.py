@@ -1,4 +1,4 @@
-"""Models of ovseg that answer with boxes."""
+"""Models of ovseg that predict boxes."""
 
 from .clipself import CLIPSelfTraining
 from .denseclip import DenseCLIPMaskRCNN, DenseCLIPRetinaNet

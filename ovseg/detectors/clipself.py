@@ -1,11 +1,11 @@
 """CLIPSelf: Vision Transformer Distills Itself for Open-Vocabulary Dense Prediction (Wu et al., ICLR 2024), training.
 
 s_r = RoIAlign(m / |m|, box r),   m the student's dense map (``dense.CLIPSelf``)
-t_r = image embedding of the crop of box r by the teacher, the tower as it was
+t_r = image embedding of the crop of box r by the teacher, the original tower
 ℓ = 1 − mean_r cos(s_r, t_r)
-θ = a θ_student + (1 − a) θ_teacher, of what is exported; training goes on from the student
+θ = a θ_student + (1 − a) θ_teacher in the exported file; training continues from the student
 
-No label and no text enters.  Regions are cells of random grids or boxes that the samples bring (``regions.clipself``).
+Neither labels nor text are used.  Regions are cells of random grids or boxes of the samples (``regions.clipself``).
 """
 
 import copy
@@ -29,23 +29,23 @@ SOURCES = ("grid", "boxes")
 
 @MODELS.register_module(name="CLIPSelf")  # as configs and checkpoints name it
 class CLIPSelfTraining(TrainableSegmentor):
-    """Trains the image tower; ``export`` writes it, mixed with the teacher, as plain CLIP weights.
+    """Trains the image tower; ``export`` writes it, averaged with the teacher, as plain CLIP weights.
 
-    Images of a batch may differ in size: they are padded with black at the right and below, and what a pipeline has
-    padded (``img_shape`` of a sample) is no region.  It predicts label maps of ``vocabulary`` from the student's dense
-    features, as ``OpenVocabSegmentor`` does, so that a run can be watched.
+    Images of a batch may differ in size: they are padded with black at the right and bottom, and the padding of a
+    pipeline (``img_shape`` of a sample) belongs to no region.  It predicts label maps of ``vocabulary`` from the
+    student's dense features, as ``OpenVocabSegmentor`` does, so that a run can be monitored.
 
     Args:
         dense: config of the extractor, ``dict(type="CLIPSelf")``.
         weights, arch, quick_gelu: see ``OpenVocabSegmentor``.
         regions: ``grid``, or ``boxes``: those of ``proposals``, else of ``gt_instances``, in pixels of the image as
             it is given.
-        max_split, most: of the grids, and regions per image.
-        sides: smallest and largest area of given boxes, as sides of squares in pixels.
-        enlarge: of the crops; the authors take 1.5 with boxes, 1 with grids.
-        share: a, of the student in what is exported; the authors take 0.7 for ViT-B/16 and 0.95 for ViT-L/14.
-        crop_batch: crops that the teacher reads at once.
-        tuning: what trains, all blocks unless specified otherwise.
+        max_split, most: largest number of grid cells per side, and of regions per image.
+        sides: smallest and largest area of boxes, as sides of squares in pixels.
+        enlarge: enlargement of the crops; the authors use 1.5 with boxes, 1 with grids.
+        share: a, weight of the student in the exported file; the authors use 0.7 for ViT-B/16 and 0.95 for ViT-L/14.
+        crop_batch: crops per forward pass of the teacher.
+        tuning: what is trained, all blocks by default.
         **parts: see ``TrainableSegmentor``.
 
     Raises:
@@ -110,14 +110,14 @@ class CLIPSelfTraining(TrainableSegmentor):
         """Regions (R, 4) of one image, x1, y1, x2, y2 in pixels.
 
         Raises:
-            ValueError: a sample without boxes where they are wanted.
+            ValueError: a sample without the required boxes.
         """
         if self.regions == "grid":
             return draw_cells(size, self.max_split, self.most).to(self.tower.device)
         source = next((sample.get(name) for name in ("proposals", "gt_instances") if name in sample), None)
         if source is None or "bboxes" not in source:
             raise ValueError(
-                "CLIPSelf(regions='boxes') takes the boxes of its samples, and one brings neither proposals nor "
+                "CLIPSelf(regions='boxes') takes the boxes of its samples, but one has neither proposals nor "
                 "gt_instances: load them (dict(type='mmdet.LoadProposals') or dict(type='mmdet.LoadAnnotations', "
                 "with_bbox=True)) and end the pipeline with dict(type='mmdet.PackDetInputs'); or take regions='grid'."
             )
@@ -131,10 +131,10 @@ class CLIPSelfTraining(TrainableSegmentor):
 
     @torch.no_grad()
     def averaged(self, share: float | None = None) -> Tower:
-        """A copy of the tower whose image side is a θ_student + (1 − a) θ_teacher.
+        """A copy of the tower with the image side a θ_student + (1 − a) θ_teacher.
 
         Raises:
-            ValueError: a tower with tokens that the teacher has not.
+            ValueError: a tower with parameters that the teacher does not have.
         """
         share = self.share if share is None else share
         visual = copy.deepcopy(self.teacher.visual)
@@ -151,9 +151,9 @@ class CLIPSelfTraining(TrainableSegmentor):
         return self.tower.around(visual, clip)
 
     def export(self, path: str | Path):
-        """Write the averaged tower as CLIP weights, for ``weights=path``; the text tower is as it was.
+        """Write the averaged tower as CLIP weights, for ``weights=path``; the text tower is unchanged.
 
-        What settings the weights brought with them are replaced by those of this run.
+        Settings recorded with the weights are replaced by those of this run.
         """
         tower, protocol = self.averaged(), self.pipeline.protocol
         settings = {key: getattr(protocol, key) for key in tower.card.protocol}

@@ -1,16 +1,16 @@
 """EdaDet: Open-Vocabulary Object Detection Using Early Dense Alignment (Shi and Yang, ICCV 2023).
 
-This is our reading of the paper's published description, not a reproduction: there is no public code, and the number of
-layers, the weights and the exponents below are our choice [inferred].
+This is our interpretation of the published description, not a reproduction: there is no public code, and the number of
+layers, the weights and the exponents below are [inferred].
 
 V   dense map of a CLIP ResNet: value and output projection of its attention pool at every position, (B, E, h, w)
-D   = V + Δ(V), Δ a few convolutions on the finer third stage that begin at zero                         [inferred]
-p_l = softmax_k(cos(D_l, t_k)/τ) at every location l, over classes and background words
+D   = V + Δ(V), Δ a few zero-initialized convolutions on the finer third stage                           [inferred]
+p_l = softmax_k(cos(D_l, t_k)/τ) at every location l, over classes and background prompts
 P_r = mean over 7×7 RoIAlign bins of p in box r                   the object score is pooled *predictions*
 L   = focal CE of P_r for base objects r, so that every location inside answers for the object           [inferred]
-s   = P_r^(1−α)·Q_r^α · o_r,   Q as P with the frozen V; o_r the objectness of class-agnostic proposals, apart from all
+s   = P_r^(1−α)·Q_r^α · o_r,   Q as P with the frozen V; o_r the objectness of independent class-agnostic proposals
 
-Early alignment is that text meets locations before they are grouped to objects.
+Early alignment means that text is compared with locations before they are grouped into objects.
 """
 
 from collections.abc import Sequence
@@ -34,14 +34,14 @@ BINS = 7
 
 
 def value_map(tower: Tower, stage: Tensor) -> Tensor:
-    """V: every position of the last stage (B, D, h, w) through value and output projection, (B, E, h, w)."""
+    """V (B, E, h, w): value and output projection at every position of the last stage (B, D, h, w)."""
     pool = tower.visual.attnpool
     values = pool.c_proj(pool.v_proj(stage.flatten(2).transpose(1, 2)))
     return values.transpose(1, 2).unflatten(2, stage.shape[-2:])
 
 
 def dense_probabilities(features: Tensor, text: Tensor, prompt_to_class: Tensor, temperature: float) -> Tensor:
-    """p: (B, K, h, w) from a map (B, E, h, w) and unit words (T, E) with their classes (T,), in float32."""
+    """p (B, K, h, w) from a map (B, E, h, w), unit text embeddings (T, E) and their classes (T,), in float32."""
     cosines = torch.einsum("behw,te->bthw", F.normalize(features.float(), dim=1), text)
     return best_word(cosines / temperature, prompt_to_class, int(prompt_to_class.max()) + 1).softmax(1)
 
@@ -60,7 +60,7 @@ def object_loss(scores: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
 
 
 class Refiner(nn.Module):
-    """Δ: the third stage (B, C, 2h, 2w), reduced to the map's grid beside it, through convolutions of 3×3."""
+    """Δ: 3×3 convolutions on the third stage (B, C, 2h, 2w) and the map."""
 
     def __init__(self, channels: int, embed_dim: int, width: int = 256, depth: int = 2):
         super().__init__()
@@ -85,19 +85,19 @@ class EdaDet(ResNetDetector):
 
     Args:
         vocabulary: classes of the training labels; ``set_classes`` replaces them in prediction.
-        weights: a CLIP ResNet with text, see ``ovseg.towers.weights``. It stays frozen.
-        proposals: see ``detectors.proposals``; in place of the paper's query decoder an RPN [inferred].
-        unseen: names that training must not see: neither their instances nor their words.
-        background: words of what is no object, which compete at every location [inferred].
-        alpha: α, share of the frozen tower's score [inferred].
+        weights: a CLIP ResNet with a text tower, see ``ovseg.towers.weights``. It is frozen.
+        proposals: see ``detectors.proposals``; an RPN in place of the paper's query decoder [inferred].
+        unseen: names hidden from training: neither their instances nor their prompts are used.
+        background: names of background, which compete at every location [inferred].
+        alpha: α, weight of the frozen tower's score [inferred].
         temperature: τ [inferred].
-        gamma: of the focal loss [inferred].
+        gamma: exponent of the focal loss [inferred].
         refiner: arguments of ``Refiner``.
         test_cfg: ``score_thr``, ``nms``, ``max_per_img``.
         templates, data_preprocessor: see ``RegionCLIP``.
 
     Raises:
-        ValueError: words or weights that do not do; α beyond [0, 1].
+        ValueError: unsuitable names or weights; α outside [0, 1].
     """
 
     name = "edadet"
@@ -153,7 +153,8 @@ class EdaDet(ResNetDetector):
         return self.proposals.loss(stages, samples) | {"loss_object": loss}
 
     def text(self, training: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Words (T, E), owners (T,), background words last; in training where each label (K,) stands among them."""
+        """Text embeddings (T, E) and classes (T,), background last; in training also the position (K,) of each
+        label."""
         vocabulary = self.train_vocabulary if training else self.vocabulary
         text, prompt_to_class = self.embeddings(vocabulary)
         positions = None

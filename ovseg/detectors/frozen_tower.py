@@ -1,11 +1,11 @@
-"""A frozen CLIP tower as the backbone of a detector: levels, and one map in the space of the text, of a single pass.
+"""A frozen CLIP tower as the backbone of a detector: levels, and a map in the joint space, from a single pass.
 
 ViT      maps after chosen blocks, those of the last as the dense extractor has it before its projection (F-ViT: the
          value path of the last block); deconv₂→norm→GELU→deconv₂, deconv₂, identity, maxpool₂: strides p/4, p/2, p, 2p
          V (B, E, h, w): the extractor's dense map, each position divided by its length;  r = RoIAlign(V, box), one bin
 ResNet   its four stages, strides 4 to 32;  V: the last of them;  r = attention pool of RoIAlign(V, box)   (F-VLM)
 
-Only the deconvolutions train; they need no gradient of the tower.
+Only the deconvolutions are trained, so no gradients flow through the tower.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ SCALES = (0.25, 0.5, 1, 2)
 
 
 class Listener:
-    """Stands for a tower in one pass of a dense extractor and keeps what leaves some of its blocks.
+    """Wraps a tower during one pass of a dense extractor and records the outputs of some of its blocks.
 
     Args:
-        tower: everything else is looked up in it.
+        tower: attribute access falls through to it.
         blocks: their indices.
     """
 
@@ -57,7 +57,7 @@ class Listener:
         return self._tower.project(z)
 
     def maps(self) -> list[Tensor]:
-        """(B, D, h, w) after each of the blocks; of the last block what was projected first."""
+        """(B, D, h, w) after each of the blocks; for the last block, the first input of the projection."""
         last, (h, w) = len(self._tower.blocks) - 1, self._state.grid
         tapped = self._state.taps
         if last in self._taps and self._projected is not None:
@@ -72,20 +72,20 @@ class FrozenTower(BaseModule):
     """Levels (finest first) and the map V of normalized images.
 
     Args:
-        tower: of a ViT or a ResNet; it is frozen and stays in evaluation mode.
-        dense: config of the dense extractor (ViT); F-ViT's unless given.
+        tower: a ViT or a ResNet; it is frozen and stays in evaluation mode.
+        dense: config of the dense extractor (ViT); F-ViT's by default.
         scales: strides of a ViT's levels in patches, some of ¼, ½, 1, 2.
         out_indices: the block of each, counted from 0; None: evenly spaced ones.
-        norm_cfg: the normalization between the deconvolutions, BN unless given.
-        window, window_stride: read a ViT's images in overlapping windows of this side, each this far from the last,
-            in pixels and whole patches, and average; for towers that know small images alone. None: whole.
+        norm_cfg: the normalization between the deconvolutions, BN by default.
+        window, window_stride: run a ViT in overlapping windows of this side and stride,
+            in pixels (whole patches), and average; for towers trained on small images only. None: whole images.
 
     Attributes:
-        channels: of each level.
+        channels: channels of each level.
         strides: pixels per cell of each level.
 
     Raises:
-        ValueError: blocks or strides that do not exist, or a ResNet with settings that are those of a ViT.
+        ValueError: blocks or strides that do not exist, or ViT settings for a ResNet.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class FrozenTower(BaseModule):
         """Levels (B, C, h, w) and V of normalized images (B, 3, H, W).
 
         Raises:
-            ValueError: images that are not whole patches.
+            ValueError: images whose sides are not whole patches.
         """
         if self.has_stages:
             with torch.no_grad():

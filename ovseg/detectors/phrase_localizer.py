@@ -16,16 +16,16 @@ from ovseg.towers import Tower
 class PhraseLocalizer(BaseModel):
     """Tower + ``PhraseSearch``, assembled from a config. Scored by ``PhraseMetric``.
 
-    Images come as the loader gives them (uint8, BGR, native size): squashing and normalization belong to the method.
+    Images are expected as loaded (uint8, BGR, native size): resizing and normalization belong to the method.
 
     Args:
         weights: see ``ovseg.towers.weights``, or a tower; None is the embedded demo model.
-        vocabulary: the words that the phrases of a dataset are taken from, anything ``Vocabulary.parse`` takes; its
-            hash is saved beside every score. None: free phrases.
-        published: settings of one benchmark as published: ``alpha``, ``temperature``, ``upsample``, ``start_block``,
+        vocabulary: the vocabulary of the phrases of a dataset, anything ``Vocabulary.parse`` takes; its
+            hash is saved with every score. None: free phrases.
+        published: published settings for a benchmark: ``alpha``, ``temperature``, ``upsample``, ``start_block``,
             ``counts``, ``size`` of ``PhraseSearch``.
         protocol: settings that override all others.
-        arch, quick_gelu: for weight files that do not say.
+        arch, quick_gelu: for weight files that do not record them.
 
     Raises:
         ValueError: unknown settings, words or weights, a tower that is not a ViT with a class token.
@@ -74,8 +74,8 @@ class PhraseLocalizer(BaseModel):
 
         Args:
             inputs: list of (3, H, W) uint8 BGR images.
-            data_samples: one ``BaseDataElement`` each, whose ``phrases`` are mappings with ``phrase``; what else they
-                hold is kept.
+            data_samples: one ``BaseDataElement`` each, whose ``phrases`` are mappings with ``phrase``; their other
+                keys are kept.
 
         Raises:
             ValueError: a sample without ``phrases``, or a phrase that is blank or too long.

@@ -1,12 +1,12 @@
-"""Class-agnostic boxes for detectors whose words come from elsewhere: a frozen detector's, an own RPN's, or given ones.
+"""Class-agnostic boxes for text-based detectors: from a frozen detector, an RPN of their own, or the samples.
 
     dict(type="FrozenRPN", config="faster-rcnn_r50_fpn_1x_coco.py", checkpoint="base.pth")   a detector of MMDetection
     dict(type="OwnRPN")                            an RPN on the tower's stages, trained on the boxes of the run
     dict(type="GivenBoxes", source="ground_truth")                       the ground-truth-box protocol
-    dict(type="GivenBoxes")                        ``proposals`` of the samples, such as mmdet.LoadProposals reads
+    dict(type="GivenBoxes")                        ``proposals`` of the samples, such as those of mmdet.LoadProposals
     dict(type="RandomBoxes", count=100)            for pretraining without any proposal network
 
-All answer with ``InstanceData`` per image: ``bboxes`` in pixels of the network's input, ``scores`` in (0, 1).
+All return an ``InstanceData`` per image: ``bboxes`` in pixels of the network's input, ``scores`` in (0, 1).
 """
 
 import copy
@@ -32,7 +32,7 @@ def objectness_logits(scores: Tensor) -> Tensor:
 
 
 def scale_of(sample) -> list[float]:
-    """What boxes (x1, y1, x2, y2) of the original image are multiplied by to be in pixels of the input."""
+    """The factors from boxes (x1, y1, x2, y2) of the original image to pixels of the input."""
     return list(sample.metainfo.get("scale_factor", (1.0, 1.0))) * 2
 
 
@@ -42,7 +42,7 @@ def tensor(boxes) -> Tensor:
 
 
 def build_proposals(config: dict | None, tower: Tower) -> "ProposalGenerator":
-    """The module that a config describes (None: ``OwnRPN``), fitted to a ResNet tower."""
+    """Build the module of a config (None: ``OwnRPN``) for a ResNet tower."""
     config = dict(config or dict(type="OwnRPN"))
     fitting = dict(
         OwnRPN=dict(channels=[tower.width // 8, tower.width // 4, tower.width // 2]), FrozenRPN=dict(tower=tower)
@@ -62,7 +62,7 @@ class GivenBoxes(ProposalGenerator):
     """Boxes of the data samples.
 
     Args:
-        source: ``proposals``, in pixels of the input, with or without ``scores`` (1 where there are none); or
+        source: ``proposals``, in pixels of the input, with or without ``scores`` (1 without them); or
             ``ground_truth``, the boxes of ``gt_instances``, in pixels of the original image in prediction and of the
             input in training, as MMDetection has them.
 
@@ -80,7 +80,7 @@ class GivenBoxes(ProposalGenerator):
     def forward(self, images: Tensor, stages: Sequence[Tensor], samples) -> list[InstanceData]:
         """
         Raises:
-            ValueError: a sample without such boxes.
+            ValueError: a sample without the required boxes.
         """
         results = []
         for sample in samples:
@@ -133,17 +133,17 @@ class RandomBoxes(ProposalGenerator):
 
 @MODELS.register_module()
 class FrozenRPN(ProposalGenerator):
-    """The proposal network of a detector of MMDetection, frozen.
+    """The frozen proposal network of an MMDetection detector.
 
     Args:
-        tower: whose normalization the images carry.
+        tower: the tower whose normalization the images have.
         config: a config file of MMDetection, or its ``model``.
         checkpoint: its weights; None leaves them random, for tests.
-        nms: IoU of its NMS; published: 0.7, for zero-shot use 0.9.
+        nms: IoU threshold of the NMS; published: 0.7, for zero-shot use 0.9.
         count: boxes kept per image.
 
     Raises:
-        FileNotFoundError, ValueError: no weights there, weights that do not fit, or a detector without an RPN.
+        FileNotFoundError, ValueError: missing weights, weights that do not fit, or a detector without an RPN.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class FrozenRPN(ProposalGenerator):
         self.model.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)
 
     def init_weights(self):
-        """They are those of the checkpoint."""
+        """The weights are those of the checkpoint."""
 
     def train(self, mode: bool = True):
         return super().train(False)
@@ -206,14 +206,14 @@ class FrozenRPN(ProposalGenerator):
 
 @MODELS.register_module()
 class OwnRPN(ProposalGenerator):
-    """FPN and RPN on the stages of the tower, trained with the run on whatever boxes it has.
+    """FPN and RPN on the stages of the tower, trained on the boxes of the run.
 
-    The stages are cut from the graph: boxes do not move the tower.
+    The stages are detached: the boxes do not train the tower.
 
     Args:
         channels: of the stages, strides 4, 8 and 16; set by the detector.
         width: of the pyramid.
-        outs: its levels, strides 4, 8, 16, …; those beyond the stages are poolings of the last.
+        outs: number of levels, strides 4, 8, 16, …; levels beyond the stages are pooled from the last.
         scales, ratios: of the anchors, in units of the stride.
         convs: convolutions of the RPN.
         nms: IoU of its NMS.

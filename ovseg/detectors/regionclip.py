@@ -35,7 +35,7 @@ SETTINGS = {  # published: objectness in the score, deltas, score threshold, NMS
 
 
 def train_above(tower: Tower, frozen_stages: int):
-    """Let the stages above ``frozen_stages`` and the attention pool train; BatchNorms stay as they are.
+    """Make the stages above ``frozen_stages`` and the attention pool trainable; BatchNorms stay frozen.
 
     Stages are counted as usual: 1 is the stem, 2 the stem and ``layer1``; 5 freezes all but the attention pool.
 
@@ -65,7 +65,7 @@ def preprocessor(tower: Tower, masks: bool = False) -> dict:
 
 
 class ResNetDetector(RuntimeClasses, BaseDetector):
-    """What detectors on a CLIP ResNet share: the tower, its words, frozen parts."""
+    """Shared by detectors on a CLIP ResNet: the tower, its text embeddings, frozen parts."""
 
     def __init__(self, weights, vocabulary, unseen, templates, text_weights, frozen_stages, masks, data_preprocessor):
         tower = weights if isinstance(weights, Tower) else load_tower(weights)
@@ -92,7 +92,7 @@ class ResNetDetector(RuntimeClasses, BaseDetector):
 
 @MODELS.register_module()
 class RegionCLIP(ResNetDetector):
-    """A two-stage detector of any words.
+    """A two-stage open-vocabulary detector.
 
     Args:
         weights: a CLIP ResNet, see ``ovseg.towers.weights``; released files of RegionCLIP too.
@@ -100,22 +100,22 @@ class RegionCLIP(ResNetDetector):
             in prediction.
         proposals: ``FrozenRPN``, ``OwnRPN`` or ``GivenBoxes`` of ``detectors.proposals``.
         setting: ``coco``, ``lvis`` (fine-tuned), ``zero_shot`` or ``ground_truth``: published settings of prediction.
-            Zero-shot wants an NMS of 0.9 in the proposals as well.
+            Zero-shot use also needs an NMS of 0.9 in the proposals.
         test_cfg: changes to them, among ``objectness``, ``deltas``, ``score_thr``, ``nms``, ``max_per_img`` and
             ``mask_thr_binary``. ``objectness='logit'`` is the rule of the reference.
-        unseen: names (or a file of them) that training must not see: instances are left out, logits masked.
+        unseen: names (or a file of them) hidden from training: instances are dropped, logits masked.
         background, gamma: of the classification loss: weight of background, focal scaling. Published for COCO 0.2 and
             0.5, for LVIS 0.8 and 0.
         masks: add a class-agnostic mask head on the maps of ``layer4``.
-        samples: regions per image in training; a quarter of them objects at most.
+        samples: regions per image in training, at most a quarter of them objects.
         frozen_stages: see ``train_above``.
         temperature: τ.
-        templates: of the prompts.
-        text_weights: CLIP weights that encode the words, where ``weights`` has no text tower.
+        templates: prompt templates.
+        text_weights: CLIP weights that encode the names if ``weights`` has no text tower.
         data_preprocessor: see ``BaseDetector``; the weights' normalization unless given.
 
     Raises:
-        ValueError: unknown settings, words or weights; a tower that is no ResNet.
+        ValueError: unknown settings, unsuitable names or weights; a tower that is not a ResNet.
     """
 
     name = "regionclip"

@@ -29,12 +29,12 @@ def box_coder(weights=(10.0, 10.0, 5.0, 5.0)) -> DeltaXYWHBBoxCoder:
 
 
 def split_rois(rois: Tensor, pictures: int) -> list[Tensor]:
-    """(R, 5) rois, whose images come one after the other, to boxes (R_b, 4) of each image."""
+    """Split rois (R, 5), ordered by image, into boxes (R_b, 4) of each image."""
     return [rois[rois[:, 0] == index, 1:] for index in range(pictures)]
 
 
 def select_boxes(boxes: Tensor, scores: Tensor, meta: dict, cfg, rescale: bool) -> InstanceData:
-    """NMS per class of boxes (R, 4) in pixels of the input and scores (R, K + 1), whose last column is not read.
+    """NMS per class of boxes (R, 4) in pixels of the input and scores (R, K + 1), whose last column is ignored.
 
     Boxes are cut to the image; those without area, and rows with a number that is not finite, are dropped.
     """
@@ -51,7 +51,7 @@ def select_boxes(boxes: Tensor, scores: Tensor, meta: dict, cfg, rescale: bool) 
 
 @MODELS.register_module()
 class RegionCLIPBBoxHead(BBoxHead):
-    """Box regression, and the loss on given logits.
+    """Box regression, and the loss on external logits.
 
     Args:
         background: weight of background regions in the loss.
@@ -83,7 +83,7 @@ class RegionCLIPRoIHead(StandardRoIHead):
             ``RegionCLIPBBoxHead``.  Parts are looked up in the default scope, which is to be mmdet.
 
     Attributes:
-        classifier: ``WordScores`` with the zero vector as background; the detector gives it its words.
+        classifier: ``WordScores`` with the zero vector as background; the detector sets its text embeddings.
     """
 
     def __init__(self, temperature: float = 0.01, deltas=True, objectness=None, sampling_ratio: int = 0, **parts):

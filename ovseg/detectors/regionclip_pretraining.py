@@ -1,9 +1,9 @@
 """RegionCLIP: Region-based Language-Image Pretraining (Zhong et al., CVPR 2022): the pretraining.
 
-student  f_r, the tower that learns;  teacher g_r, the tower as it was, on the same regions;  concepts c, any vocabulary
+student  f_r, the trained tower;  teacher g_r, the original tower, on the same regions;  concepts c, any vocabulary
 L = KL(q ‖ student)  +  contrast of regions and concepts  +  InfoNCE of images and captions    (``regionclip_losses``)
 
-The feature of an image is that of the region that covers it.  No box has a label: concepts come from the teacher.
+The feature of an image is that of the region that covers it.  Boxes have no labels: concepts come from the teacher.
 """
 
 import copy
@@ -31,11 +31,11 @@ from .regionclip import ResNetDetector
 class RegionCLIPPretraining(ResNetDetector):
     """Trains a CLIP ResNet on regions; ``export`` writes it as plain CLIP weights.
 
-    In prediction it names the ground-truth boxes of the samples, so that a run can be watched.
+    In prediction it classifies the ground-truth boxes of the samples, so that a run can be monitored.
 
     Args:
         concepts: the pool, anything ``Vocabulary.parse`` takes; published: nouns of the captions.
-        vocabulary: what predictions choose among; the concepts unless given.
+        vocabulary: the candidates of predictions; the concepts by default.
         weights: a CLIP ResNet with text, see ``ovseg.towers.weights``.
         proposals: where regions come from, see ``detectors.proposals``; published: ``FrozenRPN`` with an NMS of 0.5
             and 300 boxes. Labels are never read.

@@ -23,7 +23,7 @@ class RuntimeClasses:
         train_vocabulary: what the ids of the training labels stand for.
         unseen: names of it that training must not see.
         metric: of ``ovseg.evaluation``, which scores it on a benchmark.
-        own_pipeline: whether it reads the pictures of a benchmark by the pipeline of its config.
+        own_pipeline: whether it reads the images of a benchmark by the pipeline of its config.
         loader: in ``LOADERS``, runs its checkpoints for ``ovseg.load``; None or absent: nothing does.
         trained_weights: the checkpoint that was loaded.
         takes_boxes: whether samples with ``proposals`` are asked for those.

@@ -44,7 +44,7 @@ class LayerDecay(DefaultOptimWrapperConstructor):
             self._scale(params, module)
 
     def _scale(self, params: list[dict], model: nn.Module):
-        """Change the groups of one parameter each that MMEngine has made."""
+        """Adjust the parameter groups that MMEngine created, one per parameter."""
         backbones = {name: m for name, m in model.named_modules() if isinstance(m, CLIPBackbone)}
         if not backbones:
             raise ValueError(

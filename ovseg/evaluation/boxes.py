@@ -55,7 +55,7 @@ class WordMetric(BaseMetric):
         return tuple(self.dataset_meta["classes"])
 
     def groups(self) -> dict[str, list[int]]:
-        """Class ids of ``base`` and ``novel``, where the dataset or the caller tells them.
+        """Class ids of ``base`` and ``novel``, if the dataset or the caller defines them.
 
         Raises:
             ValueError: names that the dataset does not have.
@@ -88,12 +88,13 @@ class OpenVocabAP(WordMetric):
     whatever their class); with ``segm`` also ``mask_AP`` and so on.
 
     Args:
-        segm: score masks too, where the predictions have them.
-        largest: detections per image that count.
+        segm: also score masks, if the predictions have them.
+        largest: number of detections per image that are scored.
         **shared: see ``WordMetric``.
 
     Raises:
-        ValueError: a sample without truth or prediction, scores that are not finite, labels that are no class ids.
+        ValueError: a sample without ground truth or predictions, scores that are not finite, labels that are not class
+            ids.
     """
 
     default_prefix = "boxes"
@@ -103,7 +104,7 @@ class OpenVocabAP(WordMetric):
         self.segm, self.largest = segm, largest
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]):
-        """Keep boxes, and masks as COCO's run lengths."""
+        """Store boxes, and masks as COCO run-length encodings."""
         for sample in data_samples:
             missing = [key for key in ("gt_instances", "pred_instances") if key not in sample]
             if missing:
@@ -165,7 +166,7 @@ class OpenVocabAP(WordMetric):
         return scores, table
 
     def _run(self, results: list, kind: str, per_class: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Precision (10 IoUs, 101 recalls, K) and recall (10 IoUs, K); −1 where a class has no truth."""
+        """Precision (10 IoUs, 101 recalls, K) and recall (10 IoUs, K); −1 for classes without ground truth."""
         categories = range(len(self.names) if per_class else 1)
         images, truths, predictions = [], [], []
         for number, each in enumerate(results, 1):
@@ -210,9 +211,9 @@ class OpenVocabAP(WordMetric):
 
 @METRICS.register_module()
 class BoxAccuracy(WordMetric):
-    """Are given boxes named right?  Shares of the true boxes, in percent: localization plays no part.
+    """Classification accuracy on ground-truth boxes, in percent; localization is not scored.
 
-    A class is right only if every other one has a lower score: ties are wrong.
+    A prediction is correct only if every other class has a lower score: ties count as errors.
 
     A data sample has ``gt_instances.labels`` (R,) and, in the same order, ``pred_instances.class_scores`` (R, K).
     Reports ``top1``, ``top5``, and ``mAcc``, the mean of the classes' top-1; with base and novel classes ``mAcc_base``
@@ -222,13 +223,14 @@ class BoxAccuracy(WordMetric):
         **shared: see ``WordMetric``.
 
     Raises:
-        ValueError: another number of scores than boxes or classes, scores that are not finite, or no box at all.
+        ValueError: numbers of scores that do not match the boxes or classes, scores that are not finite, or no boxes at
+            all.
     """
 
     default_prefix = "gt_boxes"
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]):
-        """Keep the label of every box and the rank of its class."""
+        """Store the label of every box and the rank of its class."""
         for sample in data_samples:
             self.provenance = same_provenance(sample, self.provenance)
             labels = _numpy(sample["gt_instances"]["labels"]).astype(int)
@@ -266,7 +268,7 @@ def _numpy(values) -> np.ndarray:
 
 
 def _run_lengths(masks, shape: tuple[int, int]) -> list[dict]:
-    """COCO's run lengths of masks (R, H, W), or of those that are run lengths already."""
+    """COCO run-length encodings of masks (R, H, W); masks that are already encoded are returned as they are."""
     if isinstance(masks, (list, tuple)) and masks and isinstance(masks[0], dict):
         return list(masks)
     array = masks.to_ndarray() if hasattr(masks, "to_ndarray") else _numpy(masks)
@@ -275,6 +277,6 @@ def _run_lengths(masks, shape: tuple[int, int]) -> list[dict]:
 
 
 def _mean(values: np.ndarray) -> float:
-    """The mean in percent of what is not −1; nan of nothing."""
+    """The mean in percent of all values other than −1; nan if there are none."""
     values = np.asarray(values)
     return 100 * float(values[values > -1].mean()) if (values > -1).any() else float("nan")

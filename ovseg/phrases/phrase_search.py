@@ -82,8 +82,8 @@ class PhraseSearch:
         upsample, start_block: see ``MaskedTokens``; ``upsample`` None means 2, or 1 if ``size`` already gives more
             tokens than in training.
         counts: superpixels per segmentation.
-        size: side or (H, W) in pixels that the image is resized to; None: the short side recorded with the weights, else
-            their training resolution.
+        size: side or (H, W) in pixels that the image is resized to; None: the short side recorded with the weights,
+            else their training resolution.
         cache: cache text embeddings on disk.
 
     Raises:

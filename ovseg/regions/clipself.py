@@ -1,7 +1,7 @@
 """The regions of CLIPSelf (Wu et al., ICLR 2024), its crops and its loss.
 
-grid     (m, n) drawn from all with m ≤ M and ⌈m/2⌉ ≤ n ≤ min(2m, M); its m·n cells, at most 20 of them, in random order
-boxes    those with 8² ≤ area ≤ 1024², at most 20 of them, in random order
+grid     (m, n) drawn from all with m ≤ M and ⌈m/2⌉ ≤ n ≤ min(2m, M); at most 20 of its m·n cells, in random order
+boxes    at most 20 of those with 8² ≤ area ≤ 1024², in random order
 crop     of the box, enlarged about its center where wanted, resized to fit the size of the tower, centered on black
 ℓ = 1 − mean_r cos(s_r, t_r),   s the student's region features, t the teacher's image embeddings of the crops
 
@@ -36,7 +36,7 @@ def draw_cells(size: tuple[int, int], max_split: int = 6, most: int = 20) -> Ten
 
 
 def draw_boxes(boxes: Tensor, size: tuple[int, int], sides: tuple[float, float] = (8, 1024), most: int = 20) -> Tensor:
-    """At most ``most`` of given boxes (R, 4), cut to an image of ``size`` (H, W); the whole image if none is left.
+    """At most ``most`` of the boxes (R, 4), clipped to an image of ``size`` (H, W); the whole image if none remain.
 
     ``sides``: side in pixels of the squares whose area bounds that of a box.
     """
@@ -53,7 +53,7 @@ def fitted_crops(picture: Tensor, boxes: Tensor, size: int | tuple[int, int], en
     """Crops of boxes, each resized (bicubic, anti-aliased) to fit a frame and centered on black.
 
     Args:
-        picture: (3, H, W) RGB in [0, 1].
+        image: (3, H, W) RGB in [0, 1].
         boxes: (R, 4) x1, y1, x2, y2 in pixels, rounded to whole ones.
         size: (H', W') of the frame in pixels, one number for a square.
         enlarge: factor on both sides of a box about its center, within the image.

@@ -8,10 +8,10 @@ with q, k, v of LN₁, β_r = 0 on the patches of region r and −100 on the oth
 evolve as in plain CLIP, and the class token is no key of a region.  Embedding of region r: proj(ln_post(g_r)).
 
 The stem's stride is patch / ``upsample`` for a finer grid, its padding (patch − 1) // 2, the position table is resized
-bilinearly, and a region is brought to the grid by nearest neighbor.  A region that vanishes there is left with its own
-token alone: −100 is finite, but e^−100 is nothing beside it.  In the paper's code the tokens of the other regions are
-keys as well, at −100; they are left out here, which changes nothing that float32 can hold and makes an embedding
-independent of the regions asked for beside it.
+bilinearly, and a region is resampled to the grid by nearest neighbor.  A region that vanishes there attends only to its
+own token: −100 is finite, but e^−100 is negligible.  In the paper's code the tokens of the other regions are keys as
+well, at −100; they are omitted here, which makes no difference in float32 and makes an embedding independent of the
+other regions.
 """
 
 import torch
@@ -50,12 +50,12 @@ class MaskedTokens:
         """Embeddings (B, R, E), not normalized, of the regions of normalized images.
 
         Args:
-            tower: a ViT that reads its class token.
-            images: (B, 3, H, W) of any size from one patch up.
+            tower: a ViT with a class token.
+            images: (B, 3, H, W) of any size of at least one patch.
             masks: (B, R, H, W), bool or 0 and 1; regions may overlap.
 
         Raises:
-            ValueError: a tower without class token, masks of another size or without a single pixel.
+            ValueError: a tower without class token, masks of the wrong size or without any pixels.
         """
         shape = (images.shape[0], *images.shape[-2:])
         if masks.ndim != 4 or (masks.shape[0], *masks.shape[-2:]) != shape or masks.shape[1] == 0:

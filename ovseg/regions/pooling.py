@@ -6,7 +6,7 @@ separable, so one value per box is a single matrix product for all boxes of an i
     f_r = Σ_ij a_ri b_rj m_ij,   a (R, h), b (R, w) the weights that the points of box r put on rows and columns
     f_r = Σ_ij M_rij m_ij / (Σ_ij M_rij + 1e-12)                                              for masks
 
-It is ten times as fast as torchvision's operator and equal to it; several bins per box are left to that operator.
+This is ten times as fast as torchvision's operator and equal to it; that operator is used for several bins per box.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,19 +32,19 @@ def pool_boxes(
         maps: (B, C, h, w).
         boxes: B tensors (R_b, 4): x1, y1, x2, y2 in pixels (edges, not indices) of the image that the map covers,
             padding included.
-        image_size: (H, W) of that image in pixels; the map is taken to cover it exactly.
+        image_size: (H, W) of that image in pixels; the map is assumed to cover it exactly.
         output: bins per side, or (rows, columns).
-        sampling_ratio: points per bin and side; below one: as many as the bin is wide in cells of the map, rounded up.
-        memory: bytes that may be held for it at once, besides the result.
+        sampling_ratio: points per bin and side; below one: the width of the bin in cells of the map, rounded up.
+        memory: bytes that may be held at once, besides the result.
 
     Returns:
-        (ΣR, C) if ``output`` is 1, else (ΣR, C, rows, columns), images one after the other.  Boxes without area, with
-        coordinates that are not finite, or wholly outside of the image give zeros; what a box has outside of the
-        image counts as zeros in its mean, up to eight times its size away, where boxes are cut.  The mean of unit
-        vectors is not a unit vector.
+        (ΣR, C) if ``output`` is 1, else (ΣR, C, rows, columns), concatenated over images.  Boxes without area, with
+        coordinates that are not finite, or entirely outside the image give zeros; the part of a box outside the
+        image counts as zeros in its mean, up to eight times the map size away, where boxes are clipped.  The mean of
+        unit vectors is not a unit vector.
 
     Raises:
-        ValueError: another number of box tensors than of maps, or shapes that are not as above.
+        ValueError: a number of box tensors that does not match the maps, or other shapes than above.
     """
     _check(maps, boxes, "boxes", (4,))
     rows, columns = (output, output) if isinstance(output, int) else output
@@ -69,16 +69,16 @@ def pool_boxes(
 
 
 def _sound(boxes: Tensor, cells: Tensor) -> Tensor:
-    """Boxes in cells of the map, (0, 0, 0, 0) in place of those without area, and cut eight map sizes away."""
+    """Boxes in cells of the map, with (0, 0, 0, 0) for those without area, clipped eight map sizes away."""
     valid = boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
     return torch.where(valid[:, None], boxes, 0).clamp(-8 * cells, 9 * cells)
 
 
 def line_weights(start: Tensor, end: Tensor, cells: int, sampling_ratio: int = -1) -> Tensor:
-    """What the sampling points of intervals put on the cells of a line: (R, cells) from edges (R,) in cells.
+    """The weights of the cells of a line in the sampling points of intervals: (R, cells) from edges (R,) in cells.
 
-    Cell i has its center at i + ½.  Points up to one cell beyond the first or last center take that cell's value, those
-    farther away count with weight zero.
+    Cell i has its center at i + ½.  Points up to one cell beyond the first or last center take that cell's value,
+    points farther away have weight zero.
     """
     start, end = start[:, None] - 0.5, end[:, None] - 0.5  # counted from the first center
     length = end - start
@@ -99,13 +99,13 @@ def pool_masks(maps: Tensor, masks: Sequence[Tensor], memory: int = MEMORY) -> T
     Args:
         maps: (B, C, h, w).
         masks: B tensors (R_b, h, w) on the map's grid, boolean or weights from 0 to 1.
-        memory: bytes that may be held for it at once, besides the result.
+        memory: bytes that may be held at once, besides the result.
 
     Returns:
         (ΣR, C); zeros for empty masks.
 
     Raises:
-        ValueError: another number of mask tensors than of maps, or masks on another grid.
+        ValueError: a number of mask tensors that does not match the maps, or masks on another grid.
     """
     _check(maps, masks, "masks", tuple(maps.shape[-2:]))
     pooled = [maps.new_zeros(0, maps.shape[1])]
@@ -117,7 +117,7 @@ def pool_masks(maps: Tensor, masks: Sequence[Tensor], memory: int = MEMORY) -> T
 
 
 def _portions(regions: Tensor, size: int, memory: int) -> Iterator[Tensor]:
-    """Parts of the regions, of which each needs ``size`` bytes, within ``memory``."""
+    """Chunks of the regions, each of which needs ``size`` bytes, within ``memory``."""
     return iter(regions.split(max(1, memory // max(1, size)))) if len(regions) else iter(())
 
 

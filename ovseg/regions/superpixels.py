@@ -14,13 +14,13 @@ def superpixels(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        counts: about how many segments each segmentation has; SLIC itself decides.
-        compactness: how much nearness counts beside color; larger is squarer.
-        sigma: width of the Gaussian that smooths the image first, in pixels.
+        counts: approximate number of segments in each segmentation; SLIC decides the exact number.
+        compactness: weight of distance relative to color; larger values give more compact segments.
+        sigma: width in pixels of the Gaussian that smooths the image beforehand.
 
     Returns:
-        (S, H, W) int32 region ids for S counts.  Ids go on from one segmentation to the next, so that the R regions of
-        all are 0 … R − 1.
+        (S, H, W) int32 region ids for S counts.  Ids continue from one segmentation to the next, so that the R regions
+        of all segmentations are 0 … R − 1.
 
     Raises:
         ValueError: not an image, or no counts.

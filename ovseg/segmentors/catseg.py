@@ -2,7 +2,7 @@
 
 L = mean over all classes and pixels of BCE(σ(z), y) = log(1 + exp z) − z·y,   y = 1 for the class of the pixel, else 0
 
-Pixels without a class are targets of zero for every class, as in the reference, or left out.
+Pixels without a class have target zero for every class, as in the reference, or are skipped.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ def class_loss(logits: Tensor, labels: Tensor, ignore: str = "zero") -> Tensor:
     Args:
         logits: before the sigmoid.
         labels: class ids in [0, K), or 255 for none.
-        ignore: pixels without a class are ``zero`` for all classes, or ``skip``: left out of the mean.
+        ignore: target of pixels without a class: ``zero`` for all classes, or ``skip`` to exclude them from the mean.
     """
     logits = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
     valid = labels != IGNORED
@@ -38,15 +38,15 @@ def class_loss(logits: Tensor, labels: Tensor, ignore: str = "zero") -> Tensor:
 
 @MODELS.register_module(name="CATSeg")  # as configs and checkpoints name it
 class CATSegTraining(TrainableSegmentor):
-    """Trains ``CostScore`` on ``CATSeg``'s features, and what ``tuning`` chooses of the towers.
+    """Trains ``CostScore`` on ``CATSeg``'s features, and the parts of the towers that ``tuning`` selects.
 
     Images are resized to the protocol's ``view`` for the tower, as in prediction.
 
     Args:
         ignore: see ``class_loss``.
-        train_classes: of each image, only the classes it holds and random others, up to this number, enter cost
-            volume and loss, each with its first word; ours, to save time and memory with large vocabularies.  None: all
-            classes, as in the paper.
+        train_classes: only the classes present in each image and random others, up to this number, enter the cost
+            volume and the loss, each with its first name; our addition, to save time and memory with large
+            vocabularies.  None: all classes, as in the paper.
         **parts: see ``TrainableSegmentor``.
 
     Raises:
@@ -80,7 +80,7 @@ class CATSegTraining(TrainableSegmentor):
 
     def export(self, path: str | Path):
         """One file for prediction: the tuned CLIP in OpenAI's names and the aggregation, for ``weights`` and
-        ``checkpoint`` alike; its prediction settings travel with it."""
+        ``checkpoint`` alike, with its prediction settings."""
         exported = ("size", "short_side", "window", "stride", "view", "whole_view", "templates", "normalisation")
         protocol = {name: getattr(self.pipeline.protocol, name) for name in exported}
         scorer = self.pipeline.scorer
@@ -91,14 +91,14 @@ class CATSegTraining(TrainableSegmentor):
 
 
 def positions_in(label: Tensor, ids: Tensor) -> Tensor:
-    """Where the class ids of a label map stand in sorted ``ids``; 255 stays."""
+    """The positions in sorted ``ids`` of the class ids of a label map; 255 is kept."""
     return torch.searchsorted(ids, label.contiguous()).where(label != IGNORED, IGNORED)
 
 
 def some_classes(labels: Tensor, classes: int, most: int) -> Tensor:
-    """For each label map of (B, H, W), sorted ids (B, S) of the classes it holds and of random others.
+    """For each label map of (B, H, W), sorted ids (B, S) of the classes it contains and of random others.
 
-    S is ``most``, or the largest number of classes that a map holds if that is more.
+    S is ``most``, or the largest number of classes in a map if that is more.
     """
     present = [label[label != IGNORED].unique() for label in labels]
     size = min(classes, max(most, *map(len, present)))

@@ -1,4 +1,4 @@
-"""DenseCLIP's context decoder: text embeddings ask an image what it shows (CVPR 2022).
+"""DenseCLIP's context decoder: text embeddings attend to an image (CVPR 2022).
 
 m = LN(W·LN(v)),  x = W·LN(t);   per layer  x += SA(LN₁ x),  x += CA(LN₂ x, m),  x += MLP(LN₃ x);   Δt = W·LN(x)
 
@@ -21,7 +21,7 @@ class MultiHeadAttention(nn.Module):
         self.proj_drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """(B, T, D) asks (B, N, D) → (B, T, D)."""
+        """(B, T, D) attends to (B, N, D) → (B, T, D)."""
         pairs = ((self.q_proj, x), (self.k_proj, memory), (self.v_proj, memory))
         q, k, v = (layer(y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer, y in pairs)
         y = F.scaled_dot_product_attention(q, k, v)
@@ -53,10 +53,10 @@ class ContextDecoder(nn.Module):
     Args:
         channels: E of text and image.
         width, heads, layers: of the decoder.
-        dropout: while training.
+        dropout: in training.
 
     Raises:
-        ValueError: a width that the heads do not divide.
+        ValueError: a width that is not a multiple of the number of heads.
     """
 
     def __init__(self, channels: int, width: int = 256, heads: int = 4, layers: int = 3, dropout: float = 0.1):

@@ -5,7 +5,7 @@ t' = t + γ ⊙ Δ(t, [g; V]),   Δ the context decoder, γ = 10⁻⁴ at first
 s  = ⟨V/‖V‖, t'/‖t'‖⟩,   unscaled; K maps beside the channels of one level of the backbone, before the neck
 L  = L_decode + 0.4·CE(s/τ, labels),   τ = 0.07
 
-Closed set: the words are those of the training labels.  Neck and decode head are any of MMSegmentation.
+Closed vocabulary: the classes are those of the training labels.  Neck and decode head are any of MMSegmentation.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ def score_loss(score: Tensor, labels: Tensor, tau: float = 0.07, ignore_index: i
 
 
 def beside(level: Tensor, score: Tensor) -> Tensor:
-    """A level (B, D, h, w) with score maps behind its channels, resized to it where need be: (B, D + K, h, w)."""
+    """A level (B, D, h, w) with score maps appended to its channels, resized if necessary: (B, D + K, h, w)."""
     if level.shape[-2:] != score.shape[-2:]:
         score = F.interpolate(score, level.shape[-2:], mode="bilinear", align_corners=False)
     return torch.cat([level, score], 1)
@@ -50,13 +50,13 @@ def beside(level: Tensor, score: Tensor) -> Tensor:
 class Prompting(nn.Module):
     """t' and s of the equations above; ``text_encoder``, ``context_decoder``, ``contexts`` and ``gamma`` are its parts.
 
-    A mix-in: its parameters sit at the top of the model, where the released checkpoints have them.
+    A mix-in, so that its parameters are at the top level of the model, as in the released checkpoints.
     """
 
     trained_weights: Weights | None = None  # the checkpoint that was loaded
 
     def add_prompting(self, source: nn.Module, length: int, contexts: int, channels: int, decoder: dict, gamma: float):
-        """Make the parts: ``source`` is a text tower, ``length`` N₁, ``contexts`` N₂, ``channels`` C."""
+        """Build the parts: ``source`` is a text tower, ``length`` N₁, ``contexts`` N₂, ``channels`` C."""
         self.text_encoder = ContextTextEncoder(source, length + contexts)
         self.contexts = nn.Parameter(torch.empty(1, contexts, self.text_encoder.width))
         nn.init.trunc_normal_(self.contexts, std=0.02)
@@ -85,11 +85,12 @@ class Prompting(nn.Module):
         gamma: float,
         heads: Mapping[str, int],
     ):
-        """Make the parts for ``self.backbone``; arguments as of ``DenseCLIP``, ``heads`` names heads and their classes.
+        """Build the parts for ``self.backbone``; arguments as for ``DenseCLIP``, ``heads`` maps heads to their class
+        counts.
 
         Raises:
-            ValueError: weights without text, class names that are too long, or channels and class counts that do not
-                fit.
+            ValueError: weights without a text tower, class names that are too long, or channels and class counts that
+                do not fit.
         """
         self.vocabulary = Vocabulary.parse(vocabulary)
         self._check_classes(heads)
@@ -102,7 +103,7 @@ class Prompting(nn.Module):
         self.register_load_state_dict_pre_hook(fit_checkpoint)
 
     def prompted_levels(self, inputs: Tensor, scale: float = 1.0) -> tuple[list[Tensor], Tensor]:
-        """Levels of the backbone, ``score_level`` with scale·s behind its channels, and s (B, K, h, w)."""
+        """Levels of the backbone, with scale·s appended to ``score_level``, and s (B, K, h, w)."""
         *levels, (embedding, visual) = self.backbone(inputs)
         score = self.prompt(self.tokens, embedding, visual)[-1]
         levels[self.score_level] = beside(levels[self.score_level], scale * score)
@@ -151,7 +152,7 @@ class Prompting(nn.Module):
 
 @MODELS.register_module()
 class DenseCLIP(Prompting, EncoderDecoder):
-    """An ``EncoderDecoder`` whose neck also sees how well each pixel fits each class name.
+    """An ``EncoderDecoder`` whose neck also gets the score map of each class.
 
     The text tower is frozen (its learning rate is 0 in the published recipe) unless a preset of the backbone's
     ``tuning`` covers the text side.
@@ -168,13 +169,14 @@ class DenseCLIP(Prompting, EncoderDecoder):
         context_tokens: N₂.
         too_long: of class names that need more tokens, ``raise``, ``truncate`` or ``grow``.
         score_level: level that gets the score maps: 3 for a ResNet, 2 for a ViT (None: so), whose stride is the map's.
-        gamma: γ at first.
+        gamma: initial γ.
         tau: τ.
         score_weight: weight of the loss on s.
         train_cfg, test_cfg, data_preprocessor, init_cfg: see ``EncoderDecoder``.
 
     Raises:
-        ValueError: weights without text, class names that are too long, or channels and class counts that do not fit.
+        ValueError: weights without a text tower, class names that are too long, or channels and class counts that do
+            not match.
     """
 
     name = "denseclip"
@@ -228,7 +230,7 @@ class DenseCLIP(Prompting, EncoderDecoder):
         return self._features(inputs)[0]
 
     def predict(self, inputs: Tensor, data_samples=None):
-        """As ``EncoderDecoder``, with the conditions of the prediction beside it (``provenance``)."""
+        """As ``EncoderDecoder``, with ``provenance`` added to the metainfo of the samples."""
         predictions = super().predict(inputs, data_samples)
         for sample in predictions:
             sample.set_metainfo({"provenance": self.provenance})
@@ -248,16 +250,16 @@ class DenseCLIP(Prompting, EncoderDecoder):
         return losses
 
     def _features(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """What the heads read, and the score maps s (B, K, h, w)."""
+        """The inputs of the heads, and the score maps s (B, K, h, w)."""
         levels, score = self.prompted_levels(inputs)
         return (self.neck(levels) if self.with_neck else tuple(levels)), score
 
 
 def fit_checkpoint(model: Prompting, state: dict, prefix: str, *_):
-    """Before loading: position tables of another input size are resized; anything else that does not fit is an error.
+    """Before loading: resize position tables of another input size; any other mismatch is an error.
 
     Raises:
-        ValueError: a tensor of another shape, or one that the model has no place for, in a file of a DenseCLIP.
+        ValueError: a tensor of another shape, or one that the model does not have, in a DenseCLIP file.
     """
     if not any(key.startswith(f"{prefix}context_decoder.") for key in state):
         return  # a backbone alone, or weights of another model: MMEngine reports what it finds

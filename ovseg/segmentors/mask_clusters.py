@@ -1,4 +1,4 @@
-"""Masks without names become targets for pseudo classes (PixelCLIP, NeurIPS 2024, section 3).
+"""From masks without class labels to targets for pseudo classes (PixelCLIP, NeurIPS 2024, section 3).
 
 r   region: a mask m_r of an image, resized by nearest neighbor; those of at most one pixel are dropped
 z_r = Σ_p m_r(p) f(p) / Σ_p m_r(p)        f: the teacher's features, enlarged bilinearly to the size of the masks
@@ -39,7 +39,7 @@ def masks_of_ids(layers: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def proxy_clusters(features: Tensor, count: int) -> Tensor:
-    """Region ids (h, w) from 0: k-means of unit features (C, h, w), always the same for the same features."""
+    """Region ids (h, w) from 0 by k-means of unit features (C, h, w), deterministic."""
     from sklearn.cluster import KMeans
 
     points = F.normalize(features.float(), dim=0).flatten(1).T.cpu().numpy()
@@ -54,7 +54,7 @@ def region_means(features: Tensor, masks: Sequence[Tensor], size: tuple[int, int
     Args:
         features: (B, E, h, w).
         masks: per image (R_i, H, W), R_i may be 0.
-        size: (H', W') at which means are taken.
+        size: (H', W') at which means are computed.
     """
     features = F.interpolate(features.float(), size, mode="bilinear", align_corners=False)
     means, resized, image_index = [features.new_zeros(0, features.shape[1])], [features.new_zeros(0, *size)], []

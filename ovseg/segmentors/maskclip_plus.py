@@ -32,30 +32,30 @@ IGNORED = 255
 
 @MODELS.register_module()
 class MaskCLIPPlus(BaseSegmentor):
-    """A student, the extractor that teaches it, and when.
+    """A student segmentor and the extractor that provides its labels during chosen phases.
 
-    The batch comes as MMSegmentation's ``SegDataPreProcessor`` makes it for the student.  Labels of 255 stay ignored;
+    The batch is preprocessed by MMSegmentation's ``SegDataPreProcessor`` for the student.  Labels of 255 stay ignored;
     an image without any label map (a pipeline without ``LoadAnnotations``) is labeled everywhere.
 
     Args:
-        student: config of a segmentor.  ``MaskCLIPPlusHead`` makes its decode head.
-        teacher: arguments of ``OpenVocabSegmentor`` but the vocabulary: ``dict(dense=dict(type="MaskCLIP"), weights=…,
-            scorer=…)``.  It sees images with the statistics of its weights; the reference's training gives it those
-            of ImageNet, ``protocol=dict(normalisation="imagenet")``.
+        student: config of a segmentor.  ``MaskCLIPPlusHead`` builds its decode head.
+        teacher: arguments of ``OpenVocabSegmentor`` except the vocabulary: ``dict(dense=dict(type="MaskCLIP"),
+            weights=…, scorer=…)``.  It gets images normalized with the statistics of its weights; the reference trains
+            with those of ImageNet, ``protocol=dict(normalisation="imagenet")``.
         vocabulary: the classes; ids are label ids.
-        unseen: names of the classes whose labels are not to be used; None: all of them.
-        guided: [a, b) of the iterations, counted from 1, in which the teacher labels; b = −1: to the end; None: never.
-        self_training: [a, b) of those in which the student does.
+        unseen: names of the classes whose labels must not be used; None: all of them.
+        guided: [a, b) of the iterations, counted from 1, with labels from the teacher; b = −1: to the end; None: never.
+        self_training: [a, b) of the iterations with labels from the student.
         conf_thresh: t in [0, 1]; 0 keeps every label.
         distillation: λ.
-        reset_counter: count anew from a checkpoint that is loaded; for ``load_from``, not for resumed runs.
+        reset_counter: restart the count when a checkpoint is loaded; for ``load_from``, not for resumed runs.
         data_preprocessor: see MMSegmentation.
 
-    The number of iterations is a buffer, so a resumed run goes on in its phase.  The teacher is no part of the state:
-    checkpoints hold the student alone.
+    The number of iterations is a buffer, so a resumed run continues in its phase.  The teacher is not part of the
+    state: checkpoints contain the student only.
 
     Raises:
-        ValueError: phases that overlap or are no ranges, t outside [0, 1], an unknown class; a student without text
+        ValueError: phases that overlap or are not ranges, t outside [0, 1], an unknown class; a student without text
             space for distillation.
     """
 
@@ -101,7 +101,7 @@ class MaskCLIPPlus(BaseSegmentor):
 
     @property
     def last_head(self) -> nn.Module:
-        """The head that decides (the last of a cascade)."""
+        """The head that makes the prediction (the last of a cascade)."""
         head = self.student.decode_head
         return head[-1] if isinstance(head, nn.ModuleList) else head
 
@@ -127,7 +127,7 @@ class MaskCLIPPlus(BaseSegmentor):
         return torch.stack(labels)
 
     def pictures(self, inputs: Tensor) -> Tensor:
-        """The batch as the teacher wants it: the student's normalization undone."""
+        """The batch normalized for the teacher, with the student's normalization undone."""
         tower, process = self.teacher.pipeline.tower, self.data_preprocessor
         rgb = inputs
         if getattr(process, "_enable_normalize", False):
@@ -146,7 +146,7 @@ class MaskCLIPPlus(BaseSegmentor):
         return labels
 
     def teacher_labels(self, dense, size: tuple[int, int]) -> Tensor:
-        """Labels (B, H, W) by the extractor's features."""
+        """Labels (B, H, W) from the extractor's features."""
         text, classes = self.teacher._words(self.unseen.tolist())
         scorer = self.teacher.pipeline.scorer
         order = torch.searchsorted(self.unseen, torch.tensor(list(classes), device=self.unseen.device))
@@ -157,7 +157,7 @@ class MaskCLIPPlus(BaseSegmentor):
         return self.choose(scores[..., top : top + size[0], left : left + size[1]], 0 if scorer.probabilities else 100)
 
     def student_labels(self, inputs: Tensor) -> Tensor:
-        """Labels (B, H, W) by the student as it predicts, that is in evaluation mode."""
+        """Labels (B, H, W) from the student in evaluation mode."""
         was = self.student.training
         self.student.eval()
         size = inputs.shape[2:]
@@ -193,7 +193,7 @@ class MaskCLIPPlus(BaseSegmentor):
 
     @contextlib.contextmanager
     def _features(self):
-        """What enters the student's last layer meanwhile."""
+        """Records the input of the student's last layer."""
         seen = []
         handle = self.last_head.conv_seg.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         try:
@@ -227,7 +227,7 @@ class MaskCLIPPlus(BaseSegmentor):
 
 
 def _phase(name: str, span) -> tuple[float, float]:
-    """[a, b) with no end as infinity; an empty range for None.
+    """[a, b) with infinity for no end; an empty range for None.
 
     Raises:
         ValueError: not two numbers, or an end before the start.

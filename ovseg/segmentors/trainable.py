@@ -1,4 +1,4 @@
-"""What every trained open-vocabulary segmentor shares: it predicts like a training-free one, and adds a loss."""
+"""The base class of trained open-vocabulary segmentors: they predict like training-free ones and add a loss."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -21,19 +21,19 @@ from .open_vocab import OpenVocabSegmentor
 class TrainableSegmentor(OpenVocabSegmentor):
     """An ``OpenVocabSegmentor`` with a loss.
 
-    The tower is frozen but for what ``tuning`` makes trainable; modules of the extractor and the scorer train.
-    Training images come in batches of one size, cut by the dataset pipeline; prediction is that of
-    ``OpenVocabSegmentor``, with all words of ``vocabulary``.
+    The tower is frozen except for what ``tuning`` makes trainable; modules of the extractor and the scorer are trained.
+    Training images come in batches of one size, cropped by the dataset pipeline; prediction is that of
+    ``OpenVocabSegmentor``, with all classes of ``vocabulary``.
 
     Args:
-        train_vocabulary: the words whose ids the training labels hold; those of ``vocabulary`` unless given.
-        unseen: names among them that training must not see, see ``text.vocabulary.unseen_names``: their pixels are
-            ignored, their words left out.
+        train_vocabulary: the classes of the training labels; ``vocabulary`` by default.
+        unseen: names of classes hidden from training, see ``text.vocabulary.unseen_names``: their pixels are
+            ignored, their names left out.
         tuning: presets of ``ovseg.towers.tuning``, or their configs.
         **parts: see ``OpenVocabSegmentor``.
 
     Raises:
-        ValueError: unknown settings, words, weights or presets.
+        ValueError: unknown settings, classes, weights or presets.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class TrainableSegmentor(OpenVocabSegmentor):
 
     @property
     def provenance(self) -> Provenance:
-        """As the base class, with the checkpoint beside the tower."""
+        """As in the base class, with the checkpoint added to the weights."""
         base, weights = super().provenance, tower_weights(self.tower.card, self.trained_weights or RUNNING)
         options = {"dense": base.method} | dict(base.options)
         return replace(base, method=component_name(type(self)), options=options, weights=weights)
@@ -75,10 +75,10 @@ class TrainableSegmentor(OpenVocabSegmentor):
 
     @cached_property
     def train_vocabulary(self) -> Vocabulary:
-        """The words that training sees.
+        """The vocabulary used in training.
 
         Raises:
-            ValueError: unseen names that the labels do not have, or nothing but unseen ones.
+            ValueError: unseen names that are not among the labels, or only unseen ones.
         """
         hidden = unseen_names(self._labeled, self._unseen)
         seen = [name for name in self._labeled.names if name not in hidden]
@@ -87,7 +87,7 @@ class TrainableSegmentor(OpenVocabSegmentor):
     # --- for losses ------------------------------------------------------------------------------------------------
 
     def images(self, inputs) -> Tensor:
-        """Normalized images (B, 3, H, W) of (3, H, W) BGR ones in [0, 255].
+        """Normalized images (B, 3, H, W) from BGR images (3, H, W) in [0, 255].
 
         Raises:
             ValueError: images of several sizes.
@@ -98,7 +98,7 @@ class TrainableSegmentor(OpenVocabSegmentor):
         """Positions in ``train_vocabulary`` (B, H, W) int64; 255 is ignored, unseen classes are 255 as well.
 
         Raises:
-            ValueError: an id that no word of the labels' vocabulary has; maps of several sizes.
+            ValueError: an id outside the labels' vocabulary; maps of several sizes.
         """
         labels = _stacked([sample.gt_sem_seg.data for sample in data_samples])[:, 0].long()
         names = self._labeled.names
@@ -119,7 +119,7 @@ class TrainableSegmentor(OpenVocabSegmentor):
         return self.pipeline.features(images)
 
     def words(self) -> Tensor:
-        """Unit embeddings (T, E) of the training vocabulary's words, with gradients where the text tower trains."""
+        """Unit text embeddings (T, E) of the training vocabulary, with gradients if the text tower is trained."""
         queries = self.train_vocabulary.queries
         if tune.trains(self.tower, "text"):
             return self.encoder().encode(queries)
@@ -128,12 +128,12 @@ class TrainableSegmentor(OpenVocabSegmentor):
         return self._train_text
 
     def by_class(self, scores: Tensor) -> Tensor:
-        """Scores (B, K, h, w) of classes from those of words (B, T, h, w): the best synonym."""
+        """Class scores (B, K, h, w) from prompt scores (B, T, h, w): the maximum over synonyms."""
         prompt_to_class = torch.tensor(self.train_vocabulary.query_class, device=scores.device)
         return best_word(scores, prompt_to_class, len(self.train_vocabulary))
 
     def penalties(self) -> dict[str, Tensor]:
-        """Terms of the loss that presets ask for."""
+        """Loss terms of the presets."""
         terms = {f"loss_{type(preset).__name__.lower()}": preset.penalty() for preset in self.presets}
         return {name: value for name, value in terms.items() if value is not None}
 

@@ -58,8 +58,8 @@ def trained_catseg_full(golden):
 def parts(each: Case) -> tuple:
     """Tower, extractor and scorer of a case, through the converters of the authors' checkpoints.
 
-    The file does not say how many heads and which windows the aggregation has, nor the cells of its class step; unless
-    it does, they are those found in the file that was at hand (2, 12 and 2×2, also in evaluation).
+    The file does not record the heads and windows of the aggregation or the cells of its class step; unless
+    it does, they are those of the file we have (2, 12 and 2×2, also in evaluation).
     """
     settings = each.settings
     pooling = tuple(settings.get("pooling_size", (2, 2)))
@@ -98,7 +98,7 @@ def _resized(images: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 def _padded(picture: Tensor, side: int) -> Tensor:
-    """The reference's image batch: padded right and below to multiples of ``side``, then squashed to that size."""
+    """The reference's image batch: padded right and below to multiples of ``side``, then resized to that size."""
     height, width = picture.shape[2:]
     return _resized(F.pad(picture, (0, -width % side, 0, -height % side)), side)
 

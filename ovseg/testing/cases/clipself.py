@@ -33,7 +33,7 @@ def det_clipself_eva_vit(golden):
 
 
 def _pooled(golden, tower: Tower) -> dict[str, Tensor]:
-    """What the arrays of a file allow: its parts may be there or not."""
+    """Whatever the arrays of a file allow, since each part is optional."""
     arrays = {}
     if "crops" in golden.arrays:
         arrays["out/global_of_crops0_1_student"] = tower(golden.input("crops")[:2])[0]

@@ -10,7 +10,7 @@ EMBEDDINGS = ("region_image_embeds", "region_text_embeds", "hard_image_embeds", 
 
 @case(inputs=SCALES + EMBEDDINGS)
 def det_fgclip_losses(golden):
-    """What the arrays of a file allow: regions and hard regions may each be there or not."""
+    """Whatever the arrays of a file allow: regions and hard regions are both optional."""
     inputs = {name: golden.input(name) for name in SCALES + EMBEDDINGS if name in golden.arrays}
     arrays, v1, v2 = {}, {}, {}
     if {"region_image_embeds", "region_text_embeds", "log_scale_fine"} <= inputs.keys():

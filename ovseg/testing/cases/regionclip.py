@@ -48,7 +48,7 @@ def det_regionclip_region(golden):
 
 
 def _by_picture(rois: Tensor, count: int) -> tuple[list[Tensor], Tensor]:
-    """Boxes of each image from (R, 5) with the image's number first, and where each row went."""
+    """Boxes of each image from (R, 5) with the image index first, and the new position of each row."""
     number = rois[:, 0].long()
     return [rois[number == i, 1:] for i in range(count)], number.argsort(stable=True).argsort()
 
