@@ -207,7 +207,7 @@ def test_without_any_mask_the_step_is_zero_and_finite(model):
     loss.backward()
     assert loss == 0
     assert all(torch.isfinite(p.grad).all() and (p.grad == 0).all() for p in model.parameters() if p.requires_grad)
-    with pytest.raises(ValueError, match="a picture brings none"):
+    with pytest.raises(ValueError, match="a sample has none"):
         model.loss(*batch())
 
 

@@ -113,7 +113,7 @@ class SceneBoxes(BaseDetDataset):
     ):
         if styles not in ("seen", "unseen") or split not in ("train", "held_out") or min(count, size) < 1:
             raise ValueError(
-                "SceneBoxes takes styles 'seen' or 'unseen', split 'train' or 'held_out', count and size of at least 1; "
+                "SceneBoxes takes styles 'seen' or 'unseen', split 'train' or 'held_out', count and size from 1; "
                 f"got {styles=}, {split=}, {count=}, {size=}."
             )
         if not (PASSED_ON | {"filter_cfg"}).issuperset(kwargs):
