@@ -169,8 +169,8 @@ class COCOMiniPhrases(BaseDataset):
             return [self._entry(image, boxes[image["id"]]) for image in content["images"]]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"COCOMiniPhrases: {path} is not a JSON file of COCO instances whose images, annotations and categories "
-                f"match ({type(error).__name__}: {error})."
+                f"COCOMiniPhrases: {path} is not a JSON file of COCO instances with matching images, annotations and "
+                f"categories ({type(error).__name__}: {error})."
             ) from error
 
     def _entry(self, image: dict, boxes: dict[str, list]) -> dict:
