@@ -120,11 +120,11 @@ class TestScore:
             ovseg.load("catseg", tower=vit)
         with pytest.raises(ValueError, match="no argument 'top_K'. Did you mean 'top_k'"):
             CostScore(scratch=True, aggregation=dict(top_K=3))
-        with pytest.raises(ValueError, match="use the method catseg"):
+        with pytest.raises(ValueError, match="only the method catseg"):
             score()(DenseFeatures(torch.zeros(1, 48, 4, 4), torch.zeros(1, 48)), unit(2))
         guidance = {"guidance": torch.zeros(1, 2, 64, 4, 4)}
         strange = DenseFeatures(torch.zeros(1, 48, 4, 4), torch.zeros(1, 48), extras=guidance)
-        with pytest.raises(ValueError, match="a tower of width 128 and embeddings of 48, this one has 64 and 48"):
+        with pytest.raises(ValueError, match="a tower of width 128 and embeddings of 48; this tower has 64 and 48"):
             score()(strange, unit(2))
 
 
@@ -177,7 +177,7 @@ class TestReleasedCheckpoints:
     @pytest.mark.parametrize(
         "change, message",
         [
-            (lambda s: s.pop("upsample1.weight"), "lacks upsample1.weight"),
+            (lambda s: s.pop("upsample1.weight"), "upsample1.weight is missing"),
             (lambda s: s.pop("upsample2.bias"), r"1 missing \(upsample2.bias\)"),
             (lambda s: s.pop("sem_seg_head.predictor.transformer.head.weight"), r"1 missing \(head.weight\)"),
             (lambda s: s.update({"backbone.res2.weight": torch.zeros(1)}), "unknown names: backbone.res2.weight"),
