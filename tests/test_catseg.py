@@ -57,7 +57,7 @@ def test_gradients_of_the_authors_training_step(goldens):
         attentions = [block.attention for block in tower.blocks]
         for attention in attentions:
             attention.in_proj_weight.requires_grad_(True)
-        images = tower.normalise(each.input("train_images_u8") / 255)
+        images = tower.normalize(each.input("train_images_u8") / 255)
         class_loss(scorer.train()(dense(tower, images), each.input("text")), each.input("train_targets")).backward()
         assert each.settings["grad_norms"]
         for place, norm in each.settings["grad_norms"].items():
@@ -221,13 +221,13 @@ class TestViews:
         import cv2
 
         small = torch.from_numpy(cv2.resize(picture, (96, 96), interpolation=cv2.INTER_LINEAR)).permute(2, 0, 1) / 255
-        total, count, pixels = torch.zeros(6, 96, 96), torch.zeros(96, 96), vit.normalise(small)
+        total, count, pixels = torch.zeros(6, 96, 96), torch.zeros(96, 96), vit.normalize(small)
         for top in (0, 32):
             for left in (0, 32):
                 place = (..., slice(top, top + 64), slice(left, left + 64))
                 total[place] += maps(pixels[place][None])[0]
                 count[place] += 1
-        own = vit.normalise(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)
+        own = vit.normalize(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)
         whole = maps(F.interpolate(own, (64, 64), mode="bilinear", align_corners=False))
         whole = F.interpolate(whole, (96, 96), mode="bilinear", align_corners=False)[0]
         mean = (total / count + whole) / 2

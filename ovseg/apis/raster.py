@@ -58,7 +58,7 @@ class RasterRun:
         self.provenance = predictor.provenance.of(PictureFile.of_file(self.path))
         try:
             self._strips = Strips(
-                predictor.pipeline, self._raster, predictor._text, self.vocabulary.query_class, budget
+                predictor.pipeline, self._raster, predictor._text, self.vocabulary.prompt_to_class, budget
             )
         except BaseException:
             self._raster.close()

@@ -6,13 +6,14 @@ separately, because windows lie on a grid:
     m_c(i, j) = Σ_ab P_ia Q_jb s_c(a, b),    P, Q ≥ 0,  Σ_a P_ia = Σ_b Q_jb = 1
 
 a, b index the patches of all windows along an axis.  Along the resized image, the rows of P change linearly with their
-position except at *knots*: the pixels next to the center of a patch (of any window) and next to the border of a window.
-Resizing to the image interpolates between whole pixels of the resized one, and knots are such pixels.  So P = L·K,
-where K holds the rows of P at the knots and L has two weights per row, and in a cell between four knots
+position except at *breakpoints*: the pixels next to the center of a patch (of any window) and next to the border of a
+window. Resizing to the image interpolates between whole pixels of the resized one, and breakpoints are such pixels.  So
+P = L·K, where K holds the rows of P at the breakpoints and L has two weights per row, and in a cell between four
+breakpoints
 
-    m_c = bilinear interpolation of the knot values v_c = K s_c K'ᵀ                             (exact)
+    m_c = bilinear interpolation of the breakpoint values v_c = K s_c K'ᵀ                             (exact)
 
-If an image has fewer rows than there are knots, its rows serve as the knots.
+If an image has fewer rows than there are breakpoints, its rows serve as the breakpoints.
 """
 
 from collections.abc import Sequence
@@ -24,19 +25,19 @@ import torch
 from torch import Tensor
 
 Span = tuple[int, int]
-SPARSE = 1.4  # knots per patch above which scoring patches and enlarging the scores is cheaper
+SPARSE = 1.4  # breakpoints per patch above which scoring patches and enlarging the scores is cheaper
 
 
 @dataclass
 class Axis:
     """One axis of the map.
 
-    weights  (knots, windows·patches), K
+    weights  (breakpoints, windows·patches), K
     patches  number of patches of a window along the axis
-    whole    (knots, patches of the whole view), or None
-    low      (n,) the knot at or before each of the n rows of the image
-    part     (n,) weight of the next knot
-    step     1, or 0 if every row of the image is a knot
+    whole    (breakpoints, patches of the whole view), or None
+    low      (n,) the breakpoint at or before each of the n rows of the image
+    part     (n,) weight of the next breakpoint
+    step     1, or 0 if every row of the image is a breakpoint
     """
 
     weights: Tensor
@@ -47,15 +48,15 @@ class Axis:
     step: int
 
     def __post_init__(self):
-        self.knots, self.size = len(self.weights), len(self.low)
-        self.next = (torch.arange(self.knots, device=self.low.device) + self.step).clamp(max=self.knots - 1)
-        inside = torch.bincount(self.low, minlength=self.knots)
+        self.breakpoints, self.size = len(self.weights), len(self.low)
+        self.next = (torch.arange(self.breakpoints, device=self.low.device) + self.step).clamp(max=self.breakpoints - 1)
+        inside = torch.bincount(self.low, minlength=self.breakpoints)
         self.stop = inside.cumsum(0)
         self.start = self.stop - inside
 
-    def seen(self, knots: Span) -> tuple[Tensor, Tensor]:
-        """The patches (m,) of all windows that contribute to knots [a, b), and their weights (b − a, m)."""
-        band = self.weights[slice(*knots)]
+    def seen(self, breakpoints: Span) -> tuple[Tensor, Tensor]:
+        """The patches (m,) of all windows that contribute to breakpoints [a, b), and their weights (b − a, m)."""
+        band = self.weights[slice(*breakpoints)]
         patches = band.any(0).nonzero()[:, 0]
         return patches, band[:, patches]
 
@@ -99,19 +100,19 @@ def make_axis(
         bends = (torch.arange(count, dtype=torch.float64) + 0.5) * side / count - 0.5
         bends = torch.tensor(_beside(bends), dtype=torch.float64).clamp(0, side - 1)
         positions += _beside((bends + 0.5) * resized / side - 0.5)
-    knots = torch.tensor(sorted({y for y in positions if 0 <= y < resized}), dtype=torch.float64)
+    breakpoints = torch.tensor(sorted({y for y in positions if 0 <= y < resized}), dtype=torch.float64)
     position = ((torch.arange(size, dtype=torch.float64) + 0.5) * resized / size - 0.5).clamp(0, resized - 1)
-    step = int(size > len(knots))
+    step = int(size > len(breakpoints))
     if not step:
-        knots, low, part = position, torch.arange(size), torch.zeros(size, dtype=torch.float64)
+        breakpoints, low, part = position, torch.arange(size), torch.zeros(size, dtype=torch.float64)
     else:
-        low = (torch.searchsorted(knots, position, right=True) - 1).clamp(0, max(len(knots) - 2, 0))
-        ends = knots[(low + 1).clamp(max=len(knots) - 1)]
-        part = (position - knots[low]) / (ends - knots[low]).clamp(min=1)
+        low = (torch.searchsorted(breakpoints, position, right=True) - 1).clamp(0, max(len(breakpoints) - 2, 0))
+        ends = breakpoints[(low + 1).clamp(max=len(breakpoints) - 1)]
+        part = (position - breakpoints[low]) / (ends - breakpoints[low]).clamp(min=1)
 
-    def between(rows, knots):
-        before = knots.floor()
-        share = (knots - before)[:, None]
+    def between(rows, breakpoints):
+        before = breakpoints.floor()
+        share = (breakpoints - before)[:, None]
         return ((1 - share) * rows(before) + share * rows((before + 1).clamp(max=resized - 1))).float().to(device)
 
     tops = torch.tensor(starts, dtype=torch.float64)
@@ -124,12 +125,12 @@ def make_axis(
     def of_whole(y):
         return _taps(y, resized, whole[0]) @ _taps(torch.arange(whole[0], dtype=torch.float64), *whole)
 
-    weights = torch.zeros(len(knots), len(starts) * patches, device=device)
+    weights = torch.zeros(len(breakpoints), len(starts) * patches, device=device)
     for i, start in enumerate(starts):
-        near = ((knots > start - 1) & (knots < start + window)).nonzero()[:, 0]
+        near = ((breakpoints > start - 1) & (breakpoints < start + window)).nonzero()[:, 0]
         block = slice(i * patches, (i + 1) * patches)
-        weights[near.to(device), block] = between(partial(of_window, start), knots[near])
-    seen = between(of_whole, knots) if whole else None
+        weights[near.to(device), block] = between(partial(of_window, start), breakpoints[near])
+    seen = between(of_whole, breakpoints) if whole else None
     return Axis(weights, patches, seen, low.to(device), part.float().to(device), step)
 
 
@@ -147,12 +148,12 @@ def _taps(y: Tensor, length: int, patches: int) -> Tensor:
     return rows.scatter_add_(1, (at + 1).clamp(max=patches - 1), (u - low)[:, None])
 
 
-class KnotMaps:
-    """Knot values of all prompts, from the maps of windows.
+class BreakpointMaps:
+    """Breakpoint values of all prompts, from the maps of windows.
 
     If the scores are inner products with features (``text`` is not None), no scores are stored: those of a range of
-    knots are computed on demand from the patches that contribute, by enlarging either features or scores, whichever is
-    cheaper.
+    breakpoints are computed on demand from the patches that contribute, by enlarging either features or scores,
+    whichever is cheaper.
 
     Args:
         patches: (R·h, C·w, D) of all windows, side by side; see ``side_by_side``.
@@ -167,7 +168,7 @@ class KnotMaps:
         self.words = self.patches.shape[2] if text is None else len(text)
 
     def values(self, rows: Span, columns: Span, out: Tensor | None = None) -> Tensor:
-        """v (knots, T) at the knots of a range of rows and a range of columns, in row-major order.
+        """v (breakpoints, T) at the breakpoints of a range of rows and a range of columns, in row-major order.
 
         ``out`` is a flat tensor to write into if it is large enough.
         """
@@ -176,22 +177,22 @@ class KnotMaps:
         if self.whole is not None:
             parts = [(patches, down / 2, across) for patches, down, across in parts]
             parts.append((self.whole, self.rows.whole[slice(*rows)] / 2, self.columns.whole[slice(*columns)]))
-        knots = len(down) * len(across)
-        out = None if out is None or out.numel() < knots * self.words else out[: knots * self.words]
+        breakpoints = len(down) * len(across)
+        out = None if out is None or out.numel() < breakpoints * self.words else out[: breakpoints * self.words]
         if self.text is None:
             return sum(_enlarged(*part) for part in parts).flatten(0, 1)
-        if SPARSE * sum(patches[..., 0].numel() for patches, *_ in parts) < knots:  # fewer patches: score first
+        if SPARSE * sum(patches[..., 0].numel() for patches, *_ in parts) < breakpoints:  # fewer patches: score first
             first, *others = ((patches @ self.text.T, down, across) for patches, down, across in parts)
             scores = _enlarged(*first, None if out is None else out.view(len(down), len(across), -1))
             for other in others:
                 scores += _enlarged(*other)
             return scores.flatten(0, 1)
         channels = sum(_enlarged(*part) for part in parts).flatten(0, 1)
-        return torch.mm(channels, self.text.T, out=None if out is None else out.view(knots, -1))
+        return torch.mm(channels, self.text.T, out=None if out is None else out.view(breakpoints, -1))
 
-    def of(self, words: Tensor) -> "KnotMaps":
+    def of(self, words: Tensor) -> "BreakpointMaps":
         """The maps of some of the prompts."""
-        some = object.__new__(KnotMaps)
+        some = object.__new__(BreakpointMaps)
         some.__dict__ |= self.__dict__ | {"words": len(words)}
         if self.text is not None:
             some.text = self.text[words]
@@ -201,17 +202,19 @@ class KnotMaps:
         return some
 
     def tiles(self, memory: int):
-        """Ranges of cells, (rows, columns), whose knot values take about ``memory`` bytes; a cell is identified by its
-        first knot."""
+        """Ranges of cells, (rows, columns), whose breakpoint values take about ``memory`` bytes; a cell is identified
+        by its first breakpoint."""
         most = max(4, memory // (4 * self.words))
-        rows = min(self.rows.knots, max(1, isqrt(most) - 1))  # nearly square tiles share few knots with others
-        columns = min(self.columns.knots, max(1, most // (rows + 1) - 1))
-        rows = min(self.rows.knots, max(1, most // (columns + 1) - 1))
-        for top in range(0, self.rows.knots, rows):
-            for left in range(0, self.columns.knots, columns):
+        rows = min(
+            self.rows.breakpoints, max(1, isqrt(most) - 1)
+        )  # nearly square tiles share few breakpoints with others
+        columns = min(self.columns.breakpoints, max(1, most // (rows + 1) - 1))
+        rows = min(self.rows.breakpoints, max(1, most // (columns + 1) - 1))
+        for top in range(0, self.rows.breakpoints, rows):
+            for left in range(0, self.columns.breakpoints, columns):
                 yield (
-                    (top, min(top + rows, self.rows.knots)),
-                    (left, min(left + columns, self.columns.knots)),
+                    (top, min(top + rows, self.rows.breakpoints)),
+                    (left, min(left + columns, self.columns.breakpoints)),
                 )
 
 

@@ -6,7 +6,7 @@ m is the logit of the winner, τ·s (or log s where the scores are probabilities
 another class.
 
 Whether p < θ is often known without the sum.  L is convex in the logits and a pixel's logits are a convex combination
-of those v_i of its four knots with weights w_i, so with π_i = softmax(v_i)
+of those v_i of its four breakpoints with weights w_i, so with π_i = softmax(v_i)
 
     max_i Σ_j w_j (L_i + ⟨π_i, v_j − v_i⟩)  ≤  L  ≤  Σ_j w_j L_j                          (tangents, and Jensen)
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .breakpoints import KnotMaps
+from .breakpoints import BreakpointMaps
 
 PORTION = 4 * 2**20  # bytes of logits processed at a time, about what fits into a core's cache
 LEAST = 1e-12  # smallest score that is a probability
@@ -30,15 +30,15 @@ ROUNDING = 1e-4  # slack in log p, so that the bounds hold in single precision
 class Confidence:
     """Confidence of a label map, evaluated on demand.
 
-    maps           knot values of all prompts
+    maps           breakpoint values of all prompts
     winners        (H, W) int32, index of the winning prompt
     classes        (T,) class of each prompt
     scale          τ, or None if the scores are probabilities
     excluded       (T,) bool, prompts that may not win (they still count in the sum), or None
-    memory         bytes that the knot values of all prompts may take at a time
+    memory         bytes that the breakpoint values of all prompts may take at a time
     """
 
-    maps: KnotMaps
+    maps: BreakpointMaps
     winners: Tensor
     classes: Tensor
     scale: float | None
@@ -88,8 +88,10 @@ class Confidence:
         return result
 
     def _tiles(self):
-        """For each tile of knots: logits (knots, T), or scores that are probabilities; and for the rows and the columns
-        of its pixels: their indices, the knots before and after each (relative to the tile), and the weight of the
+        """For each tile of breakpoints: logits (breakpoints, T), or scores that are probabilities; and for the rows and
+        the columns
+        of its pixels: their indices, the breakpoints before and after each (relative to the tile), and the weight of
+            the
         latter."""
         for spans in self.maps.tiles(self.memory):
             axes, wide = [], []

@@ -11,18 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def class_chunks(query_class: Sequence[int], most: int) -> Iterator[slice]:
+def class_chunks(prompt_to_class: Sequence[int], most: int) -> Iterator[slice]:
     """Ranges of at most ``most`` prompts that never separate the synonyms of a class.
 
-    ``query_class`` is the class of each prompt, in non-decreasing order.
+    ``prompt_to_class`` is the class of each prompt, in non-decreasing order.
     """
-    starts = [i for i, c in enumerate(query_class) if i == 0 or c != query_class[i - 1]]
+    starts = [i for i, c in enumerate(prompt_to_class) if i == 0 or c != prompt_to_class[i - 1]]
     begin = 0
-    for start, end in zip(starts, [*starts[1:], len(query_class)], strict=True):
+    for start, end in zip(starts, [*starts[1:], len(prompt_to_class)], strict=True):
         if end - begin > most and start > begin:
             yield slice(begin, start)
             begin = start
-    yield slice(begin, len(query_class))
+    yield slice(begin, len(prompt_to_class))
 
 
 def resize_rows(

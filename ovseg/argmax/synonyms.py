@@ -4,16 +4,16 @@ import torch
 from torch import Tensor
 
 
-def best_word(words: Tensor, query_class: Tensor, classes: int) -> Tensor:
+def max_over_synonyms(words: Tensor, prompt_to_class: Tensor, classes: int) -> Tensor:
     """Class scores (B, K, h, w): the maximum over the prompts of each class.
 
     Args:
         words: scores (B, T, h, w) of the prompts.
-        query_class: (T,) the class of each prompt.
+        prompt_to_class: (T,) the class of each prompt.
         classes: K.  A class without prompts has the score 0.
     """
-    if torch.equal(query_class, torch.arange(classes, device=query_class.device)):
+    if torch.equal(prompt_to_class, torch.arange(classes, device=prompt_to_class.device)):
         return words
-    index = query_class[None, :, None, None].expand_as(words)
+    index = prompt_to_class[None, :, None, None].expand_as(words)
     shape = (len(words), classes, *words.shape[2:])
     return words.new_zeros(shape).scatter_reduce(1, index, words, "amax", include_self=False)

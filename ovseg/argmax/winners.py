@@ -1,9 +1,9 @@
 """The winning prompt of every pixel, without computing the maps of the others: branch and bound over cells of the
 image.
 
-In a cell between four knots the map of a prompt is the bilinear interpolation of its knot values (``breakpoints.py``):
-at every pixel a convex combination, with the same weights for all prompts, of its values u at the four corners.  So for
-prompts c, c*
+In a cell between four breakpoints the map of a prompt is the bilinear interpolation of its breakpoint values
+(``breakpoints.py``): at every pixel a convex combination, with the same weights for all prompts, of its values u at the
+four corners.  So for prompts c, c*
 
     u_c(i) ≤ u_c*(i) at the four corners i   ⟹   m_c ≤ m_c* at every pixel of the cell                     (domination)
 
@@ -23,19 +23,19 @@ is the best class.
 import torch
 from torch import Tensor
 
-from .breakpoints import KnotMaps
+from .breakpoints import BreakpointMaps
 
-FIRST = 8  # prompts examined per knot before all are compared
+FIRST = 8  # prompts examined per breakpoint before all are compared
 SMALL = 24  # pixels below which a cell is not split any further
 MANY = 2**19  # (cell, prompt) pairs collected before they are drawn: 24 bytes each
 
 
-def winning_words(maps: KnotMaps, memory: int) -> Tensor:
+def winning_prompts(maps: BreakpointMaps, memory: int) -> Tensor:
     """Index of the best prompt of every pixel, (H, W) int64.
 
     Args:
-        maps: knot values of all prompts.
-        memory: bytes that the knot values of all prompts may take at a time.
+        maps: breakpoint values of all prompts.
+        memory: bytes that the breakpoint values of all prompts may take at a time.
     """
     device = maps.patches.device
     words = torch.zeros(maps.rows.size, maps.columns.size, dtype=torch.long, device=device)
@@ -45,7 +45,7 @@ def winning_words(maps: KnotMaps, memory: int) -> Tensor:
         corners, cells = _cells(maps, rows, columns)
         if not len(cells):
             continue
-        wide = (min(rows[1] + 1, maps.rows.knots), min(columns[1] + 1, maps.columns.knots))
+        wide = (min(rows[1] + 1, maps.rows.breakpoints), min(columns[1] + 1, maps.columns.breakpoints))
         values = maps.values((rows[0], wide[0]), (columns[0], wide[1]), scratch)
         sole, open_cells, cell_of, word, corner_values = _first_bound(values, corners)
         _fill(words, cells, sole)
@@ -57,10 +57,10 @@ def winning_words(maps: KnotMaps, memory: int) -> Tensor:
     return words
 
 
-def _cells(maps: KnotMaps, rows, columns) -> tuple[Tensor, Tensor]:
-    """The cells of a tile that contain pixels: the indices of their corners (n, 4) among the tile's knots, and their
-    inclusive pixel bounds (n, 4): top, bottom, left, right."""
-    width = min(columns[1] + 1, maps.columns.knots) - columns[0]
+def _cells(maps: BreakpointMaps, rows, columns) -> tuple[Tensor, Tensor]:
+    """The cells of a tile that contain pixels: the indices of their corners (n, 4) among the tile's breakpoints, and
+    their inclusive pixel bounds (n, 4): top, bottom, left, right."""
+    width = min(columns[1] + 1, maps.columns.breakpoints) - columns[0]
     y, x = (
         torch.arange(*span, device=axis.low.device)[axis.stop[slice(*span)] > axis.start[slice(*span)]]
         for axis, span in ((maps.rows, rows), (maps.columns, columns))
@@ -76,7 +76,7 @@ def _cells(maps: KnotMaps, rows, columns) -> tuple[Tensor, Tensor]:
 def _first_bound(values: Tensor, corners: Tensor):
     """Step 1.  Returns the sole prompt of each cell (−1 for none), the open cells, and the remaining (cell, prompt)
     pairs in ascending order: the open cell (P,), the prompt (P,), and its values (P, 4) at the corners."""
-    knots, total = values.shape
+    breakpoints, total = values.shape
     best, ids = values.topk(min(FIRST, total), 1)
     winners = ids.where(best == best[:, :1], total).amin(1)[corners]  # the first of tied prompts
     decided = (winners == winners[:, :1]).all(1)
@@ -89,7 +89,7 @@ def _first_bound(values: Tensor, corners: Tensor):
     least, chosen = behind.max(1, keepdim=True)
     level = at.gather(1, chosen[:, :, None].expand(-1, -1, 4))[:, 0]
     chosen = known.where(behind == least, total).amin(1)
-    lowest = values.new_full((knots,), torch.inf).scatter_reduce_(0, corners.flatten(), level.flatten(), "amin")
+    lowest = values.new_full((breakpoints,), torch.inf).scatter_reduce_(0, corners.flatten(), level.flatten(), "amin")
     deep = (best[:, -1] > lowest) & (total > FIRST)
     row, rank = ((best > lowest[:, None]) & ~deep[:, None]).nonzero(as_tuple=True)
     word = ids[row, rank]
@@ -99,7 +99,7 @@ def _first_bound(values: Tensor, corners: Tensor):
     pair_values = values[row, word]
     pairs = [torch.arange(len(open_cells), device=values.device) * total + chosen]
     for corner in range(4):
-        cell = corners.new_full((knots,), -1)
+        cell = corners.new_full((breakpoints,), -1)
         cell[corners[:, corner]] = torch.arange(len(open_cells), device=values.device)
         cell = cell[row]
         above = (cell >= 0) & (pair_values > level[cell, corner])
@@ -118,7 +118,7 @@ def _fill(words: Tensor, cells: Tensor, sole: Tensor):
     words[top : bottom + 1, left : right + 1] = sole.repeat_interleave(heights, 0).repeat_interleave(widths, 1)
 
 
-def _compare(maps: KnotMaps, cells: Tensor, cell_of: Tensor, word: Tensor, corner_values: Tensor) -> list:
+def _compare(maps: BreakpointMaps, cells: Tensor, cell_of: Tensor, word: Tensor, corner_values: Tensor) -> list:
     """Step 2.  ``cell_of`` is ascending.  Returns the remaining pairs in chunks: cells (n, 4), prompts per cell (n,),
     and the prompts (P,), cell after cell, with their values (P, 4)."""
     left = []
@@ -167,7 +167,7 @@ def _halves(cells: Tensor, split: Tensor, height: Tensor, width: Tensor) -> tupl
     return cells, parent
 
 
-def _draw(words: Tensor, maps: KnotMaps, left: list):
+def _draw(words: Tensor, maps: BreakpointMaps, left: list):
     """Step 3, in groups of cells of similar size (by powers of 4) and number of prompts (by powers of 2), padded to the
     largest of the group."""
     if not left:

@@ -45,7 +45,7 @@ class CorrCLIP(ProxyCLIP):
         Raises:
             ValueError: masks whose size is not that of the image.
         """
-        pixels = (tower.denormalise(images).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        pixels = (tower.denormalize(images).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         maps = np.stack([np.asarray(self.masks(picture)) for picture in pixels])
         if maps.shape[1:] != tuple(images.shape[2:]):
             raise ValueError(f"masks of {maps.shape[1:]} for a picture of {tuple(images.shape[2:])}.")

@@ -70,7 +70,7 @@ class TimmProxy(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, tower: Tower, images: Tensor, state: TokenState) -> Tensor:
-        features = self.model.forward_features(tower.normalise(tower.denormalise(images), IMAGENET))
+        features = self.model.forward_features(tower.normalize(tower.denormalize(images), IMAGENET))
         return features if features.ndim == 4 else self._on_grid(features, images)
 
     def _on_grid(self, tokens: Tensor, images: Tensor) -> Tensor:

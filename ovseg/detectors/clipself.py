@@ -86,7 +86,7 @@ class CLIPSelfTraining(TrainableSegmentor):
     def loss(self, inputs, data_samples) -> dict[str, Tensor]:
         pictures, sizes = self.pictures(inputs, data_samples)
         boxes = [self.boxes(sample, size) for sample, size in zip(data_samples, sizes, strict=True)]
-        maps = F.normalize(self.dense_features(self.tower.normalise(pictures)).features, dim=1)
+        maps = F.normalize(self.dense_features(self.tower.normalize(pictures)).features, dim=1)
         student = pool_boxes(maps, boxes, pictures.shape[2:])
         size = self.teacher.image_size
         crops = [
@@ -127,7 +127,7 @@ class CLIPSelfTraining(TrainableSegmentor):
     @torch.no_grad()
     def read_crops(self, crops: Tensor) -> Tensor:
         """The teacher's image embeddings (R, E) of crops (R, 3, S, S), RGB in [0, 1]."""
-        return torch.cat([self.teacher(self.tower.normalise(part))[0] for part in crops.split(self.crop_batch)])
+        return torch.cat([self.teacher(self.tower.normalize(part))[0] for part in crops.split(self.crop_batch)])
 
     @torch.no_grad()
     def averaged(self, share: float | None = None) -> Tower:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovseg.argmax import best_word
+from ovseg.argmax import max_over_synonyms
 from ovseg.regions.pooling import pool_boxes
 from ovseg.registry import MODELS
 from ovseg.score.ensemble import geometric_ensemble
@@ -43,7 +43,7 @@ def value_map(tower: Tower, stage: Tensor) -> Tensor:
 def dense_probabilities(features: Tensor, text: Tensor, prompt_to_class: Tensor, temperature: float) -> Tensor:
     """p (B, K, h, w) from a map (B, E, h, w), unit text embeddings (T, E) and their classes (T,), in float32."""
     cosines = torch.einsum("behw,te->bthw", F.normalize(features.float(), dim=1), text)
-    return best_word(cosines / temperature, prompt_to_class, int(prompt_to_class.max()) + 1).softmax(1)
+    return max_over_synonyms(cosines / temperature, prompt_to_class, int(prompt_to_class.max()) + 1).softmax(1)
 
 
 def pooled(probabilities: Tensor, boxes: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:

@@ -150,7 +150,7 @@ class FrozenRPN(ProposalGenerator):
         self, tower: Tower, config: str | dict, checkpoint: str | None = None, nms: float = 0.7, count: int = 1000
     ):
         super().__init__()
-        self.denormalise = tower.denormalise
+        self.denormalize = tower.denormalize
         model = Config.fromfile(config).model if isinstance(config, str) else ConfigDict(copy.deepcopy(dict(config)))
         with MMDET_MODELS.switch_scope_and_registry("mmdet"):
             self.model = MMDET_MODELS.build(model)
@@ -192,7 +192,7 @@ class FrozenRPN(ProposalGenerator):
 
     @torch.no_grad()
     def forward(self, images: Tensor, stages: Sequence[Tensor], samples) -> list[InstanceData]:
-        pixels = 255 * self.denormalise(images)
+        pixels = 255 * self.denormalize(images)
         reader = self.model.data_preprocessor
         if not getattr(reader, "_channel_conversion", False):
             pixels = pixels.flip(1)

@@ -13,7 +13,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ovseg.argmax import best_word
+from ovseg.argmax import max_over_synonyms
 from ovseg.regions import regionclip_losses as terms
 from ovseg.regions.regionclip import region_features, region_logits, res_stages
 from ovseg.registry import MODELS
@@ -139,7 +139,7 @@ class RegionCLIPPretraining(ResNetDetector):
         features = region_features(self.tower, self.extract_feat(batch_inputs)[-1], boxes)
         text, prompt_to_class = self.embeddings(self.vocabulary)
         words = region_logits(features, text, self.temperature)[:, :-1]
-        logits = best_word(words.T[None, :, :, None], prompt_to_class, len(self.vocabulary))[0, :, :, 0].T
+        logits = max_over_synonyms(words.T[None, :, :, None], prompt_to_class, len(self.vocabulary))[0, :, :, 0].T
         scores, labels = logits.softmax(-1).max(-1)
         counts = [len(each) for each in boxes]
         parts = zip(batch_data_samples, annotated, *(v.split(counts) for v in (scores, labels, logits)), strict=True)

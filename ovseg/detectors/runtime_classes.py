@@ -70,14 +70,14 @@ class RuntimeClasses:
 
     def embeddings(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
         """Unit embeddings (T, E) of a vocabulary's words and their classes (T,)."""
-        queries = vocabulary.queries
-        key = "\n".join(queries)
+        prompts = vocabulary.prompts
+        key = "\n".join(prompts)
         if key not in self._embedded:
             recent = list(self._embedded)[-2:]  # those in use: of training, of prediction, of background
             self._embedded = {name: self._embedded[name] for name in recent}
-            self._embedded[key] = self._encoder(queries).clone()  # out of inference mode, so that losses may use it
+            self._embedded[key] = self._encoder(prompts).clone()  # out of inference mode, so that losses may use it
         text = self._embedded[key].to(self._encoder.tower.device)
-        return text, torch.tensor(vocabulary.query_class, device=text.device)
+        return text, torch.tensor(vocabulary.prompt_to_class, device=text.device)
 
     @property
     def provenance(self) -> Provenance:

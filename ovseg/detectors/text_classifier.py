@@ -89,7 +89,7 @@ class WithoutUnseenRegions:
 def _hidden(head: nn.Module) -> Tensor:
     """(K,) boolean: the classes that training must not see."""
     layer = text_layers(head)[0]
-    return layer.query_class.new_zeros(len(layer.vocabulary)).bool() if layer.hidden is None else layer.hidden
+    return layer.prompt_to_class.new_zeros(len(layer.vocabulary)).bool() if layer.hidden is None else layer.hidden
 
 
 def _without(inputs, hidden: Tensor):

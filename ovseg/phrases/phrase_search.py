@@ -147,7 +147,7 @@ class PhraseSearch:
     def _embed(self, pixels: np.ndarray, maps: np.ndarray) -> Tensor:
         """Unit embeddings (R, E) of the superpixels of one resized image."""
         images = torch.from_numpy(np.array(pixels)).to(self.tower.device).permute(2, 0, 1)[None] / 255
-        images = self.tower.normalise(images)
+        images = self.tower.normalize(images)
         ids = nearest(torch.from_numpy(maps), self.regions.grid_of(self.tower, images)).numpy()
         cells = np.zeros((int(maps.max()) + 1, *ids.shape[1:]), dtype=bool)
         cells[: int(ids.max()) + 1] = as_masks(ids)  # regions may have vanished on the token grid

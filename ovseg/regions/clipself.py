@@ -53,7 +53,7 @@ def fitted_crops(picture: Tensor, boxes: Tensor, size: int | tuple[int, int], en
     """Crops of boxes, each resized (bicubic, anti-aliased) to fit a frame and centered on black.
 
     Args:
-        image: (3, H, W) RGB in [0, 1].
+        picture: (3, H, W) RGB in [0, 1].
         boxes: (R, 4) x1, y1, x2, y2 in pixels, rounded to whole ones.
         size: (H', W') of the frame in pixels, one number for a square.
         enlarge: factor on both sides of a box about its center, within the image.

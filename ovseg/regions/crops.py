@@ -43,7 +43,7 @@ class CropReader:
         """Unit embeddings (R, E).
 
         Args:
-            image: (3, H, W) RGB in [0, 1].
+            picture: (3, H, W) RGB in [0, 1].
             boxes: (R, 4) x1, y1, x2, y2 in pixels, with some area inside the image.
             masks: (R, H, W) boolean masks of the regions; by default their boxes.
         """
@@ -69,7 +69,7 @@ class CropReader:
             )
         else:
             crops = fitted_crops(picture, boxes, size, margin)
-        return F.normalize(self.tower(self.tower.normalise(crops))[0].float(), dim=1)
+        return F.normalize(self.tower(self.tower.normalize(crops))[0].float(), dim=1)
 
 
 def _inside(boxes: Tensor, size: Sequence[int], masks: Tensor | None):

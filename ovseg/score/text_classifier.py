@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovseg.argmax.best_word import best_word
+from ovseg.argmax.synonyms import max_over_synonyms
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
@@ -37,7 +37,8 @@ class WordScores(nn.Module):
         background: None (no column), ``zero``, ``learned``, or ``words``.
 
     Attributes:
-        text (T, E), query_class (T,): text embeddings of the prompts and their classes; ``background_text`` (T', E) of
+        text (T, E), prompt_to_class (T,): text embeddings of the prompts and their classes; ``background_text`` (T', E)
+        of
             the background prompts; ``hidden`` (K,) classes hidden from training, or None.
         policy: the value of ``background``.
     """
@@ -49,7 +50,7 @@ class WordScores(nn.Module):
         if background == "learned":
             self.background_vector = nn.Parameter(torch.empty(1, embed_dim))
             nn.init.xavier_uniform_(self.background_vector)
-        for name in ("text", "query_class", "hidden", "background_text"):
+        for name in ("text", "prompt_to_class", "hidden", "background_text"):
             self.register_buffer(name, None, persistent=False)
         self.classes = 0
 
@@ -60,20 +61,20 @@ class WordScores(nn.Module):
     def set_words(
         self,
         text: Tensor,
-        query_class: Tensor,
+        prompt_to_class: Tensor,
         classes: int,
         hidden: Tensor | None = None,
         background: Tensor | None = None,
     ):
         """Replace the prompts: unit text embeddings (T, E), their classes (T,), and the number K of classes."""
         device = text.device if self.text is None else self.text.device
-        self.text, self.query_class, self.classes = text.to(device), query_class.to(device), classes
+        self.text, self.prompt_to_class, self.classes = text.to(device), prompt_to_class.to(device), classes
         self.hidden = None if hidden is None or not hidden.any() else hidden.to(device)
         self.background_text = None if background is None else background.to(device)
 
     def by_class(self, words: Tensor) -> Tensor:
         """Class scores (R, K) from prompt scores (R, T)."""
-        return best_word(words[:, :, None, None], self.query_class, self.classes)[:, :, 0, 0]
+        return max_over_synonyms(words[:, :, None, None], self.prompt_to_class, self.classes)[:, :, 0, 0]
 
     def forward(self, features: Tensor, scale: float | None = None) -> Tensor:
         """Logits (R, K), or (R, K + 1) with background last, of features (R, E); ``scale`` replaces exp(θ)."""
@@ -133,21 +134,21 @@ class NamedWords(WordScores):
         self._take(self._read(Vocabulary.parse(vocabulary)))
 
     def _read(self, vocabulary: Vocabulary) -> dict:
-        missing = set(range(len(vocabulary))) - set(vocabulary.query_class)
+        missing = set(range(len(vocabulary))) - set(vocabulary.prompt_to_class)
         if missing:
             raise ValueError(
                 f"class {vocabulary.names[min(missing)]!r} has no words to compare with. Give it some "
                 "(background='words'), or leave it out."
             )
         encoder = TextEncoder(load_tower(**self._source), self._templates, EmbeddingCache())
-        text = encoder((*vocabulary.queries, *self._background_words)).clone()
-        return dict(vocabulary=vocabulary, text=text[: len(vocabulary.queries)], rest=text[len(vocabulary.queries) :])
+        text = encoder((*vocabulary.prompts, *self._background_words)).clone()
+        return dict(vocabulary=vocabulary, text=text[: len(vocabulary.prompts)], rest=text[len(vocabulary.prompts) :])
 
     def _take(self, encoded: dict):
         vocabulary = self.vocabulary = encoded["vocabulary"]
         hidden = torch.tensor([name in self._unseen for name in vocabulary.names])
         rest = encoded["rest"] if self.policy == "words" else None
-        self.set_words(encoded["text"], torch.tensor(vocabulary.query_class), len(vocabulary), hidden, rest)
+        self.set_words(encoded["text"], torch.tensor(vocabulary.prompt_to_class), len(vocabulary), hidden, rest)
 
 
 def background_policy(background: str | Sequence[str] | None) -> tuple[str | None, tuple[str, ...]]:
@@ -158,5 +159,5 @@ def background_policy(background: str | Sequence[str] | None) -> tuple[str | Non
     """
     if background is None or background in ("zero", "learned"):
         return background, ()
-    words = Vocabulary.parse([background] if isinstance(background, str) else list(background)).queries
+    words = Vocabulary.parse([background] if isinstance(background, str) else list(background)).prompts
     return "words", tuple(words)

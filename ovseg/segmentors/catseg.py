@@ -71,7 +71,7 @@ class CATSegTraining(TrainableSegmentor):
         if self.train_classes is None:
             logits = self.by_class(self.pipeline.scorer(dense, text))
         else:
-            prompt_to_class = self.train_vocabulary.query_class
+            prompt_to_class = self.train_vocabulary.prompt_to_class
             first = torch.tensor([prompt_to_class.index(k) for k in range(prompt_to_class[-1] + 1)], device=text.device)
             sampled = some_classes(labels, len(first), self.train_classes)
             logits = self.pipeline.scorer(dense, text[first[sampled]][:, :, None])

@@ -21,7 +21,7 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
-from ovseg.argmax import best_word
+from ovseg.argmax import max_over_synonyms
 from ovseg.registry import MODELS
 from ovseg.towers import IMAGENET
 
@@ -135,7 +135,7 @@ class MaskCLIPPlus(BaseSegmentor):
         if not getattr(process, "_channel_conversion", False):
             rgb = rgb.flip(1)
         imagenet = self.teacher.pipeline.protocol.normalisation == "imagenet"
-        return tower.normalise(rgb.to(tower.dtype) / 255, IMAGENET if imagenet else None)
+        return tower.normalize(rgb.to(tower.dtype) / 255, IMAGENET if imagenet else None)
 
     def choose(self, scores: Tensor, scale: float) -> Tensor:
         """Class ids (B, H, W) of scores (B, |U|, H, W); −1 where the best is uncertain."""
@@ -150,7 +150,7 @@ class MaskCLIPPlus(BaseSegmentor):
         text, classes = self.teacher._words(self.unseen.tolist())
         scorer = self.teacher.pipeline.scorer
         order = torch.searchsorted(self.unseen, torch.tensor(list(classes), device=self.unseen.device))
-        scores = best_word(scorer(dense, text), order, len(self.unseen))
+        scores = max_over_synonyms(scorer(dense, text), order, len(self.unseen))
         left, top, right, bottom = dense.padding
         padded = (size[0] + top + bottom, size[1] + left + right)
         scores = F.interpolate(scores, padded, mode="bilinear", align_corners=False)

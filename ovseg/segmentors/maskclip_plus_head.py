@@ -37,7 +37,7 @@ class FrozenWords(TextClassifier):
         self.project = nn.Identity()
         del self.log_scale
         self.background = nn.Parameter(torch.randn(self.text.shape[1])) if background else None
-        if background and self.vocabulary.query_class.count(0) != 1:
+        if background and self.vocabulary.prompt_to_class.count(0) != 1:
             raise ValueError("a learned background replaces the one word of class 0; give that class one word.")
 
     def words(self, x: Tensor) -> Tensor:

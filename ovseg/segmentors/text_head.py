@@ -14,7 +14,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
-from ovseg.argmax import best_word
+from ovseg.argmax import max_over_synonyms
 from ovseg.registry import MODELS
 from ovseg.score.text_classifier import NamedWords
 from ovseg.text.vocabulary import Vocabulary
@@ -52,7 +52,7 @@ class TextClassifier(NamedWords):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) → (B, K, h, w) logits."""
-        return best_word(self.words(x), self.query_class, len(self.vocabulary))
+        return max_over_synonyms(self.words(x), self.prompt_to_class, len(self.vocabulary))
 
 
 def head_for(head: dict, vocabulary) -> BaseDecodeHead:

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ovseg.argmax import best_word
+from ovseg.argmax import max_over_synonyms
 from ovseg.dense import DenseFeatures
 from ovseg.registry import component_name
 from ovseg.results.provenance import RUNNING, Provenance, Weights, tower_weights
@@ -92,7 +92,7 @@ class TrainableSegmentor(OpenVocabSegmentor):
         Raises:
             ValueError: images of several sizes.
         """
-        return self.tower.normalise(_stacked(inputs).flip(1).to(self.tower.dtype) / 255)
+        return self.tower.normalize(_stacked(inputs).flip(1).to(self.tower.dtype) / 255)
 
     def labels(self, data_samples) -> Tensor:
         """Positions in ``train_vocabulary`` (B, H, W) int64; 255 is ignored, unseen classes are 255 as well.
@@ -120,17 +120,17 @@ class TrainableSegmentor(OpenVocabSegmentor):
 
     def words(self) -> Tensor:
         """Unit text embeddings (T, E) of the training vocabulary, with gradients if the text tower is trained."""
-        queries = self.train_vocabulary.queries
+        prompts = self.train_vocabulary.prompts
         if tune.trains(self.tower, "text"):
-            return self.encoder().encode(queries)
+            return self.encoder().encode(prompts)
         if self._train_text is None:
-            self._train_text = self.encoder()(queries).clone()  # out of inference mode, so that losses may use it
+            self._train_text = self.encoder()(prompts).clone()  # out of inference mode, so that losses may use it
         return self._train_text
 
     def by_class(self, scores: Tensor) -> Tensor:
         """Class scores (B, K, h, w) from prompt scores (B, T, h, w): the maximum over synonyms."""
-        prompt_to_class = torch.tensor(self.train_vocabulary.query_class, device=scores.device)
-        return best_word(scores, prompt_to_class, len(self.train_vocabulary))
+        prompt_to_class = torch.tensor(self.train_vocabulary.prompt_to_class, device=scores.device)
+        return max_over_synonyms(scores, prompt_to_class, len(self.train_vocabulary))
 
     def penalties(self) -> dict[str, Tensor]:
         """Loss terms of the presets."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from ovseg.catseg import CostAggregation, CostScore, cost_volume
 from ovseg.catseg.released import head_state
 from ovseg.dense import CATSeg
-from ovseg.predict.class_maps import ClassMaps, Encoded
+from ovseg.predict.class_maps import ClassMaps, ImageFeatures
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
 from ovseg.towers.build import build_visual
@@ -82,13 +82,13 @@ def _segmentor(each: Case) -> dict[str, Tensor]:
     text, arrays = each.input("text"), {}
     side = each.settings["vit"]["patch"] * each.settings["vit"]["run_grid"]
     if each.has("image_u8"):
-        picture = tower.normalise(each.input("image_u8")[None] / 255)
+        picture = tower.normalize(each.input("image_u8")[None] / 255)
         arrays |= _whole(each, dense(tower, _padded(picture, side)), scorer, text, picture.shape[2:])
         arrays["sem_seg_slide"] = _sliding(each, Pipeline(tower, dense, _protocol(each, side), scorer), picture, text)
     if each.has("train_images_u8", "train_targets"):
         from ovseg.segmentors.catseg import class_loss
 
-        out = dense(tower, _resized(tower.normalise(each.input("train_images_u8") / 255), side))
+        out = dense(tower, _resized(tower.normalize(each.input("train_images_u8") / 255), side))
         arrays["train_loss"] = class_loss(scorer.train()(out, text), each.input("train_targets"))
     return arrays
 
@@ -120,6 +120,6 @@ def _sliding(each: Case, pipeline: Pipeline, picture: Tensor, text: Tensor) -> T
     """Windows and the whole view, through the pipeline but for its rounding of resized images to whole numbers."""
     resized = pipeline.protocol.size
     ((parts, boxes, whole),) = pipeline.read([_resized(picture, resized)[0]], [picture[0]])
-    encoded = Encoded(parts, boxes, resized, tuple(each.settings["orig"]), None, None, whole)
+    encoded = ImageFeatures(parts, boxes, resized, tuple(each.settings["orig"]), None, None, whole)
     maps = ClassMaps(encoded, text, pipeline.scorer, pipeline.protocol.window)
     return maps.maps(slice(0, len(text)), (0, encoded.size[0]))
