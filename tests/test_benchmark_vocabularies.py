@@ -50,7 +50,7 @@ def test_file(name):
     assert spec["hash"] == vocabulary.hash
     assert len(vocabulary) == COUNTS[name] == len(benchmark_labels(name)) == len(set(benchmark_labels(name)))
     assert len(set(vocabulary.colors)) == len(vocabulary)
-    assert not [word for word in (*vocabulary.names, *vocabulary.queries) if set(word) & set("_()|")]
+    assert not [word for word in (*vocabulary.names, *vocabulary.prompts) if set(word) & set("_()|")]
     assert Vocabulary.from_dict(json.loads(json.dumps(vocabulary.to_dict()))) == vocabulary
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -59,7 +59,7 @@ def test_file(name):
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_no_word_describes_two_classes(name):
-    words = [word.casefold() for word in Vocabulary.parse(name).queries]
+    words = [word.casefold() for word in Vocabulary.parse(name).prompts]
     repeated = {word for word in words if words.count(word) > 1}
     # SCLIP's background words for COCO-Object hold "bed", kept because published numbers were made with it.
     assert repeated == ({"bed"} if name == "coco_object" else set())

@@ -13,7 +13,7 @@ from ovseg.dense import CATSeg, DenseFeatures
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
 from ovseg.registry import MODELS
-from ovseg.segmentors.catseg import class_loss, places, some_classes
+from ovseg.segmentors.catseg import class_loss, positions_in, some_classes
 from ovseg.testing.cases.catseg import parts
 from ovseg.testing.cases.common import Case
 from ovseg.testing.parity import Golden, compare
@@ -57,7 +57,7 @@ def test_gradients_of_the_authors_training_step(goldens):
         attentions = [block.attention for block in tower.blocks]
         for attention in attentions:
             attention.in_proj_weight.requires_grad_(True)
-        images = tower.normalise(each.input("train_images_u8") / 255)
+        images = tower.normalize(each.input("train_images_u8") / 255)
         class_loss(scorer.train()(dense(tower, images), each.input("text")), each.input("train_targets")).backward()
         assert each.settings["grad_norms"]
         for place, norm in each.settings["grad_norms"].items():
@@ -120,11 +120,11 @@ class TestScore:
             ovseg.load("catseg", tower=vit)
         with pytest.raises(ValueError, match="no argument 'top_K'. Did you mean 'top_k'"):
             CostScore(scratch=True, aggregation=dict(top_K=3))
-        with pytest.raises(ValueError, match="use the method catseg"):
+        with pytest.raises(ValueError, match="only the method catseg"):
             score()(DenseFeatures(torch.zeros(1, 48, 4, 4), torch.zeros(1, 48)), unit(2))
         guidance = {"guidance": torch.zeros(1, 2, 64, 4, 4)}
         strange = DenseFeatures(torch.zeros(1, 48, 4, 4), torch.zeros(1, 48), extras=guidance)
-        with pytest.raises(ValueError, match="a tower of width 128 and embeddings of 48, this one has 64 and 48"):
+        with pytest.raises(ValueError, match="a tower of width 128 and embeddings of 48; this tower has 64 and 48"):
             score()(strange, unit(2))
 
 
@@ -177,10 +177,10 @@ class TestReleasedCheckpoints:
     @pytest.mark.parametrize(
         "change, message",
         [
-            (lambda s: s.pop("upsample1.weight"), "lacks upsample1.weight"),
+            (lambda s: s.pop("upsample1.weight"), "upsample1.weight is missing"),
             (lambda s: s.pop("upsample2.bias"), r"1 missing \(upsample2.bias\)"),
             (lambda s: s.pop("sem_seg_head.predictor.transformer.head.weight"), r"1 missing \(head.weight\)"),
-            (lambda s: s.update({"backbone.res2.weight": torch.zeros(1)}), "backbone.res2.weight to no part"),
+            (lambda s: s.update({"backbone.res2.weight": torch.zeros(1)}), "unknown names: backbone.res2.weight"),
             (lambda s: [s.pop(k) for k in list(s) if not k.startswith(CATSEG)], "0 of its"),
         ],
     )
@@ -221,13 +221,13 @@ class TestViews:
         import cv2
 
         small = torch.from_numpy(cv2.resize(picture, (96, 96), interpolation=cv2.INTER_LINEAR)).permute(2, 0, 1) / 255
-        total, count, pixels = torch.zeros(6, 96, 96), torch.zeros(96, 96), vit.normalise(small)
+        total, count, pixels = torch.zeros(6, 96, 96), torch.zeros(96, 96), vit.normalize(small)
         for top in (0, 32):
             for left in (0, 32):
                 place = (..., slice(top, top + 64), slice(left, left + 64))
                 total[place] += maps(pixels[place][None])[0]
                 count[place] += 1
-        own = vit.normalise(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)
+        own = vit.normalize(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)
         whole = maps(F.interpolate(own, (64, 64), mode="bilinear", align_corners=False))
         whole = F.interpolate(whole, (96, 96), mode="bilinear", align_corners=False)[0]
         mean = (total / count + whole) / 2
@@ -290,7 +290,7 @@ class TestLoss:
         for label, ids in zip(self.labels, kept, strict=True):
             present = set(label[label != 255].tolist())
             assert present <= set(ids.tolist()) and torch.equal(ids, ids.unique())
-            assert torch.equal(ids[places(label, ids)[label != 255]], label[label != 255].long())
+            assert torch.equal(ids[positions_in(label, ids)[label != 255]], label[label != 255].long())
         most = max(len(label[label != 255].unique()) for label in self.labels)
         assert some_classes(self.labels, 10, 1).shape == (len(self.labels), most)
 

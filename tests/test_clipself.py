@@ -120,11 +120,11 @@ def test_the_loss_follows_its_equation(tower):
     cosines, original = [], TOWERS[tower]()
     for picture, each in zip(pictures, boxes, strict=True):
         rgb = picture.flip(0)[None] / 255
-        maps = model.pipeline.dense(model.tower, model.tower.normalise(rgb)).features
+        maps = model.pipeline.dense(model.tower, model.tower.normalize(rgb)).features
         pooled = pool_boxes(maps / maps.norm(dim=1, keepdim=True), [each], (48, 64))
         for feature, box in zip(pooled, each, strict=True):
             crop = fitted_crops(rgb[0], box[None], original.image_size)
-            cosines.append(F.cosine_similarity(feature, original(original.normalise(crop))[0][0], dim=0))
+            cosines.append(F.cosine_similarity(feature, original(original.normalize(crop))[0][0], dim=0))
     torch.testing.assert_close(found, 1 - torch.stack(cosines).mean(), atol=1e-5, rtol=1e-5)
 
 

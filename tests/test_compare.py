@@ -78,7 +78,7 @@ class TestSharedTower:
         for name in (*names, "provides", "family", "table_grid"):
             assert getattr(shared, name) is getattr(vit, name)
         assert (shared.device, shared.dtype, shared.logit_scale) == (vit.device, vit.dtype, vit.logit_scale)
-        assert shared.grid_of(70, 95) == vit.grid_of(70, 95) and torch.equal(shared.normalise(x), vit.normalise(x))
+        assert shared.grid_of(70, 95) == vit.grid_of(70, 95) and torch.equal(shared.normalize(x), vit.normalize(x))
         for _ in range(2):
             (a, plain), (b, kept) = (
                 vit(x, ["block.-1.attn", "block.0.out"]),

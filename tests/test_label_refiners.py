@@ -136,5 +136,5 @@ def test_mask_vote(vit, picture):
     plain = ovseg.load("naclip", refine=[], **load)(picture).labels
     voted = ovseg.load("naclip", refine=[dict(type="MaskVote", masks=lambda image: halves)], **load)(picture).labels
     assert np.array_equal(voted[:10], plain[:10]) and all(len(np.unique(voted[halves == i])) == 1 for i in (0, 1))
-    with pytest.raises(ValueError, match="own size"):
+    with pytest.raises(ValueError, match="must have the size of the picture"):
         ovseg.load("naclip", refine=[dict(type="MaskVote", masks=lambda image: halves[1:])], **load)(picture)

@@ -56,7 +56,7 @@ class TestLocator:
 
         pixels = np.asarray(Image.fromarray(picture).resize((64, 64)))
         maps = superpixels(pixels, COUNTS)
-        images = locator.tower.normalise(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255)
+        images = locator.tower.normalize(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255)
         masks = torch.from_numpy(as_masks(maps))[None]
         expected = torch.nn.functional.normalize(locator.regions(locator.tower, images, masks)[0], dim=-1)
         torch.testing.assert_close(locator._embed(pixels, maps), expected, atol=1e-5, rtol=1e-4)
@@ -79,7 +79,7 @@ class TestLocator:
             locator.set_image("missing.png")
         locator.set_image(picture)
         for blank in ("  ", [], ["cat", ""], [3]):
-            with pytest.raises(ValueError, match="phrases are words"):
+            with pytest.raises(ValueError, match="expected phrases"):
                 locator.locate(blank)
         with pytest.raises(ValueError, match="tokens"):
             locator.locate("very " * 200 + "long")

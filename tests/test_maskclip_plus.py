@@ -163,12 +163,12 @@ def test_statistics_of_the_teacher_are_a_switch():
     own = build()
     pictures, inputs, _ = batch(own)
     tower, rgb = own.teacher.pipeline.tower, torch.stack(pictures).flip(1).float() / 255
-    torch.testing.assert_close(own.pictures(inputs), tower.normalise(rgb), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(own.pictures(inputs), tower.normalize(rgb), atol=1e-5, rtol=1e-5)
     protocol = dict(normalisation="imagenet", templates="photo")
     other = build(teacher=dict(dense=dict(type="MaskCLIP"), weights=tiny(), protocol=protocol))
     torch.testing.assert_close(other.pictures(inputs), inputs, atol=1e-5, rtol=1e-5)  # as the student sees them
     rgb_in = build(data_preprocessor=dict(type="mmseg.SegDataPreProcessor", size=(64, 64)))
-    torch.testing.assert_close(rgb_in.pictures(torch.stack(pictures).float()), tower.normalise(rgb))
+    torch.testing.assert_close(rgb_in.pictures(torch.stack(pictures).float()), tower.normalize(rgb))
 
 
 def test_refined_scores_teach_through_the_scorer_that_exists():

@@ -93,7 +93,7 @@ class TestScenes:
 
     def test_mistakes(self):
         for wrong in (dict(styles="old"), dict(count=0), dict(size=0)):
-            with pytest.raises(ValueError, match="ScenePhrases wants"):
+            with pytest.raises(ValueError, match="ScenePhrases takes"):
                 build("ScenePhrases", **wrong)
         with pytest.raises(ValueError, match="reads no files.*only"):
             build("ScenePhrases", ann_file="a.json")
@@ -114,7 +114,7 @@ class TestCOCO:
         with pytest.raises(ValueError, match="splits train, val"):
             build("COCOMiniPhrases", split="test")
         for wrong in (dict(categories=[]), dict(images=None), dict(annotations=[dict(image_id=9, bbox=[0, 0, 1, 1])])):
-            with pytest.raises(ValueError, match="no json of COCO instances"):
+            with pytest.raises(ValueError, match="not a JSON file of COCO instances"):
                 coco(**wrong)
         turned = [dict(id=7, file_name="a.png", height=30, width=20)]
         with pytest.raises(ValueError, match=r"30 x 20 pixels, its annotations are for 20 x 30"):

@@ -111,7 +111,7 @@ def test_mean_over_windows(method, padding, vit, picture):
     assert pipeline.dense.padding == padding
     text = words(5)
     small = resize(picture, pipeline.protocol)
-    pixels = vit.normalise(torch.from_numpy(small).permute(2, 0, 1)[None] / 255)
+    pixels = vit.normalize(torch.from_numpy(small).permute(2, 0, 1)[None] / 255)
     height, width = small.shape[:2]
     total, count = torch.zeros(5, height, width), torch.zeros(height, width)
     tops = [min(i * 40, height - 56) for i in range(-(-(height - 56) // 40) + 1)]
@@ -234,12 +234,12 @@ def test_a_tiny_budget_changes_nothing(settings, vit, picture):
 
 
 def test_thousands_of_words_in_bounded_memory(vit, picture, monkeypatch):
-    """The scores of all words at the knots of a tile stay within the budget."""
-    from ovseg.argmax import KnotMaps
+    """The scores of all words at the breakpoints of a tile stay within the budget."""
+    from ovseg.argmax import BreakpointMaps
 
     held = []
-    values = KnotMaps.values
-    monkeypatch.setattr(KnotMaps, "values", lambda *args: held.append(values(*args)) or held[-1])
+    values = BreakpointMaps.values
+    monkeypatch.setattr(BreakpointMaps, "values", lambda *args: held.append(values(*args)) or held[-1])
     text = words(3000)
     picture = picture[:48, :64]
     settings = dict(short_side=48, window=32, stride=16)
@@ -289,7 +289,7 @@ def test_refined_prediction(vit, picture, seen):
     maps = F.interpolate(cosine, encoded.resized, mode="bilinear", align_corners=False)
     maps = F.interpolate(maps, (90, 130), mode="bilinear", align_corners=False)
     shown = picture if seen == "original" else resize(picture, protocol)
-    image = vit.normalise(torch.from_numpy(shown).permute(2, 0, 1)[None] / 255)
+    image = vit.normalize(torch.from_numpy(shown).permute(2, 0, 1)[None] / 255)
     image = F.interpolate(image, (90, 130), mode="bilinear", align_corners=False)
     p = (40 * PAMR(2)(image, maps)).softmax(1)[0]
     labels, scores, _ = pipeline.decode(encoded, text, range(4))

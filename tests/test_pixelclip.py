@@ -86,9 +86,9 @@ def test_means_merging_and_loss_follow_their_equations():
     masks[1][0, 2:5, 1:4] = True
     masks[1][1, 0, 0] = True  # one pixel: dropped
     regions = region_means(features, masks, (8, 8))
-    assert regions.owner.tolist() == [0, 0, 0, 1]
+    assert regions.image_index.tolist() == [0, 0, 0, 1]
     kept = [*masks[0].numpy(), masks[1][0].numpy()]
-    expected = [features[o].numpy()[:, m].mean(1) for o, m in zip(regions.owner, kept, strict=True)]
+    expected = [features[o].numpy()[:, m].mean(1) for o, m in zip(regions.image_index, kept, strict=True)]
     np.testing.assert_allclose(regions.means, expected, atol=1e-5)
 
     clusters = torch.randn(4, 5, generator=torch.Generator().manual_seed(2))
@@ -132,7 +132,7 @@ def test_momentum_steps_reads_and_leaves_the_module_alone():
     before = tower(image)[0].detach()
     with torch.no_grad():
         weight += 0.1
-    torch.testing.assert_close(slow.read(tower, lambda tower, x: tower(x)[0], image), before)
+    torch.testing.assert_close(slow.evaluate(tower, lambda tower, x: tower(x)[0], image), before)
     assert tower.visual.transformer.resblocks[0].attn.in_proj_weight is weight and weight.requires_grad
     slow.update(tower)
     torch.testing.assert_close(slow.values()["visual.transformer.resblocks.0.attn.in_proj_weight"], start + 0.01)
@@ -207,7 +207,7 @@ def test_without_any_mask_the_step_is_zero_and_finite(model):
     loss.backward()
     assert loss == 0
     assert all(torch.isfinite(p.grad).all() and (p.grad == 0).all() for p in model.parameters() if p.requires_grad)
-    with pytest.raises(ValueError, match="a picture brings none"):
+    with pytest.raises(ValueError, match="a sample has none"):
         model.loss(*batch())
 
 

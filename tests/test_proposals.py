@@ -149,7 +149,7 @@ class TestCrops:
     def test_a_crop_of_everything_is_the_picture(self, vit, pixels):
         square = F.interpolate(pixels[None], (64, 64), mode="bicubic", antialias=True).clamp(0, 1)[0]
         box = torch.tensor([[0.0, 0, 64, 64]])
-        embedding = F.normalize(vit(vit.normalise(square[None]))[0], dim=1)
+        embedding = F.normalize(vit(vit.normalize(square[None]))[0], dim=1)
         torch.testing.assert_close(CropReader(vit, (1.0,))(square, box), embedding)
         torch.testing.assert_close(CropReader(vit, (1.0, 2.0))(square, box), embedding)  # margins end at the border
 

@@ -60,7 +60,7 @@ def predictor_of(vit, words: int = 9, vocabulary: Vocabulary | None = None, **se
     """With words that are given by their embeddings."""
     predictor = Predictor(Segmenter(pipeline_of(vit, **settings), cache=False))
     predictor.vocabulary = vocabulary or Vocabulary.parse([f"word {i}" for i in range(words)])
-    predictor._text = unit(len(predictor.vocabulary.queries))
+    predictor._text = unit(len(predictor.vocabulary.prompts))
     return predictor
 
 
@@ -312,7 +312,7 @@ def test_many_classes_and_words_of_the_background(vit, tmp_path):
     predictor.vocabulary = Vocabulary.parse([f"word {i}" for i in range(300)]).with_background(
         dict(kind="threshold", threshold=threshold, words=["wall"])
     )
-    predictor._text = unit(len(predictor.vocabulary.queries))
+    predictor._text = unit(len(predictor.vocabulary.prompts))
     made = predictor.raster(path, PLENTY).save(tmp_path)
     expected = predictor.set_image(path).predict().labels
     with rasterio.open(made.paths["labels"]) as file:

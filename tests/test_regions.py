@@ -193,8 +193,8 @@ class TestHeatMap:
         for scores, regions, temperature, words in [
             (np.zeros(3), ids, 0.01, "expected R = 4"),
             (np.full(4, np.nan), ids, 0.01, "finite"),
-            (np.zeros(4), ids[0], 0.01, "regions are ids"),
-            (np.zeros(4), ids, 0, "above zero"),
+            (np.zeros(4), ids[0], 0.01, "regions must be ids"),
+            (np.zeros(4), ids, 0, "must be positive"),
         ]:
             with pytest.raises(ValueError, match=words):
                 heat_map(scores, regions, temperature)

@@ -87,7 +87,7 @@ def test_bad_scorers():
 
 
 @pytest.mark.parametrize(
-    "query_class, most, expected",
+    "prompt_to_class, most, expected",
     [
         ([0, 1, 2, 3], 2, [(0, 2), (2, 4)]),
         ([0, 1, 2], 2, [(0, 2), (2, 3)]),
@@ -99,21 +99,21 @@ def test_bad_scorers():
         ([1, 1, 2, 2, 4], 4, [(0, 4), (4, 5)]),
     ],
 )
-def test_class_chunks(query_class, most, expected):
-    assert [(s.start, s.stop) for s in class_chunks(query_class, most)] == expected
+def test_class_chunks(prompt_to_class, most, expected):
+    assert [(s.start, s.stop) for s in class_chunks(prompt_to_class, most)] == expected
 
 
 def test_class_chunks_cover_all_words():
     rng = np.random.default_rng(1)
     for _ in range(50):
-        query_class = np.sort(rng.integers(0, 12, rng.integers(1, 40))).tolist()
+        prompt_to_class = np.sort(rng.integers(0, 12, rng.integers(1, 40))).tolist()
         most = int(rng.integers(1, 10))
-        chunks = list(class_chunks(query_class, most))
-        assert [i for c in chunks for i in range(c.start, c.stop)] == list(range(len(query_class)))
+        chunks = list(class_chunks(prompt_to_class, most))
+        assert [i for c in chunks for i in range(c.start, c.stop)] == list(range(len(prompt_to_class)))
         for chunk in chunks:
-            inside = query_class[chunk]
+            inside = prompt_to_class[chunk]
             assert len(inside) <= most or len(set(inside)) == 1
-            assert chunk.start == 0 or query_class[chunk.start - 1] != inside[0]
+            assert chunk.start == 0 or prompt_to_class[chunk.start - 1] != inside[0]
 
 
 SIZES = [1, 2, 3, 7, 14, 28, 33, 100]
@@ -200,10 +200,10 @@ def test_permuting_the_words_permutes_the_result():
 
 
 def test_the_best_synonym_speaks_for_its_class():
-    from ovseg.argmax import best_word
+    from ovseg.argmax import max_over_synonyms
 
     words = torch.randn(2, 4, 3, 5)
-    found = best_word(words, torch.tensor([0, 1, 1, 3]), 4)
+    found = max_over_synonyms(words, torch.tensor([0, 1, 1, 3]), 4)
     torch.testing.assert_close(found[:, 1], words[:, 1:3].amax(1))
     assert torch.equal(found[:, 0], words[:, 0]) and torch.equal(found[:, 3], words[:, 3]) and (found[:, 2] == 0).all()
-    assert best_word(words, torch.arange(4), 4) is words
+    assert max_over_synonyms(words, torch.arange(4), 4) is words

@@ -43,8 +43,8 @@ def test_parse(spec, names, synonyms):
     assert vocabulary.names == names
     assert vocabulary.synonyms == synonyms
     assert len(vocabulary) == len(names)
-    assert vocabulary.queries == tuple(word for words in synonyms for word in words)
-    assert [vocabulary.names[i] for i in vocabulary.query_class] == [
+    assert vocabulary.prompts == tuple(word for words in synonyms for word in words)
+    assert [vocabulary.names[i] for i in vocabulary.prompt_to_class] == [
         name for name, words in zip(names, synonyms, strict=True) for _ in words
     ]
     assert Vocabulary.parse(vocabulary) is vocabulary
@@ -242,10 +242,10 @@ def test_with_background_adds_replaces_and_removes_class_0():
     plain = Vocabulary.parse("cat|kitten, dog")
     bare = plain.with_background(0.3)
     assert bare.names == ("background", "cat", "dog")
-    assert bare.queries == ("cat", "kitten", "dog") and bare.query_class == (1, 1, 2)
+    assert bare.prompts == ("cat", "kitten", "dog") and bare.prompt_to_class == (1, 1, 2)
     words = bare.with_background(Background("words", 0.1, ("sky", "wall")))
     assert words.names == bare.names and words.synonyms[0] == ("sky", "wall")
-    assert words.query_class == (0, 0, 1, 1, 2)
+    assert words.prompt_to_class == (0, 0, 1, 1, 2)
     assert words.colors == bare.colors == (BACKGROUND_GREY, *plain.colors)
     assert words.with_background("none") == plain
     named = Vocabulary.parse("background, cat")

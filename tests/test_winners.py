@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from ovseg.argmax import make_axis
 from ovseg.dense import DenseFeatures
 from ovseg.dense.windows import windows
-from ovseg.predict.class_maps import Encoded
+from ovseg.predict.class_maps import ImageFeatures
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
 from ovseg.score import CosineScore
@@ -97,7 +97,7 @@ def test_an_axis_is_interpolation_averaging_and_interpolation(seed):
         part = axis.part[:, None]
         found = weights[axis.low] * (1 - part) + weights[axis.next[axis.low]] * part
         torch.testing.assert_close(found.T, expected, atol=5e-5, rtol=0)
-    assert axis.knots <= max(size, 1) and axis.weights.min() >= 0
+    assert axis.breakpoints <= max(size, 1) and axis.weights.min() >= 0
 
 
 # --- the label map ---------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_features_without_any_structure(vit, words, settings, roughness):
     rough = 1 + roughness * torch.randn(len(boxes) + 1, 48, 4, 5, generator=generator)
     parts = [DenseFeatures(part, part.mean((2, 3)), (1, 0, 2, 3)) for part in rough[:-1].split(4)]
     whole = DenseFeatures(rough[-1:], rough[-1:].mean((2, 3))) if pipeline.protocol.whole_view else None
-    encoded, text = Encoded(parts, boxes, (61, 83), (101, 77), None, None, whole), unit(words)
+    encoded, text = ImageFeatures(parts, boxes, (61, 83), (101, 77), None, None, whole), unit(words)
     expected = reference(plain(pipeline, encoded, text), list(range(words)))
     assert_equal(pipeline.decode(encoded, text, range(words)), expected)
 

@@ -152,23 +152,23 @@ class Explainer:
             ImageError: not a readable picture.
         """
         vocabulary = Vocabulary.parse(classes)
-        if len(vocabulary.queries) < 2:
+        if len(vocabulary.prompts) < 2:
             raise ValueError(
                 f"a heat map shows where a word fits better than the mean of all words, and there is only "
-                f"{vocabulary.queries[0]!r}. Give at least one more word to compare it with, such as what surrounds it."
+                f"{vocabulary.prompts[0]!r}. Give at least one more word to compare it with, such as what surrounds it."
             )
         loaded = image if isinstance(image, LoadedImage) else load_image(image, **self.model.reading)
         text = self._text(vocabulary)
         parts = decompose(self.tower, self._pixels(loaded.array), text)
         cosine = (F.normalize(parts.embedding.float(), dim=-1) @ text.T)[0].cpu().numpy()
-        best = _best_words(cosine, vocabulary.query_class)
+        best = _best_words(cosine, vocabulary.prompt_to_class)
         attn = parts.attn[0]
         tokens = attn.sum((0, 2))  # (N, T)
         scores = tokens[1:] - tokens[1:].mean(1, keepdim=True)
         return Explanation(
             image=loaded.array,
             vocabulary=vocabulary,
-            words=tuple(vocabulary.queries[i] for i in best),
+            words=tuple(vocabulary.prompts[i] for i in best),
             cosine=cosine[best],
             attention=attn.sum(1)[..., best].permute(2, 0, 1).cpu().numpy(),
             tokens=tokens[:, best].T.cpu().numpy(),
@@ -207,14 +207,14 @@ class Explainer:
             )
         text = self._text(vocabulary).cpu()
         return [
-            [text_span(torch.stack([one[b, h] for one in added]), text, vocabulary.queries, top) for h in range(heads)]
+            [text_span(torch.stack([one[b, h] for one in added]), text, vocabulary.prompts, top) for h in range(heads)]
             for b, heads in enumerate(block.heads for block in self.tower.blocks)
         ]
 
     def _text(self, vocabulary: Vocabulary) -> Tensor:
         """Unit embeddings of the words, kept while they stay the same."""
-        if self._encoded is None or self._encoded[0] != vocabulary.queries:
-            self._encoded = vocabulary.queries, self.model.encoder(vocabulary.queries)
+        if self._encoded is None or self._encoded[0] != vocabulary.prompts:
+            self._encoded = vocabulary.prompts, self.model.encoder(vocabulary.prompts)
         return self._encoded[1]
 
     def _pixels(self, image: np.ndarray) -> Tensor:
@@ -276,10 +276,10 @@ def text_span(head_contributions: Tensor, text: Tensor, names: Sequence[str], to
     return found
 
 
-def _best_words(cosine: np.ndarray, query_class: Sequence[int]) -> list[int]:
+def _best_words(cosine: np.ndarray, prompt_to_class: Sequence[int]) -> list[int]:
     """For every class, the index of its word with the largest cosine."""
     best: dict[int, int] = {}
-    for word, index in enumerate(query_class):
+    for word, index in enumerate(prompt_to_class):
         if index not in best or cosine[word] > cosine[best[index]]:
             best[index] = word
     return [best[index] for index in sorted(best)]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ovseg.compat.notice import say_once
 from ovseg.files import atomic_write, write_json
-from ovseg.phrases import PhraseSearch, Place
+from ovseg.phrases import PhraseMatch, PhraseSearch
 from ovseg.pictures.images import LoadedImage, load_image, unique_stems
 from ovseg.predict.build import choose_tower, search_provenance
 from ovseg.results.draw_boxes import draw_boxes
@@ -20,8 +20,8 @@ from ovseg.towers import Tower
 
 
 @dataclass(eq=False)
-class Location(Place, PlotMixin):
-    """A ``Place`` with its picture.
+class Location(PhraseMatch, PlotMixin):
+    """A ``PhraseMatch`` with its picture.
 
     image       (H, W, 3) uint8 RGB
     provenance  what it was made with
@@ -97,7 +97,7 @@ class Locator(PhraseSearch):
             ImageError: not a readable picture.
         """
         loaded = load_image(image)
-        self._seen = self.read(loaded.array)
+        self._seen = self.encode(loaded.array)
         self._image = loaded
         return self
 

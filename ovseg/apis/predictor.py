@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ovseg.pictures.images import LoadedImage, load_image
-from ovseg.predict.class_maps import Encoded
+from ovseg.predict.class_maps import ImageFeatures
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.segment import EncodedWords, Segmenter
 from ovseg.results.result import Result
@@ -26,7 +26,7 @@ class Predictor(BasePredictor):
         super().__init__(engine)
         self._text: Tensor | None = None
         self._image: LoadedImage | None = None
-        self._encoded: Encoded | None = None
+        self._encoded: ImageFeatures | None = None
 
     @property
     def pipeline(self) -> Pipeline:

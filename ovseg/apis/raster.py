@@ -60,7 +60,7 @@ class RasterRun:
         try:
             self._raster.look()
             self._strips = Strips(
-                predictor.pipeline, self._raster, predictor._text, self.vocabulary.query_class, budget
+                predictor.pipeline, self._raster, predictor._text, self.vocabulary.prompt_to_class, budget
             )
         except BaseException:
             self._raster.close()

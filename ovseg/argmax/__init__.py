@@ -1,20 +1,20 @@
-"""The exact arg-max over any number of words by branch and bound: pure torch, knows no paper."""
+"""The exact argmax over any number of prompts by branch and bound: pure torch, independent of any paper."""
 
-from .best_word import best_word
-from .breakpoints import KnotMaps, make_axis, side_by_side
+from .breakpoints import BreakpointMaps, make_axis, side_by_side
 from .confidence import Confidence
 from .streaming import RunningArgmax, class_chunks, resize_rows, source_rows
-from .winners import winning_words
+from .synonyms import max_over_synonyms
+from .winners import winning_prompts
 
 __all__ = [
     "Confidence",
-    "KnotMaps",
+    "BreakpointMaps",
     "RunningArgmax",
-    "best_word",
+    "max_over_synonyms",
     "class_chunks",
     "make_axis",
     "resize_rows",
     "side_by_side",
     "source_rows",
-    "winning_words",
+    "winning_prompts",
 ]

@@ -1,18 +1,19 @@
-"""From patches to pixels as one linear map, by the few rows and columns between which it is straight.
+"""From patches to pixels as one linear map, represented by the few rows and columns between which it is linear.
 
-Enlarging the maps of windows, averaging windows that overlap, and resizing to the picture act on rows and columns
+Enlarging the maps of windows, averaging windows that overlap, and resizing to the image act on rows and columns
 separately, because windows lie on a grid:
 
     m_c(i, j) = Σ_ab P_ia Q_jb s_c(a, b),    P, Q ≥ 0,  Σ_a P_ia = Σ_b Q_jb = 1
 
-a, b count the patches of all windows along an axis.  Along the resized picture a row of P is a straight function of its
-place except at *knots*: the pixels beside the centre of a patch (of any window) and beside the border of a window.
-Resizing to the picture interpolates between whole pixels of the resized one, and knots are such pixels.  So P = L·K, K
-the rows of P at the knots and L with two weights a row, and in a cell between four knots
+a, b index the patches of all windows along an axis.  Along the resized image, the rows of P change linearly with their
+position except at *breakpoints*: the pixels next to the center of a patch (of any window) and next to the border of a
+window. Resizing to the image interpolates between whole pixels of the resized one, and breakpoints are such pixels.  So
+P = L·K, where K holds the rows of P at the breakpoints and L has two weights per row, and in a cell between four
+breakpoints
 
-    m_c = bilinear interpolation of the knot values v_c = K s_c K'ᵀ                             (exact)
+    m_c = bilinear interpolation of the breakpoint values v_c = K s_c K'ᵀ                             (exact)
 
-Where a picture has fewer rows than there are knots, the rows themselves take the knots' place.
+If an image has fewer rows than there are breakpoints, its rows serve as the breakpoints.
 """
 
 from collections.abc import Sequence
@@ -24,19 +25,19 @@ import torch
 from torch import Tensor
 
 Span = tuple[int, int]
-SPARSE = 1.4  # knots per patch from which scores cost less at patches, enlarging them included
+SPARSE = 1.4  # breakpoints per patch above which scoring patches and enlarging the scores is cheaper
 
 
 @dataclass
 class Axis:
     """One axis of the map.
 
-    weights  (knots, windows·patches) K
-    patches  of a window along the axis
-    whole    (knots, patches of the whole view), or None
-    low      (n,) the knot at or before each of the n rows of the picture
-    part     (n,) weight of the next knot
-    step     1, or 0 where every row of the picture is a knot
+    weights  (breakpoints, windows·patches), K
+    patches  number of patches of a window along the axis
+    whole    (breakpoints, patches of the whole view), or None
+    low      (n,) the breakpoint at or before each of the n rows of the image
+    part     (n,) weight of the next breakpoint
+    step     1, or 0 if every row of the image is a breakpoint
     """
 
     weights: Tensor
@@ -47,20 +48,20 @@ class Axis:
     step: int
 
     def __post_init__(self):
-        self.knots, self.size = len(self.weights), len(self.low)
-        self.next = (torch.arange(self.knots, device=self.low.device) + self.step).clamp(max=self.knots - 1)
-        inside = torch.bincount(self.low, minlength=self.knots)
+        self.breakpoints, self.size = len(self.weights), len(self.low)
+        self.next = (torch.arange(self.breakpoints, device=self.low.device) + self.step).clamp(max=self.breakpoints - 1)
+        inside = torch.bincount(self.low, minlength=self.breakpoints)
         self.stop = inside.cumsum(0)
         self.start = self.stop - inside
 
-    def seen(self, knots: Span) -> tuple[Tensor, Tensor]:
-        """The patches (m,) of all windows that the knots [a, b) see, and their weights (b − a, m)."""
-        band = self.weights[slice(*knots)]
+    def seen(self, breakpoints: Span) -> tuple[Tensor, Tensor]:
+        """The patches (m,) of all windows that contribute to breakpoints [a, b), and their weights (b − a, m)."""
+        band = self.weights[slice(*breakpoints)]
         patches = band.any(0).nonzero()[:, 0]
         return patches, band[:, patches]
 
     def band(self, rows: Span, windows: Span) -> "Axis":
-        """The same for the rows [a, b) of the picture alone, which see only windows [c, d); no whole view."""
+        """The axis restricted to rows [a, b) of the image, which depend only on windows [c, d); no whole view."""
         low = self.low[slice(*rows)]
         first, last = int(low[0]), int(self.next[low[-1]])
         patches = slice(windows[0] * self.patches, windows[1] * self.patches)
@@ -81,37 +82,37 @@ def make_axis(
     """The map along one axis.
 
     Args:
-        starts: first pixel of each window in the resized picture.
-        window: pixels of a window.
+        starts: first pixel of each window in the resized image.
+        window: length of a window in pixels.
         patches: h, patches of a window.
-        padding: pixels before and after a window that its patches cover too, in pixels of the window.
-        resized, size: pixels of the resized picture and of the picture itself.
-        whole: pixels of the whole view as it is enlarged first, and its patches.
+        padding: pixels before and after a window that its patches also cover.
+        resized, size: length in pixels of the resized image and of the original image.
+        whole: length in pixels to which the whole view is enlarged first, and its number of patches; None without one.
     """
     padded = window + sum(padding)
-    wanted = [0, resized - 1]
+    positions = [0, resized - 1]
     for start in starts:
-        wanted += [start - 1, start, start + window - 1, start + window]
+        positions += [start - 1, start, start + window - 1, start + window]
         bends = (torch.arange(patches, dtype=torch.float64) + 0.5) * padded / patches - 0.5 + start - padding[0]
-        wanted += _beside(bends[(bends >= start) & (bends <= start + window - 1)])
+        positions += _beside(bends[(bends >= start) & (bends <= start + window - 1)])
     if whole:
         side, count = whole
         bends = (torch.arange(count, dtype=torch.float64) + 0.5) * side / count - 0.5
         bends = torch.tensor(_beside(bends), dtype=torch.float64).clamp(0, side - 1)
-        wanted += _beside((bends + 0.5) * resized / side - 0.5)
-    knots = torch.tensor(sorted({y for y in wanted if 0 <= y < resized}), dtype=torch.float64)
-    place = ((torch.arange(size, dtype=torch.float64) + 0.5) * resized / size - 0.5).clamp(0, resized - 1)
-    step = int(size > len(knots))
+        positions += _beside((bends + 0.5) * resized / side - 0.5)
+    breakpoints = torch.tensor(sorted({y for y in positions if 0 <= y < resized}), dtype=torch.float64)
+    position = ((torch.arange(size, dtype=torch.float64) + 0.5) * resized / size - 0.5).clamp(0, resized - 1)
+    step = int(size > len(breakpoints))
     if not step:
-        knots, low, part = place, torch.arange(size), torch.zeros(size, dtype=torch.float64)
+        breakpoints, low, part = position, torch.arange(size), torch.zeros(size, dtype=torch.float64)
     else:
-        low = (torch.searchsorted(knots, place, right=True) - 1).clamp(0, max(len(knots) - 2, 0))
-        ends = knots[(low + 1).clamp(max=len(knots) - 1)]
-        part = (place - knots[low]) / (ends - knots[low]).clamp(min=1)
+        low = (torch.searchsorted(breakpoints, position, right=True) - 1).clamp(0, max(len(breakpoints) - 2, 0))
+        ends = breakpoints[(low + 1).clamp(max=len(breakpoints) - 1)]
+        part = (position - breakpoints[low]) / (ends - breakpoints[low]).clamp(min=1)
 
-    def between(rows, knots):
-        before = knots.floor()
-        share = (knots - before)[:, None]
+    def between(rows, breakpoints):
+        before = breakpoints.floor()
+        share = (breakpoints - before)[:, None]
         return ((1 - share) * rows(before) + share * rows((before + 1).clamp(max=resized - 1))).float().to(device)
 
     tops = torch.tensor(starts, dtype=torch.float64)
@@ -124,22 +125,22 @@ def make_axis(
     def of_whole(y):
         return _taps(y, resized, whole[0]) @ _taps(torch.arange(whole[0], dtype=torch.float64), *whole)
 
-    weights = torch.zeros(len(knots), len(starts) * patches, device=device)
+    weights = torch.zeros(len(breakpoints), len(starts) * patches, device=device)
     for i, start in enumerate(starts):
-        near = ((knots > start - 1) & (knots < start + window)).nonzero()[:, 0]
+        near = ((breakpoints > start - 1) & (breakpoints < start + window)).nonzero()[:, 0]
         block = slice(i * patches, (i + 1) * patches)
-        weights[near.to(device), block] = between(partial(of_window, start), knots[near])
-    seen = between(of_whole, knots) if whole else None
+        weights[near.to(device), block] = between(partial(of_window, start), breakpoints[near])
+    seen = between(of_whole, breakpoints) if whole else None
     return Axis(weights, patches, seen, low.to(device), part.float().to(device), step)
 
 
-def _beside(places: Tensor) -> list[int]:
-    """Whole numbers next to places: one for a place that is as good as whole, else two."""
-    return torch.cat([(places + 1e-6).floor(), (places - 1e-6).ceil()]).long().tolist()
+def _beside(positions: Tensor) -> list[int]:
+    """The integers next to each position: one if the position is an integer up to rounding, else two."""
+    return torch.cat([(positions + 1e-6).floor(), (positions - 1e-6).ceil()]).long().tolist()
 
 
 def _taps(y: Tensor, length: int, patches: int) -> Tensor:
-    """Weights (n, patches) by which row y of the bilinear enlargement of ``patches`` rows to ``length`` is made."""
+    """Weights (n, patches) of rows y of the bilinear enlargement of ``patches`` rows to ``length``."""
     u = ((y + 0.5) * patches / length - 0.5).clamp(0, patches - 1)
     low = u.floor().clamp(max=patches - 1)
     at = low.long()[:, None]
@@ -147,18 +148,18 @@ def _taps(y: Tensor, length: int, patches: int) -> Tensor:
     return rows.scatter_add_(1, (at + 1).clamp(max=patches - 1), (u - low)[:, None])
 
 
-class KnotMaps:
-    """Knot values of all words, from maps of windows.
+class BreakpointMaps:
+    """Breakpoint values of all prompts, from the maps of windows.
 
-    Where the scores are inner products with features (``text`` given), no scores are kept: those of a range of knots
-    are made when asked for, from the patches it sees, by enlarging features or by enlarging scores, whichever costs
-    less.
+    If the scores are inner products with features (``text`` is not None), no scores are stored: those of a range of
+    breakpoints are computed on demand from the patches that contribute, by enlarging either features or scores,
+    whichever is cheaper.
 
     Args:
         patches: (R·h, C·w, D) of all windows, side by side; see ``side_by_side``.
-        whole: of the whole view, (1, D, h', w'), or None.
+        whole: the map (1, D, h', w') of the whole view, or None.
         rows, columns: the two axes.
-        text: (T, D), or None where the D channels are the scores of T words already.
+        text: (T, D), or None if the D channels are already the scores of T prompts.
     """
 
     def __init__(self, patches: Tensor, whole: Tensor | None, rows: Axis, columns: Axis, text: Tensor | None):
@@ -167,31 +168,31 @@ class KnotMaps:
         self.words = self.patches.shape[2] if text is None else len(text)
 
     def values(self, rows: Span, columns: Span, out: Tensor | None = None) -> Tensor:
-        """v (knots, T) at the knots of a range of rows and one of columns, row by row.
+        """v (breakpoints, T) at the breakpoints of a range of rows and a range of columns, in row-major order.
 
-        ``out`` is memory to write to where it is large enough: a flat tensor.
+        ``out`` is a flat tensor to write into if it is large enough.
         """
         (y, down), (x, across) = self.rows.seen(rows), self.columns.seen(columns)
         parts = [(self.patches[y[:, None], x], down, across)]
         if self.whole is not None:
             parts = [(patches, down / 2, across) for patches, down, across in parts]
             parts.append((self.whole, self.rows.whole[slice(*rows)] / 2, self.columns.whole[slice(*columns)]))
-        knots = len(down) * len(across)
-        out = None if out is None or out.numel() < knots * self.words else out[: knots * self.words]
+        breakpoints = len(down) * len(across)
+        out = None if out is None or out.numel() < breakpoints * self.words else out[: breakpoints * self.words]
         if self.text is None:
             return sum(_enlarged(*part) for part in parts).flatten(0, 1)
-        if SPARSE * sum(patches[..., 0].numel() for patches, *_ in parts) < knots:  # fewer patches: words first
+        if SPARSE * sum(patches[..., 0].numel() for patches, *_ in parts) < breakpoints:  # fewer patches: score first
             first, *others = ((patches @ self.text.T, down, across) for patches, down, across in parts)
-            made = _enlarged(*first, None if out is None else out.view(len(down), len(across), -1))
+            scores = _enlarged(*first, None if out is None else out.view(len(down), len(across), -1))
             for other in others:
-                made += _enlarged(*other)
-            return made.flatten(0, 1)
+                scores += _enlarged(*other)
+            return scores.flatten(0, 1)
         channels = sum(_enlarged(*part) for part in parts).flatten(0, 1)
-        return torch.mm(channels, self.text.T, out=None if out is None else out.view(knots, -1))
+        return torch.mm(channels, self.text.T, out=None if out is None else out.view(breakpoints, -1))
 
-    def of(self, words: Tensor) -> "KnotMaps":
-        """The same for some of the words."""
-        some = object.__new__(KnotMaps)
+    def of(self, words: Tensor) -> "BreakpointMaps":
+        """The maps of some of the prompts."""
+        some = object.__new__(BreakpointMaps)
         some.__dict__ |= self.__dict__ | {"words": len(words)}
         if self.text is not None:
             some.text = self.text[words]
@@ -201,17 +202,19 @@ class KnotMaps:
         return some
 
     def tiles(self, memory: int):
-        """Ranges of cells, (rows, columns), whose knot values take about ``memory`` bytes; a cell is named by its first
-        knot."""
+        """Ranges of cells, (rows, columns), whose breakpoint values take about ``memory`` bytes; a cell is identified
+        by its first breakpoint."""
         most = max(4, memory // (4 * self.words))
-        rows = min(self.rows.knots, max(1, isqrt(most) - 1))  # near to squares, which share few knots with others
-        columns = min(self.columns.knots, max(1, most // (rows + 1) - 1))
-        rows = min(self.rows.knots, max(1, most // (columns + 1) - 1))
-        for top in range(0, self.rows.knots, rows):
-            for left in range(0, self.columns.knots, columns):
+        rows = min(
+            self.rows.breakpoints, max(1, isqrt(most) - 1)
+        )  # nearly square tiles share few breakpoints with others
+        columns = min(self.columns.breakpoints, max(1, most // (rows + 1) - 1))
+        rows = min(self.rows.breakpoints, max(1, most // (columns + 1) - 1))
+        for top in range(0, self.rows.breakpoints, rows):
+            for left in range(0, self.columns.breakpoints, columns):
                 yield (
-                    (top, min(top + rows, self.rows.knots)),
-                    (left, min(left + columns, self.columns.knots)),
+                    (top, min(top + rows, self.rows.breakpoints)),
+                    (left, min(left + columns, self.columns.breakpoints)),
                 )
 
 
@@ -223,5 +226,5 @@ def side_by_side(windows: Tensor, down: int) -> Tensor:
 
 def _enlarged(patches: Tensor, down: Tensor, across: Tensor, out: Tensor | None = None) -> Tensor:
     """Maps (a, b, D) of patches → (rows, columns, D)."""
-    made = (down @ patches.flatten(1)).unflatten(1, patches.shape[1:])
-    return torch.bmm(across.expand(len(down), -1, -1), made, out=out)
+    rows = (down @ patches.flatten(1)).unflatten(1, patches.shape[1:])
+    return torch.bmm(across.expand(len(down), -1, -1), rows, out=out)

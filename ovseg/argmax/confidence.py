@@ -1,18 +1,17 @@
-"""How sure the winners are: soft-max over all words, pixel by pixel, only where somebody asks.
+"""Confidence of the winners: the softmax over all prompts at each pixel, computed only on demand.
 
-    p = exp(m − L),   L = log Σ_words exp(m_w),   lead = p − exp(m' − L)
+    p = exp(m − L),   L = log Σ_prompts exp(m_t),   margin = p − exp(m' − L)
 
-m is the logit of the winner, τ·s or log s where scores are probabilities themselves, m' that of the best word of
+m is the logit of the winner, τ·s (or log s where the scores are probabilities), and m' that of the best prompt of
 another class.
 
 Whether p < θ is often known without the sum.  L is convex in the logits and a pixel's logits are a convex combination
-of those v_i of its four knots with weights w_i, so with π_i = softmax(v_i)
+of those v_i of its four breakpoints with weights w_i, so with π_i = softmax(v_i)
 
     max_i Σ_j w_j (L_i + ⟨π_i, v_j − v_i⟩)  ≤  L  ≤  Σ_j w_j L_j                          (tangents, and Jensen)
 
 Where scores are probabilities, L = log Σ max(s, 10⁻¹²) and the bounds are Σ_j w_j Σ s_j and Σ_j w_j Σ max(s_j, 10⁻¹²).
-Only pixels whose θ lies between
-the bounds are summed.
+The sum is computed only for pixels where θ lies between the bounds.
 """
 
 from dataclasses import dataclass
@@ -20,26 +19,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .breakpoints import KnotMaps
+from .breakpoints import BreakpointMaps
 
-PORTION = 4 * 2**20  # bytes of logits worked on at a time, about what a core keeps close
-LEAST = 1e-12  # of a score that is a probability
-ROUNDING = 1e-4  # in log p, so that the bounds hold in single precision
+PORTION = 4 * 2**20  # bytes of logits processed at a time, about what fits into a core's cache
+LEAST = 1e-12  # smallest score that is a probability
+ROUNDING = 1e-4  # slack in log p, so that the bounds hold in single precision
 
 
 @dataclass
 class Confidence:
-    """What is needed to say how sure the winners are.
+    """Confidence of a label map, evaluated on demand.
 
-    maps           knot values of all words
-    winners        (H, W) int32, index of the winning word
-    classes        (T,) class of each word
-    scale          τ, or None where scores are probabilities
-    excluded       (T,) bool, words that may not win (they count in the sum), or None
-    memory         bytes that the knot values of all words may take at a time
+    maps           breakpoint values of all prompts
+    winners        (H, W) int32, index of the winning prompt
+    classes        (T,) class of each prompt
+    scale          τ, or None if the scores are probabilities
+    excluded       (T,) bool, prompts that may not win (they still count in the sum), or None
+    memory         bytes that the breakpoint values of all prompts may take at a time
     """
 
-    maps: KnotMaps
+    maps: BreakpointMaps
     winners: Tensor
     classes: Tensor
     scale: float | None
@@ -48,9 +47,9 @@ class Confidence:
 
     @torch.inference_mode()
     def scores(self) -> tuple[Tensor, Tensor]:
-        """Probability of the winner and its lead over the second class, both (H, W) float32 in [0, 1]."""
+        """Probability of the winner and its margin over the second class, both (H, W) float32 in [0, 1]."""
         p = torch.empty(self.winners.shape, device=self.winners.device)
-        lead = torch.empty_like(p)
+        margin = torch.empty_like(p)
         for values, (rows, low, below, down), (x, left, right, across) in self._tiles():
             values = values.view(-1, int(right.max()) + 1, values.shape[1])
             most = max(1, PORTION // (4 * values.shape[2]))
@@ -62,14 +61,14 @@ class Confidence:
                     part = slice(b, b + width)
                     logits = torch.lerp(side[:, left[part]], side[:, right[part]], across[part, None])
                     at = (rows[band, None], x[part])
-                    found = self._confidence(logits.flatten(0, 1), self.winners[at].flatten().long())
-                    for map_, piece in zip((p, lead), found, strict=True):
+                    results = self._confidence(logits.flatten(0, 1), self.winners[at].flatten().long())
+                    for map_, piece in zip((p, margin), results, strict=True):
                         map_[at] = piece.view(logits.shape[:2])
-        return p, lead
+        return p, margin
 
     @torch.inference_mode()
     def below(self, threshold: float) -> Tensor:
-        """Where the probability of the winner is below a threshold, (H, W) bool."""
+        """(H, W) bool, True where the probability of the winner is below a threshold."""
         result = torch.empty(self.winners.shape, dtype=torch.bool, device=self.winners.device)
         level = torch.tensor(threshold, dtype=torch.float64).log().item()
         for values, (rows, low, below, down), (columns, left, right, across) in self._tiles():
@@ -89,22 +88,25 @@ class Confidence:
         return result
 
     def _tiles(self):
-        """Of each tile of knots: logits (knots, T), or scores that are probabilities, and of the rows and the columns
-        of its pixels: which they are, the knots before and after each, in the tile, and the weight of the latter."""
+        """For each tile of breakpoints: logits (breakpoints, T), or scores that are probabilities; and for the rows and
+        the columns
+        of its pixels: their indices, the breakpoints before and after each (relative to the tile), and the weight of
+            the
+        latter."""
         for spans in self.maps.tiles(self.memory):
             axes, wide = [], []
             for axis, (a, b) in zip((self.maps.rows, self.maps.columns), spans, strict=True):
-                places = torch.arange(int(axis.start[a]), int(axis.stop[b - 1]), device=axis.low.device)
-                low = axis.low[places]
-                axes.append((places, low - a, axis.next[low] - a, axis.part[places]))
-                wide.append((a, a + int(axes[-1][2].max()) + 1) if len(places) else None)
+                pixels = torch.arange(int(axis.start[a]), int(axis.stop[b - 1]), device=axis.low.device)
+                low = axis.low[pixels]
+                axes.append((pixels, low - a, axis.next[low] - a, axis.part[pixels]))
+                wide.append((a, a + int(axes[-1][2].max()) + 1) if len(pixels) else None)
             if None in wide:
                 continue
             values = self.maps.values(*wide)
             yield (values if self.scale is None else values.mul_(self.scale)), *axes
 
     def _confidence(self, logits: Tensor, won: Tensor) -> tuple[Tensor, Tensor]:
-        """Probability and lead, (n,) each, of logits (n, T), which are spoilt."""
+        """Probability and margin, (n,) each, of logits (n, T), which are overwritten."""
         if self.scale is None:
             logits = logits.clamp_(min=LEAST).log_()
         total = logits.logsumexp(1)

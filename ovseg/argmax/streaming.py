@@ -1,7 +1,7 @@
-"""The arg-max over classes without ever holding B×K×H×W: classes stream through running maxima.
+"""The argmax over classes without ever holding B×K×H×W: classes stream through running maxima.
 
-class score   m_c = max over the words of c of τ·s          (soft-max before the maximum over synonyms is the same,
-probability   p_c = exp(m_c − log Σ_words exp(τ·s))          because it is monotone and its sum runs over all words)
+class score   m_c = max over the prompts of c of τ·s         (the softmax before the maximum over synonyms gives the
+same: probability   p_c = exp(m_c − log Σ_prompts exp(τ·s))         it is monotone and its sum runs over all prompts)
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,18 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def class_chunks(query_class: Sequence[int], most: int) -> Iterator[slice]:
-    """Ranges of words of at most ``most`` words that never part the synonyms of one class.
+def class_chunks(prompt_to_class: Sequence[int], most: int) -> Iterator[slice]:
+    """Ranges of at most ``most`` prompts that never separate the synonyms of a class.
 
-    ``query_class`` is the class of each word, in non-decreasing order.
+    ``prompt_to_class`` is the class of each prompt, in non-decreasing order.
     """
-    starts = [i for i, c in enumerate(query_class) if i == 0 or c != query_class[i - 1]]
+    starts = [i for i, c in enumerate(prompt_to_class) if i == 0 or c != prompt_to_class[i - 1]]
     begin = 0
-    for start, end in zip(starts, [*starts[1:], len(query_class)], strict=True):
+    for start, end in zip(starts, [*starts[1:], len(prompt_to_class)], strict=True):
         if end - begin > most and start > begin:
             yield slice(begin, start)
             begin = start
-    yield slice(begin, len(query_class))
+    yield slice(begin, len(prompt_to_class))
 
 
 def resize_rows(
@@ -30,8 +30,8 @@ def resize_rows(
 ) -> Tensor:
     """Rows [a, b) of the bilinear enlargement (align_corners False) of maps (…, C, h, w) to ``size`` (H, W).
 
-    Equal to ``F.interpolate(maps, size, mode="bilinear")[..., a:b, :]`` without the other rows being made.  Where
-    ``maps`` is itself a band, ``source`` is (its first row, h of the whole).
+    Equal to ``F.interpolate(maps, size, mode="bilinear")[..., a:b, :]`` without computing the other rows.  If ``maps``
+    is itself a band, ``source`` is (its first row, h of the full map).
     """
     first, h = source or (0, maps.shape[-2])
     if rows == (0, size[0]) and (first, h) == (0, maps.shape[-2]):
@@ -55,23 +55,23 @@ def _sample_rows(h: int, height: int, rows: tuple[int, int], device: torch.devic
 
 
 class RunningArgmax:
-    """Best and second-best class and the normaliser of the soft-max, updated by ranges of words.
+    """Best and second-best class and the log of the softmax denominator, updated by ranges of prompts.
 
     Args:
         shape: (H, W) of the maps.
-        exclude: classes that may not win (their words still count in the soft-max).
+        exclude: classes that may not win (their prompts still count in the softmax).
     """
 
     def __init__(self, shape: tuple[int, int], device, exclude: frozenset[int] = frozenset()):
         self.labels = torch.zeros(shape, dtype=torch.long, device=device)
         self.best = torch.full(shape, -torch.inf, device=device)
         self.second = torch.full(shape, -torch.inf, device=device)
-        self.normaliser = torch.full(shape, -torch.inf, device=device)
+        self.log_sum = torch.full(shape, -torch.inf, device=device)
         self.exclude = exclude
 
     def update(self, logits: Tensor, classes: Sequence[int]):
-        """``logits``: (C, H, W) of C words, already scaled; ``classes``: the class of each, in non-decreasing order."""
-        self.normaliser = torch.logaddexp(self.normaliser, logits.logsumexp(0))
+        """``logits``: (C, H, W) of C prompts, scaled; ``classes``: the class of each, in non-decreasing order."""
+        self.log_sum = torch.logaddexp(self.log_sum, logits.logsumexp(0))
         ids = [c for c in dict.fromkeys(classes) if c not in self.exclude]
         if not ids:
             return
@@ -86,6 +86,6 @@ class RunningArgmax:
         self.labels = torch.where(better, torch.tensor(ids, device=logits.device)[where], self.labels)
 
     def result(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels (H, W) int64, probability of the winner, and its lead over the second: (H, W) float32 in [0, 1]."""
-        p = (self.best - self.normaliser).exp()
-        return self.labels, p, p - (self.second - self.normaliser).exp()
+        """Labels (H, W) int64, probability of the winner, and its margin over the second: (H, W) float32 in [0, 1]."""
+        p = (self.best - self.log_sum).exp()
+        return self.labels, p, p - (self.second - self.log_sum).exp()

@@ -1,39 +1,41 @@
-"""The winning word of every pixel, without the maps of the others: branch and bound over cells of the picture.
+"""The winning prompt of every pixel, without computing the maps of the others: branch and bound over cells of the
+image.
 
-In a cell between four knots the map of a word is the bilinear interpolation of its knot values (``knots``): at every
-pixel a convex combination, with the same weights for all words, of its values u at four corners.  So for words c, c*
+In a cell between four breakpoints the map of a prompt is the bilinear interpolation of its breakpoint values
+(``breakpoints.py``): at every pixel a convex combination, with the same weights for all prompts, of its values u at the
+four corners.  So for prompts c, c*
 
     u_c(i) ≤ u_c*(i) at the four corners i   ⟹   m_c ≤ m_c* at every pixel of the cell                     (domination)
 
-1. A word that wins all four corners has the cell.  Otherwise c* is, of the first few words of each corner, the one that
-   nowhere falls far behind the corner's winner, and a word c can win a pixel only if u_c(i) > u_c*(i) at some corner:
-   only words that rank above c* there, found among those few or, where these do not reach down to u_c*, by comparing
+1. A prompt that wins all four corners wins the cell.  Otherwise c* is the prompt, among the top few of each corner,
+   whose largest deficit to the corner winners is smallest.  A prompt c can win a pixel only if u_c(i) > u_c*(i) at some
+   corner. These candidates are taken from the top few or, where these do not reach down to u_c*, from a comparison of
    all.
-2. The words left in a cell are compared again at its four outermost pixels, a cell with several is split along its
-   sides, and so on until the cells are small or the words few.
-3. The maps of what is left are made and compared pixel by pixel.
+2. The remaining prompts of a cell are compared again at its four outermost pixels; a cell that still has several is
+   split along its sides, and so on until cells are small or few prompts remain.
+3. The maps of the remaining prompts are computed and compared pixel by pixel.
 
-No step drops a word that could be strictly best, so the result is the arg-max of the maps themselves, apart from
-rounding where two words are equal.  The synonyms of a class compete like other words; the class of the best word is the
-class of the best class.
+No step drops a prompt that could be strictly best, so the result is the argmax of the maps themselves, except for
+rounding where two prompts are tied.  Synonyms of a class compete like any other prompts: the class of the best prompt
+is the best class.
 """
 
 import torch
 from torch import Tensor
 
-from .breakpoints import KnotMaps
+from .breakpoints import BreakpointMaps
 
-FIRST = 8  # words looked at per knot before all are compared
-SMALL = 24  # pixels of a cell that is not split any further
-MANY = 2**19  # words in cells, kept until they are drawn: 24 bytes each
+FIRST = 8  # prompts examined per breakpoint before all are compared
+SMALL = 24  # pixels below which a cell is not split any further
+MANY = 2**19  # (cell, prompt) pairs collected before they are drawn: 24 bytes each
 
 
-def winning_words(maps: KnotMaps, memory: int) -> Tensor:
-    """Index of the best word of every pixel, (H, W) int64.
+def winning_prompts(maps: BreakpointMaps, memory: int) -> Tensor:
+    """Index of the best prompt of every pixel, (H, W) int64.
 
     Args:
-        maps: knot values.
-        memory: bytes that the knot values of all words may take at a time.
+        maps: breakpoint values of all prompts.
+        memory: bytes that the breakpoint values of all prompts may take at a time.
     """
     device = maps.patches.device
     words = torch.zeros(maps.rows.size, maps.columns.size, dtype=torch.long, device=device)
@@ -43,11 +45,11 @@ def winning_words(maps: KnotMaps, memory: int) -> Tensor:
         corners, cells = _cells(maps, rows, columns)
         if not len(cells):
             continue
-        wide = (min(rows[1] + 1, maps.rows.knots), min(columns[1] + 1, maps.columns.knots))
+        wide = (min(rows[1] + 1, maps.rows.breakpoints), min(columns[1] + 1, maps.columns.breakpoints))
         values = maps.values((rows[0], wide[0]), (columns[0], wide[1]), scratch)
-        sole, open_cells, owner, word, knot_values = _first_bound(values, corners)
+        sole, open_cells, cell_of, word, corner_values = _first_bound(values, corners)
         _fill(words, cells, sole)
-        left += _compare(maps, cells[open_cells], owner, word, knot_values)
+        left += _compare(maps, cells[open_cells], cell_of, word, corner_values)
         if sum(len(word) for _, _, word, _ in left) > MANY:
             _draw(words, maps, left)
             left = []
@@ -55,10 +57,10 @@ def winning_words(maps: KnotMaps, memory: int) -> Tensor:
     return words
 
 
-def _cells(maps: KnotMaps, rows, columns) -> tuple[Tensor, Tensor]:
-    """The cells of a tile that hold pixels: their corners (n, 4) in its knots and their pixels (n, 4), top, bottom,
-    left and right with both ends."""
-    width = min(columns[1] + 1, maps.columns.knots) - columns[0]
+def _cells(maps: BreakpointMaps, rows, columns) -> tuple[Tensor, Tensor]:
+    """The cells of a tile that contain pixels: the indices of their corners (n, 4) among the tile's breakpoints, and
+    their inclusive pixel bounds (n, 4): top, bottom, left, right."""
+    width = min(columns[1] + 1, maps.columns.breakpoints) - columns[0]
     y, x = (
         torch.arange(*span, device=axis.low.device)[axis.stop[slice(*span)] > axis.start[slice(*span)]]
         for axis, span in ((maps.rows, rows), (maps.columns, columns))
@@ -72,43 +74,43 @@ def _cells(maps: KnotMaps, rows, columns) -> tuple[Tensor, Tensor]:
 
 
 def _first_bound(values: Tensor, corners: Tensor):
-    """Step 1: the sole word of each cell (−1 for none), the open cells, and what is left in them, ascending: the open
-    cell of each word (P,), the word, and its values (P, 4) at the corners."""
-    knots, total = values.shape
+    """Step 1.  Returns the sole prompt of each cell (−1 for none), the open cells, and the remaining (cell, prompt)
+    pairs in ascending order: the open cell (P,), the prompt (P,), and its values (P, 4) at the corners."""
+    breakpoints, total = values.shape
     best, ids = values.topk(min(FIRST, total), 1)
-    winners = ids.where(best == best[:, :1], total).amin(1)[corners]  # of equal words the first
+    winners = ids.where(best == best[:, :1], total).amin(1)[corners]  # the first of tied prompts
     decided = (winners == winners[:, :1]).all(1)
     sole = torch.where(decided, winners[:, 0], -1)
     open_cells = (~decided).nonzero()[:, 0]
     corners = corners[open_cells]
     known = ids[corners].flatten(1)
-    at = values.flatten()[corners[:, None] * total + known[:, :, None]]  # (n, word, corner)
+    at = values.flatten()[corners[:, None] * total + known[:, :, None]]  # (n, prompt, corner)
     behind = (at - best[:, 0][corners][:, None]).amin(2)
     least, chosen = behind.max(1, keepdim=True)
     level = at.gather(1, chosen[:, :, None].expand(-1, -1, 4))[:, 0]
     chosen = known.where(behind == least, total).amin(1)
-    lowest = values.new_full((knots,), torch.inf).scatter_reduce_(0, corners.flatten(), level.flatten(), "amin")
+    lowest = values.new_full((breakpoints,), torch.inf).scatter_reduce_(0, corners.flatten(), level.flatten(), "amin")
     deep = (best[:, -1] > lowest) & (total > FIRST)
-    knot, rank = ((best > lowest[:, None]) & ~deep[:, None]).nonzero(as_tuple=True)
-    word = ids[knot, rank]
+    row, rank = ((best > lowest[:, None]) & ~deep[:, None]).nonzero(as_tuple=True)
+    word = ids[row, rank]
     deep = deep.nonzero()[:, 0]
     more, others = (values[deep] > lowest[deep, None]).nonzero(as_tuple=True)
-    knot, word = torch.cat([knot, deep[more]]), torch.cat([word, others])
-    found = values[knot, word]
+    row, word = torch.cat([row, deep[more]]), torch.cat([word, others])
+    pair_values = values[row, word]
     pairs = [torch.arange(len(open_cells), device=values.device) * total + chosen]
     for corner in range(4):
-        cell = corners.new_full((knots,), -1)
+        cell = corners.new_full((breakpoints,), -1)
         cell[corners[:, corner]] = torch.arange(len(open_cells), device=values.device)
-        cell = cell[knot]
-        above = (cell >= 0) & (found > level[cell, corner])
+        cell = cell[row]
+        above = (cell >= 0) & (pair_values > level[cell, corner])
         pairs.append(cell[above] * total + word[above])
     pairs = torch.cat(pairs).unique()
-    owner, word = pairs // total, pairs % total
-    return sole, open_cells, owner, word, values.flatten()[corners[owner] * total + word[:, None]]
+    cell_of, word = pairs // total, pairs % total
+    return sole, open_cells, cell_of, word, values.flatten()[corners[cell_of] * total + word[:, None]]
 
 
 def _fill(words: Tensor, cells: Tensor, sole: Tensor):
-    """Write the words of decided cells; the cells of a tile tell its rows and columns."""
+    """Write the prompts of decided cells; the cells of a tile define its rows and columns."""
     top, bottom, left, right = int(cells[0, 0]), int(cells[-1, 1]), int(cells[0, 2]), int(cells[-1, 3])
     across = int((cells[:, 0] == top).sum())
     sole = sole.view(-1, across)
@@ -116,43 +118,43 @@ def _fill(words: Tensor, cells: Tensor, sole: Tensor):
     words[top : bottom + 1, left : right + 1] = sole.repeat_interleave(heights, 0).repeat_interleave(widths, 1)
 
 
-def _compare(maps: KnotMaps, cells: Tensor, owner: Tensor, word: Tensor, knot_values: Tensor) -> list:
-    """Step 2.  ``owner`` is ascending.  Returns what is left, in portions: cells (n, 4), words per cell (n,), and the
-    words (P,) of one cell after the other with their values (P, 4)."""
+def _compare(maps: BreakpointMaps, cells: Tensor, cell_of: Tensor, word: Tensor, corner_values: Tensor) -> list:
+    """Step 2.  ``cell_of`` is ascending.  Returns the remaining pairs in chunks: cells (n, 4), prompts per cell (n,),
+    and the prompts (P,), cell after cell, with their values (P, 4)."""
     left = []
-    while len(owner):
+    while len(cell_of):
         down, across = maps.rows.part[cells[:, :2]], maps.columns.part[cells[:, 2:]]
-        corner = _interpolate(knot_values, down[owner], across[owner])
+        corner = _interpolate(corner_values, down[cell_of], across[cell_of])
         top = corner.new_full((len(cells), 4), -torch.inf)
-        top.scatter_reduce_(0, owner[:, None].expand(-1, 4), corner, "amax")
-        lead = (corner - top[owner]).amin(1)
-        most = lead.new_full((len(cells),), -torch.inf).scatter_reduce_(0, owner, lead, "amax")
-        place = torch.arange(len(owner), device=owner.device).masked_fill_(lead < most[owner], len(owner))
-        chosen = place.new_full((len(cells),), len(owner)).scatter_reduce_(0, owner, place, "amin")
-        kept = (corner > corner[chosen][owner]).any(1)
-        kept[chosen] = True
-        owner, word, knot_values = owner[kept], word[kept], knot_values[kept]
-        count = torch.bincount(owner, minlength=len(cells))
+        top.scatter_reduce_(0, cell_of[:, None].expand(-1, 4), corner, "amax")
+        lead = (corner - top[cell_of]).amin(1)
+        most = lead.new_full((len(cells),), -torch.inf).scatter_reduce_(0, cell_of, lead, "amax")
+        place = torch.arange(len(cell_of), device=cell_of.device).masked_fill_(lead < most[cell_of], len(cell_of))
+        chosen = place.new_full((len(cells),), len(cell_of)).scatter_reduce_(0, cell_of, place, "amin")
+        keep = (corner > corner[chosen][cell_of]).any(1)
+        keep[chosen] = True
+        cell_of, word, corner_values = cell_of[keep], word[keep], corner_values[keep]
+        count = torch.bincount(cell_of, minlength=len(cells))
         height, width = cells[:, 1] - cells[:, 0] + 1, cells[:, 3] - cells[:, 2] + 1
         split = (count > 2) & (height * width > SMALL)
-        ready = ~split[owner]
-        left.append((cells[~split], count[~split], word[ready], knot_values[ready]))
+        ready = ~split[cell_of]
+        left.append((cells[~split], count[~split], word[ready], corner_values[ready]))
         cells, parent = _halves(cells, split, height, width)
         first, number = count.cumsum(0) - count, count[parent]
-        owner = torch.arange(len(cells), device=owner.device).repeat_interleave(number)
-        at = torch.arange(len(owner), device=owner.device) + (first[parent] - number.cumsum(0) + number)[owner]
-        word, knot_values = word[at], knot_values[at]
+        cell_of = torch.arange(len(cells), device=cell_of.device).repeat_interleave(number)
+        at = torch.arange(len(cell_of), device=cell_of.device) + (first[parent] - number.cumsum(0) + number)[cell_of]
+        word, corner_values = word[at], corner_values[at]
     return left
 
 
 def _interpolate(values: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Values (P, 4) at the corners of knots → (P, 4) at places of two rows and two columns, (P, 2) each."""
+    """Values (P, 4) at the corners of cells → (P, 4) at the crossings of two rows and two columns, (P, 2) each."""
     side = torch.lerp(values[:, None, :2], values[:, None, 2:], down[:, :, None])
     return torch.lerp(side[:, :, :1], side[:, :, 1:], across[:, None]).flatten(1)
 
 
 def _halves(cells: Tensor, split: Tensor, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-    """Cells cut in two along each side that has more than a third of the other: the parts and the cell each is of."""
+    """Halve cells along each side that is longer than a third of the other.  Returns the halves and their parents."""
     parent = split.nonzero()[:, 0]
     cells = cells[parent]
     for first, sides in ((0, 3 * height > width), (2, 3 * width > height)):
@@ -165,9 +167,9 @@ def _halves(cells: Tensor, split: Tensor, height: Tensor, width: Tensor) -> tupl
     return cells, parent
 
 
-def _draw(words: Tensor, maps: KnotMaps, left: list):
-    """Step 3, in groups of cells with like sides (by powers of 4) and numbers of words (of 2), filled up to the
-    largest."""
+def _draw(words: Tensor, maps: BreakpointMaps, left: list):
+    """Step 3, in groups of cells of similar size (by powers of 4) and number of prompts (by powers of 2), padded to the
+    largest of the group."""
     if not left:
         return
     cells, count, word, values = (torch.cat(column) for column in zip(*left, strict=True))
@@ -188,10 +190,10 @@ def _draw(words: Tensor, maps: KnotMaps, left: list):
             at = first[group] + count[group].clamp(max=rank + 1) - 1
             corner = values[at][:, None]
             side = torch.lerp(corner[:, :, :2], corner[:, :, 2:], down)
-            made = torch.lerp(side[:, :, :1], side[:, :, 1:], across)
+            scores = torch.lerp(side[:, :, :1], side[:, :, 1:], across)
             if best is None:
-                best = made
+                best = scores
             else:
-                winner = torch.where(made > best, word[at][:, None, None], winner)
-                best = torch.maximum(best, made)
+                winner = torch.where(scores > best, word[at][:, None, None], winner)
+                best = torch.maximum(best, scores)
         words[rows[:, :, None], columns[:, None]] = winner

@@ -3,7 +3,7 @@
     c_pt = ⟨f̂, t̂_p⟩ at every position,   x_t = conv7×7(c_·t),   L times: spatial, then class aggregation
     logits_t = conv3×3(up(up(x_t)))                                                        at four times the grid
 
-f are dense image features, t_p the prompts of a class.  ``spatial``, ``classes`` and ``decoder`` hold the steps;
+f are dense image features, t_p the prompts of a class.  The steps are in ``spatial``, ``classes`` and ``decoder``;
 modules are named as in the authors' checkpoints.
 """
 
@@ -18,18 +18,18 @@ from .classes import ClassAggregation, enlarged, pooled
 from .decoder import Up
 from .spatial import SpatialAggregation
 
-ABSENT = -100.0  # logit of a class that ``top_k`` leaves out
+ABSENT = -100.0  # logit of a class that ``top_k`` excludes
 
 
 def cost_volume(features: Tensor, text: Tensor) -> Tensor:
-    """Cosines (B, P, T, h, w) of features (B, E, h, w) with text (B, T, P, E), neither normalised."""
+    """Cosines (B, P, T, h, w) of features (B, E, h, w) with text (B, T, P, E), neither normalized."""
     return torch.einsum("behw,btpe->bpthw", F.normalize(features, dim=1), F.normalize(text, dim=-1))
 
 
 def in_parts(step: Callable[[Tensor], Tensor], x: Tensor, axis: int, most: int) -> Tensor:
-    """``step(x)`` of a step that treats slices along an axis alike, ``most`` of them at a time.
+    """``step(x)`` in chunks of at most ``most`` slices, for a step that treats slices along an axis independently.
 
-    Where no gradient is recorded the result takes the place of x, unless one part is all.
+    Without gradients, the result is written into x unless a single chunk suffices.
     """
     if torch.is_grad_enabled() or most >= x.shape[axis]:
         return step(x)
@@ -39,11 +39,11 @@ def in_parts(step: Callable[[Tensor], Tensor], x: Tensor, axis: int, most: int) 
 
 
 class Layer(nn.Module):
-    """One spatial step, class by class, and one class step, position by position.
+    """One spatial aggregation for each class, then one class aggregation at each position.
 
     Args:
         width: C, channels of the volume.
-        appearance, text: channels of the two guidances.
+        appearance, text: channels of the appearance and text guidance.
         heads, window, attention, pad_len: see ``CostAggregation``.
     """
 
@@ -53,7 +53,7 @@ class Layer(nn.Module):
         self.attention = ClassAggregation(width, text, heads, attention, pad_len)
 
     def forward(self, x: Tensor, appearance: Tensor, text: Tensor, pooling: tuple[int, int], memory: int) -> Tensor:
-        """(B, T, h, w, C) from the same, appearance (B, h, w, G) and text (B, T, G')."""
+        """(B, T, h, w, C) from (B, T, h, w, C), appearance (B, h, w, G) and text (B, T, G')."""
         grid, width = x.shape[2:4], x.shape[4]
         per_class, per_position = (48 * width * n for n in (grid[0] * grid[1], x.shape[1]))  # twelve maps of floats
         x = in_parts(lambda part: self.swin_block(part, appearance), x, 1, max(1, memory // per_class))
@@ -63,7 +63,7 @@ class Layer(nn.Module):
         def step(part):
             return self.attention(part, text)
 
-        if y is x:  # pool(x) is x: add it while the parts are at hand
+        if y is x:  # pool(x) is x: add it chunk by chunk
             flat = in_parts(lambda part: part + step(part), x.flatten(2, 3), 2, max(1, memory // per_position))
             return flat.unflatten(2, grid)
         y = in_parts(step, y.flatten(2, 3), 2, max(1, memory // per_position)).unflatten(2, small)
@@ -75,24 +75,25 @@ class CostAggregation(nn.Module):
 
     Args:
         hidden: C, channels of the volume.
-        layers, heads, window: of the aggregation; the window in positions.
+        layers, heads, window: number of layers, attention heads, and side of a window in positions.
         prompts: P, prompts per class.
         embed_dim: E of features and text.
-        text, appearance: channels of text and of features as guidance, after their projection.
-        guidance, projected: channels of the two maps that guide the decoder, before and after their projection.
-        decoder: channels after each doubling.
+        text, appearance: channels of the text and appearance guidance after projection.
+        guidance, projected: channels of the two maps that guide the decoder, before and after projection.
+        decoder: channels after each upsampling step.
         attention: over classes, ``linear`` or ``full``.
-        pad_len: fewer classes are filled up to this number inside the class step; 0 for never.
-        top_k: keep only this many classes of each picture, those of the highest cosine at any position and prompt; the
+        pad_len: fewer classes are padded to this number in the class aggregation; 0 for no padding.
+        top_k: keep only this many classes per image, those with the highest cosine at any position and prompt; the
             others get the logit −100.  None keeps all.  The reference has ``top_k = pad_len``.
-        costs: mean and standard deviation of the cosines, folded into the start values of ``conv1``; ours.  Cosines lie
-            close together around a mean far from 0, so without it, (0, 1) as in the reference, a short run spends its
-            first hundreds of steps on what all classes share.
-        prior: the share of a class, folded into the start value of the last bias; ours, 0.5 as in the reference.
-        memory: bytes.  Where no gradient is recorded, pictures go one by one, and every step works on as many classes
-            (the class step: positions) at a time as take about this much.  Beside it stand the volume, 4·T·h·w·C bytes,
-            and the logits, 64·T·h·w: 0.25 and 0.03 GB for 847 classes on 24×24 positions with C = 128.  The result does
-            not depend on it.
+        costs: mean and standard deviation of the cosines, folded into the initialization of ``conv1``; our addition.
+            Cosines lie close together around a mean far from 0; with (0, 1), as in the reference, a short run spends
+            its first few hundred steps on what all classes share.
+        prior: prior probability of a class, folded into the initialization of the last bias; our addition, 0.5 as in
+            the reference.
+        memory: budget in bytes.  Without gradients, images are processed one by one, and every step processes as many
+            classes (the class aggregation: positions) at a time as fit into it.  This comes on top of the volume,
+            4·T·h·w·C bytes, and the logits, 64·T·h·w: 0.25 and 0.03 GB for 847 classes on 24×24 positions with
+            C = 128.  The result does not depend on it.
     """
 
     def __init__(
@@ -137,11 +138,11 @@ class CostAggregation(nn.Module):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor], **options) -> "CostAggregation":
-        """Built to the shapes of a state dict in the authors' naming, and loaded.
+        """Build the module from a state dict in the authors' naming, with sizes read from the shapes.
 
         Args:
             state: names and tensors; shift masks in it are ignored.
-            **options: what shapes do not tell: ``heads, window, attention, pad_len, top_k, memory``.
+            **options: settings that the shapes do not determine: ``heads, window, attention, pad_len, top_k, memory``.
 
         Raises:
             ValueError: names that are missing, unexpected or of another shape.
@@ -163,14 +164,14 @@ class CostAggregation(nn.Module):
             }
         except KeyError as error:
             raise ValueError(
-                f"this is no cost aggregation of CAT-Seg: it lacks {error.args[0]}. Expected the names of the authors' "
-                "checkpoints, such as conv1.weight and layers.0.swin_block.block_1.attn.q.weight."
+                f"this is not a CAT-Seg cost aggregation: {error.args[0]} is missing. Expected the names of the "
+                "authors' checkpoints, such as conv1.weight and layers.0.swin_block.block_1.attn.q.weight."
             ) from None
         if not any(name.endswith("padding_tokens") for name in shapes):
             options["pad_len"] = 0
-        made = cls(**sizes, **options)
-        load_named(made, state)
-        return made.eval()
+        module = cls(**sizes, **options)
+        load_named(module, state)
+        return module.eval()
 
     def forward(
         self, features: Tensor, text: Tensor, guidance: Sequence[Tensor], pooling: tuple[int, int] = (1, 1)
@@ -178,18 +179,19 @@ class CostAggregation(nn.Module):
         """Logits (B, T, 4h, 4w).
 
         Args:
-            features: (B, E, h, w), not normalised.
+            features: (B, E, h, w), not normalized.
             text: (B, T, P, E).
             guidance: (B, G₁, 2h, 2w) and (B, G₂, 4h, 4w).
-            pooling: cells of the class step, in positions; (2, 2) in the authors' training, (1, 1) in their evaluation.
+            pooling: cells of the class aggregation, in positions; (2, 2) in the authors' training, (1, 1) in their
+                evaluation.
 
         Raises:
-            ValueError: another number of prompts than the aggregation was made for.
+            ValueError: the number of prompts per class is not that of the aggregation.
         """
         if text.shape[2] != self.conv1.in_channels:
             raise ValueError(
-                f"this aggregation was made for {self.conv1.in_channels} prompt(s) per class and was given "
-                f"{text.shape[2]}: give text of shape (B, T, {self.conv1.in_channels}, E)."
+                f"this aggregation takes {self.conv1.in_channels} prompt(s) per class, got {text.shape[2]}: pass text "
+                f"of shape (B, T, {self.conv1.in_channels}, E)."
             )
         inputs = (features, text, *guidance)
         parts = [inputs] if torch.is_grad_enabled() else zip(*(t.split(1) for t in inputs), strict=True)
@@ -201,8 +203,8 @@ class CostAggregation(nn.Module):
         if self.top_k is None or total <= self.top_k:
             return self._aggregated(costs, features, text, early, late, pooling)
         best = costs.amax((1, 3, 4)).topk(self.top_k, sorted=False).indices
-        costs = torch.stack([cost[:, kept] for cost, kept in zip(costs, best, strict=True)])
-        text = torch.stack([t[kept] for t, kept in zip(F.normalize(text, dim=-1), best, strict=True)])
+        costs = torch.stack([cost[:, chosen] for cost, chosen in zip(costs, best, strict=True)])
+        text = torch.stack([t[chosen] for t, chosen in zip(F.normalize(text, dim=-1), best, strict=True)])
         logits = self._aggregated(costs, features, text, early, late, pooling)
         where = best[:, :, None, None].expand_as(logits)
         return logits.new_full((len(logits), total, *logits.shape[2:]), ABSENT).scatter(1, where, logits)
@@ -236,31 +238,31 @@ def _projection(before: int, after: int) -> nn.Sequential:
 
 
 def _without_masks(module, state: dict, prefix: str, *_):
-    """The reference keeps the masks of shifted windows in its checkpoints, for one grid; here there are none."""
+    """Drop the attention masks of shifted windows, which the reference stores for one grid; they are not used here."""
     for name in [n for n in state if n.startswith(prefix) and n.endswith("attn_mask")]:
         del state[name]
 
 
 def load_named(module: nn.Module, state: dict[str, Tensor]):
-    """Load by name and shape.
+    """Load a state dict strictly.
 
     Raises:
-        ValueError: names that are missing, unexpected or of another shape, all of them counted.
+        ValueError: names that are missing, unexpected or of another shape; the message counts all of them.
     """
     own = module.state_dict()
-    given = {name: tensor for name, tensor in state.items() if not name.endswith("attn_mask")}
+    tensors = {name: tensor for name, tensor in state.items() if not name.endswith("attn_mask")}
     problems = {
-        "missing": [name for name in own if name not in given],
-        "unexpected": [name for name in given if name not in own],
-        "of another shape": [n for n in own if n in given and own[n].shape != given[n].shape],
+        "missing": [name for name in own if name not in tensors],
+        "unexpected": [name for name in tensors if name not in own],
+        "of another shape": [n for n in own if n in tensors and own[n].shape != tensors[n].shape],
     }
     if any(problems.values()):
-        found = "; ".join(
+        listed = "; ".join(
             f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
             for what, names in problems.items()
             if names
         )
         raise ValueError(
-            f"the weights do not fit {type(module).__name__}: {found}. Give a checkpoint of the same settings, whole."
+            f"the weights do not fit {type(module).__name__}: {listed}. Pass a complete checkpoint with its settings."
         )
-    module.load_state_dict(given)
+    module.load_state_dict(tensors)

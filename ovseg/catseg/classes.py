@@ -1,4 +1,4 @@
-"""Class aggregation of a cost volume (CAT-Seg, section 3.2): every position by itself, all classes.
+"""Class aggregation of a cost volume (CAT-Seg, section 3.2): attention over classes at every position.
 
     y = pool(x),   y ← y + A(q, k, v),   q, k = W [LN₁(y) ; g],   v = W_v LN₁(y),   y ← y + FFN(LN₂(y))
     x ← x + resize(y)                                                   pool(x) is inside y, so it is added once more
@@ -6,8 +6,8 @@
     linear   A = φ(q) Σ_t φ(k_t)ᵀ v_t / (φ(q) Σ_t φ(k_t)ᵀ + 10⁻⁶),   φ = elu + 1
     full     A = softmax(q kᵀ / √d) v
 
-g is the projected text.  Fewer classes than ``pad_len`` are filled up with one learned token; its copies are alike, so
-they enter both sums as one token with their number for a weight, and are not computed.
+g is the projected text.  Fewer classes than ``pad_len`` are padded with a learned token; its copies are identical, so
+they enter both sums as a single token weighted by their number.
 """
 
 import math
@@ -23,8 +23,8 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, weights: Tensor | None, he
     Args:
         q: (M, T, C).
         k, v: (M, S, C).
-        weights: (S,), how often each of the S stands; None: once.
-        heads: parts of C that attend each for itself.
+        weights: (S,) multiplicity of each of the S tokens; None: one each.
+        heads: number of attention heads.
     """
     q, k = (F.elu(t).add_(1) for t in (q, k))
     if weights is not None:
@@ -35,7 +35,7 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, weights: Tensor | None, he
 
 
 def full_attention(q: Tensor, k: Tensor, v: Tensor, weights: Tensor | None, heads: int) -> Tensor:
-    """Soft-max attention; arguments as for ``linear_attention``."""
+    """Softmax attention; see ``linear_attention`` for the arguments."""
     bias = None if weights is None else weights.log()[None]
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
@@ -45,12 +45,12 @@ ATTENTIONS = {"linear": linear_attention, "full": full_attention}
 
 
 class GuidedAttention(nn.Module):
-    """q, k, v of the classes at each position, and one of ``ATTENTIONS``; no output projection.
+    """One of ``ATTENTIONS`` over the classes at each position, without output projection.
 
     Args:
         width: C, channels of the volume.
         guidance: channels of the projected text.
-        heads: C is a multiple of it.
+        heads: number of heads, a divisor of C.
         attention: ``linear`` or ``full``.
     """
 
@@ -65,7 +65,7 @@ class GuidedAttention(nn.Module):
     def forward(self, y: Tensor, guidance: Tensor, pad: tuple[Tensor, Tensor, int] | None) -> Tensor:
         """(B, N, T, C) from LN₁(y) of that shape and g (B, T, G).
 
-        ``pad`` is LN₁ of the filling token (1, C), its guidance (1, G) and how many of it there are.
+        ``pad`` is LN₁ of the padding token (1, C), its guidance (1, G) and its multiplicity.
         """
         width = y.shape[-1]
         q, k = (
@@ -88,7 +88,7 @@ class ClassAggregation(nn.Module):
 
     Args:
         width, guidance, heads, attention: see ``GuidedAttention``.
-        pad_len: classes are filled up to this number; 0 for never.
+        pad_len: classes are padded to this number; 0 for no padding.
 
     Raises:
         ValueError: unknown attention.
@@ -97,7 +97,7 @@ class ClassAggregation(nn.Module):
     def __init__(self, width: int, guidance: int, heads: int, attention: str, pad_len: int):
         super().__init__()
         if attention not in ATTENTIONS:
-            raise ValueError(f"attention over classes is {' or '.join(ATTENTIONS)}, got {attention!r}.")
+            raise ValueError(f"attention over classes must be {' or '.join(ATTENTIONS)}, got {attention!r}.")
         self.pad_len = pad_len
         if pad_len:
             self.padding_tokens = nn.Parameter(torch.zeros(1, 1, width))
@@ -108,7 +108,7 @@ class ClassAggregation(nn.Module):
         self.norm2 = nn.LayerNorm(width)
 
     def forward(self, y: Tensor, guidance: Tensor) -> Tensor:
-        """(B, T, N, C) from the same, of any N positions, and g (B, T, G)."""
+        """(B, T, N, C) from (B, T, N, C), for any number N of positions, and g (B, T, G)."""
         missing, pad = max(0, self.pad_len - y.shape[1]), None
         if missing:
             pad = self.norm1(self.padding_tokens[0]), self.padding_guidance[0], missing
@@ -118,14 +118,14 @@ class ClassAggregation(nn.Module):
 
 
 def pooled(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Means over cells of ``size`` positions of (B, T, h, w, C); incomplete cells at the border are left out."""
+    """Means of (B, T, h, w, C) over cells of ``size`` positions; incomplete cells at the border are dropped."""
     if math.prod(size) == 1:
         return x
     return F.avg_pool2d(_maps(x), size).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
 
 def enlarged(y: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, T, h', w', C) resized to the grid (h, w), bilinear with the corners in place."""
+    """(B, T, h', w', C) resized to the grid (h, w), bilinear with aligned corners."""
     if y.shape[2:4] == grid:
         return y
     large = F.interpolate(_maps(y), grid, mode="bilinear", align_corners=True)

@@ -1,9 +1,9 @@
-"""Guided upsampling of the aggregated costs (CAT-Seg, section 3.2): class by class, doubled twice.
+"""Guided upsampling of the aggregated costs (CAT-Seg, section 3.2): each class separately, 2× twice.
 
     y = deconv(x),   z = ReLU(GN(conv([y ; g]))),   z = ReLU(GN(conv(z)))
 
-g is a projected map of an earlier block, the same for all classes, so its share of the first convolution is computed
-once per picture.
+g is the projected map of an earlier block.  It is the same for all classes, so its part of the first convolution is
+computed once per image.
 """
 
 import torch.nn.functional as F
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 
 def spread(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """What ``layer`` gives for (B, C, h, w), where its kernel k is its stride: (B, out, k·h, k·w), channels last.
+    """The output (B, out, k·h, k·w) of ``layer``, whose kernel k equals its stride, for (B, C, h, w), channels-last.
 
-    Every position fills a cell of k×k with a linear map of its own, one product of matrices for all.
+    Every position independently fills a cell of k×k, so this is a single matrix product.
     """
     channels, out, k, _ = layer.weight.shape
     weight, bias = layer.weight.permute(2, 3, 1, 0).reshape(-1, channels), layer.bias.repeat(k * k)
@@ -22,7 +22,7 @@ def spread(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
 
 
 class DoubleConv(nn.Module):
-    """Twice a 3×3 convolution without bias, group norm (16 channels per group) and ReLU."""
+    """Two 3×3 convolutions without bias, each followed by group norm (16 channels per group) and ReLU."""
 
     def __init__(self, channels: int, out: int):
         super().__init__()
@@ -37,7 +37,7 @@ class DoubleConv(nn.Module):
         )
 
     def forward(self, y: Tensor, guidance: Tensor | None = None) -> Tensor:
-        """(B·t, out, h, w) from maps (B·t, Y, h, w) and guidance (B, G, h, w), if there is any."""
+        """(B·t, out, h, w) from maps (B·t, Y, h, w) and optional guidance (B, G, h, w)."""
         if guidance is None:
             return self.double_conv(y)
         weight = self.double_conv[0].weight
@@ -47,12 +47,12 @@ class DoubleConv(nn.Module):
 
 
 class Up(nn.Module):
-    """Doubles the sides and joins the guidance.
+    """Doubles the resolution and concatenates the guidance.
 
     Args:
-        channels: of the maps that come in.
-        out: of the maps that go out.
-        guidance: of the guidance; the deconvolution leaves room for it.
+        channels: input channels.
+        out: output channels.
+        guidance: channels of the guidance; the deconvolution outputs the remaining ``channels - guidance``.
     """
 
     def __init__(self, channels: int, out: int, guidance: int):

@@ -1,13 +1,13 @@
-"""Where the parts of CAT-Seg are in the authors' checkpoints and in those of ``tools/train.py``.
+"""The names of CAT-Seg's parts in the authors' checkpoints and in those of ``tools/train.py``.
 
 ==========================================  ===========================================================================
 ``sem_seg_head.predictor.clip_model.*``     the tuned CLIP (``ovseg.towers.formats``); ``load_tower`` reads it too
 ``sem_seg_head.predictor.transformer.*``    the aggregation: ``transformer.*`` of ``CostScore``
 ``upsample1.*``, ``upsample2.*``            the two deconvolutions of the guidance
-``pipeline.scorer.*``                       all of ``CostScore``, in ours; tools/export.py puts a tower beside it
+``pipeline.scorer.*``                       all of ``CostScore``, in ours; tools/export.py adds the tower
 ==========================================  ===========================================================================
 
-The layout was read in the authors' code; their files were not at hand.
+The layout follows the authors' code; their files were not available for testing.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from ovseg.compat.checkpoint import read_checkpoint_with_meta
 from ovseg.compat.untrusted import mapping, optional, parse_json, text, whole
 from ovseg.towers.formats import CATSEG
 
-PLACES = {
+PREFIXES = {
     "sem_seg_head.predictor.transformer.": "transformer.",
     "upsample1.": "upsample1.",
     "upsample2.": "upsample2.",
@@ -40,21 +40,21 @@ def head_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The names and tensors of ``CostScore`` in a checkpoint.
 
     Raises:
-        ValueError: none of them, or names that belong to no part of CAT-Seg.
+        ValueError: none of them, or names that do not belong to CAT-Seg.
     """
     head, unknown = {}, []
     if any(name.startswith(OURS) for name in state):
         return {name.removeprefix(OURS): tensor.float() for name, tensor in state.items() if name.startswith(OURS)}
     for name, tensor in state.items():
-        place = next((place for place in PLACES if name.startswith(place)), None)
-        if place is not None:
-            head[PLACES[place] + name.removeprefix(place)] = tensor.float()
+        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
+        if prefix is not None:
+            head[PREFIXES[prefix] + name.removeprefix(prefix)] = tensor.float()
         elif not name.startswith(ELSEWHERE):
             unknown.append(name)
     if unknown or not head:
         raise ValueError(
-            f"this is no CAT-Seg checkpoint: {len(head)} of its {len(state)} tensors belong to the aggregation, and "
-            f"{', '.join(unknown[:3]) or 'none'}{', …' if len(unknown) > 3 else ''} to no part of it. Expected names "
+            f"this is not a CAT-Seg checkpoint: {len(head)} of its {len(state)} tensors belong to the aggregation; "
+            f"unknown names: {', '.join(unknown[:3]) or 'none'}{', …' if len(unknown) > 3 else ''}. Expected names "
             "such as sem_seg_head.predictor.transformer.conv1.weight and upsample1.weight (the CVPR 2024 version, not "
             "that of mmsegmentation's projects/CAT-Seg)."
         )

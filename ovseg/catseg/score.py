@@ -1,6 +1,6 @@
 """CAT-Seg's scores (Cho, Shin et al., CVPR 2024): aggregated costs, one logit per class at four times the patch grid.
 
-p = σ(logit), class by class: the classes of a place need not sum to one.
+p = σ(logit) for each class separately: the probabilities at a position need not sum to one.
 """
 
 from collections.abc import Sequence
@@ -21,24 +21,26 @@ NOT_IN_SHAPES = ("heads", "window", "attention", "pad_len", "top_k", "memory")
 
 @SCORERS.register_module()
 class CostScore(nn.Module):
-    """Logits of all words of a picture at once, from ``CATSeg``'s features.
+    """Logits of all classes of an image at once, from ``CATSeg``'s features.
 
     Modules are named as in the authors' checkpoints: ``transformer`` is the aggregation, ``upsample1`` and
-    ``upsample2`` bring the guidance maps to twice and four times the grid.  ``activation`` is what a pipeline applies
-    to the maps of a window before it averages windows.  All words look at each other, so the logits of the whole
-    vocabulary are held, 64·T·h·w bytes per window; what is made on the way is portioned (``CostAggregation.memory``).
+    ``upsample2`` bring the guidance maps to twice and four times the grid.  A pipeline applies ``activation`` to the
+    maps of a window before it averages windows.  All classes attend to each other, so the logits of the whole
+    vocabulary are held, 64·T·h·w bytes per window; intermediate results are computed in chunks
+    (``CostAggregation.memory``).
 
     Args:
         checkpoint: the authors' file, or one of ``tools/train.py``; sizes are read from it.
-        scratch: begin with random weights, which only training wants; a ``checkpoint`` goes before it.
+        scratch: start from random weights, which is only useful for training; ``checkpoint`` takes precedence.
         width: D of the tower, for random weights: 768 for ViT-B, 1024 for ViT-L.
-        pooling, pooling_eval: cells of the class step, in positions, in training and in evaluation.
-        taps: standard deviations of the two taps, folded into the start values of ``upsample1`` and ``upsample2``;
-            ours, (1, 1) as in the reference.  A tower whose tokens are large would drown the costs for long.
-        aggregation: arguments of ``CostAggregation``; sizes among them are for random weights.
+        pooling, pooling_eval: cells of the class aggregation, in positions, in training and in evaluation.
+        taps: standard deviations of the two taps, folded into the initialization of ``upsample1`` and ``upsample2``;
+            our addition, (1, 1) as in the reference.  Without it, a tower with large tokens drowns out the costs for
+            much of the training.
+        aggregation: arguments of ``CostAggregation``; sizes among them only apply to random weights.
 
     Raises:
-        ValueError: neither ``checkpoint`` nor ``scratch``; a file of another kind; unknown arguments; when run,
+        ValueError: neither ``checkpoint`` nor ``scratch``; a file of another kind; unknown arguments; at run time,
             features of an extractor without guidance or of another tower.
         FileNotFoundError: no such file.
     """
@@ -68,10 +70,10 @@ class CostScore(nn.Module):
                 )
         if checkpoint is None and not scratch:
             raise ValueError(
-                "catseg needs its trained aggregation, random weights would mean nothing. The authors' file and those "
-                "of tools/export.py hold it and the tuned CLIP: give weights='model_base.pth' to ovseg.load or "
-                "--weights; in a config also dense=dict(type='CATSeg', checkpoint='model_base.pth'). To train one: "
-                "scorer=dict(type='CostScore', scratch=True)."
+                "catseg needs its trained aggregation; random weights would be meaningless. The authors' file and "
+                "those of tools/export.py contain it together with the tuned CLIP: pass weights='model_base.pth' to "
+                "ovseg.load, or --weights; in a config also dense=dict(type='CATSeg', checkpoint='model_base.pth'). "
+                "To train one: scorer=dict(type='CostScore', scratch=True)."
             )
         if checkpoint is not None:
             state, recorded = read_head(checkpoint)
@@ -89,24 +91,24 @@ class CostScore(nn.Module):
     def from_state(
         cls, state: dict[str, Tensor], pooling: Sequence[int] = (2, 2), pooling_eval: Sequence[int] = (1, 1), **settings
     ) -> "CostScore":
-        """From names and tensors as ``released.head_state`` gives them; ``settings`` are those that shapes do not tell.
+        """From the result of ``released.head_state``; ``settings`` are those that shapes do not determine.
 
         Raises:
             ValueError: names that are missing, unexpected or of another shape.
         """
-        made = cls.__new__(cls)
-        nn.Module.__init__(made)
-        made.pooling, made.pooling_eval = tuple(pooling), tuple(pooling_eval)
-        made._add(state, settings)
-        return made.eval()
+        module = cls.__new__(cls)
+        nn.Module.__init__(module)
+        module.pooling, module.pooling_eval = tuple(pooling), tuple(pooling_eval)
+        module._add(state, settings)
+        return module.eval()
 
     def _add(self, state: dict[str, Tensor], settings: dict):
-        """Make and load the parts, in the sizes of ``state``."""
+        """Build and load the parts, with the sizes of ``state``."""
         own = {name.removeprefix("transformer."): t for name, t in state.items() if name.startswith("transformer.")}
         self.transformer = CostAggregation.from_state(own, **settings)
         for name in ("upsample1", "upsample2"):
             if f"{name}.weight" not in state:
-                raise ValueError(f"this CAT-Seg checkpoint is not whole: it lacks {name}.weight.")
+                raise ValueError(f"this CAT-Seg checkpoint is incomplete: {name}.weight is missing.")
             before, after, kernel, _ = state[f"{name}.weight"].shape
             self.add_module(name, nn.ConvTranspose2d(before, after, kernel, kernel))
         load_named(self, state)
@@ -116,16 +118,16 @@ class CostScore(nn.Module):
         return logits.sigmoid()
 
     def forward(self, dense: DenseFeatures, text: Tensor) -> Tensor:
-        """Logits (B, T, 4h, 4w) for text (T, E), (T, P, E) with P prompts of each word, or (B, T, P, E)."""
+        """Logits (B, T, 4h, 4w) for text (T, E), (T, P, E) with P prompts per class, or (B, T, P, E)."""
         if "guidance" not in dense.extras:
-            raise ValueError("CostScore needs the maps of two earlier blocks: use the method catseg.")
+            raise ValueError("CostScore needs the maps of two earlier blocks, which only the method catseg returns.")
         early, late = dense.extras["guidance"].unbind(1)
-        made_for = self.upsample1.in_channels, self.transformer.guidance_projection[0].in_channels
-        if (early.shape[1], dense.features.shape[1]) != made_for:
+        expected = self.upsample1.in_channels, self.transformer.guidance_projection[0].in_channels
+        if (early.shape[1], dense.features.shape[1]) != expected:
             raise ValueError(
-                f"this aggregation was made for a tower of width {made_for[0]} and embeddings of {made_for[1]}, this "
-                f"one has {early.shape[1]} and {dense.features.shape[1]}. Use the weights it belongs to: CAT-Seg's "
-                "files hold both, so give the same file as weights= and checkpoint=."
+                f"this aggregation was made for a tower of width {expected[0]} and embeddings of {expected[1]}; this "
+                f"tower has {early.shape[1]} and {dense.features.shape[1]}. Use the weights it belongs to: CAT-Seg's "
+                "files contain both, so pass the same file as weights= and checkpoint=."
             )
         text = text[:, None] if text.ndim == 2 else text
         return self.transformer(

@@ -1,11 +1,11 @@
-"""Spatial aggregation of a cost volume (CAT-Seg, section 3.2): every class by itself, windows of positions.
+"""Spatial aggregation of a cost volume (CAT-Seg, section 3.2): window attention for every class separately.
 
     x ← x + W_o softmax(s·q kᵀ) v,   q, k = W [LN₁(x) ; LN_g(a)],   v = W_v LN₁(x)        within each window
     x ← x + FFN(LN₂(x))                                                                    twice, then shifted by half
 
-a are the projected dense features of the picture, the same for all classes, so their share of q and k is computed once
-per picture.  A shifted window that wraps round the border falls into parts that do not see each other; here those parts
-are windows of their own, which gives what rolling and masking with −100 gives.
+a are the projected dense features of the image.  They are the same for all classes, so their part of q and k is
+computed once per image.  A shifted window that wraps around the border splits into parts that do not attend to each
+other; here those parts are separate windows, which is equivalent to rolling and masking with −100.
 """
 
 import torch
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 
 def bands(length: int, window: int, shift: int) -> list[tuple[int, int, int]]:
-    """(start, stop, size of a window) of the runs of equal windows along one side of ``length`` positions.
+    """(start, stop, window size) of the runs of equally large windows along a side of ``length`` positions.
 
-    Windows begin at ``shift``, ``shift + window``, …; what is left before and after is a window of its own, so that any
-    length is taken.
+    Windows begin at ``shift``, ``shift + window``, …; the remainders before and after are separate windows, so that any
+    length works.
     """
     edges = [0, shift, shift + (length - shift) // window * window, length]
     sizes = (shift, window, length - edges[2])
@@ -25,12 +25,12 @@ def bands(length: int, window: int, shift: int) -> list[tuple[int, int, int]]:
 
 
 class WindowAttention(nn.Module):
-    """Attention inside windows; queries and keys see the guidance too.
+    """Attention inside windows, with the guidance concatenated to queries and keys.
 
     Args:
         width: C, channels of the volume.
         guidance: channels of the guidance.
-        heads: C is a multiple of it.
+        heads: number of heads, a divisor of C.
     """
 
     def __init__(self, width: int, guidance: int, heads: int):
@@ -42,7 +42,7 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, guidance: Tensor, window: int, shift: int) -> Tensor:
-        """(B, T, h, w, C) from LN₁(x) of that shape and the normalised guidance (B, h, w, G)."""
+        """(B, T, h, w, C) from LN₁(x) of that shape and the normalized guidance (B, h, w, G)."""
         width = x.shape[-1]
         weight, bias = torch.cat([self.q.weight, self.k.weight]), torch.cat([self.q.bias, self.k.bias])
         of_picture = F.linear(guidance, weight[:, width:], bias)[:, None]
@@ -73,7 +73,7 @@ def out_of_windows(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 class Mlp(nn.Module):
-    """fc₂(GELU(fc₁ x)), four times as wide inside."""
+    """fc₂(GELU(fc₁ x)) with a hidden layer four times as wide."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -100,10 +100,10 @@ class SwinBlock(nn.Module):
 
 
 class SpatialAggregation(nn.Module):
-    """Two blocks, the second with windows shifted by half.
+    """Two blocks, the second with windows shifted by half a window.
 
-    A side of the grid that is no multiple of the window ends in a smaller one; a grid no larger than the window in one
-    direction is cut into windows of that size, unshifted, as in the reference.
+    If a side of the grid is not a multiple of the window, the last window is smaller.  If the grid is no larger than
+    the window in one direction, windows of that size are used without shift, as in the reference.
 
     Args:
         width, guidance, heads: see ``WindowAttention``.
@@ -118,7 +118,7 @@ class SpatialAggregation(nn.Module):
         self.guidance_norm = nn.LayerNorm(guidance)
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """(B, T, h, w, C) from the same and the projected guidance (B, h, w, G)."""
+        """(B, T, h, w, C) from (B, T, h, w, C) and the projected guidance (B, h, w, G)."""
         least = min(x.shape[2:4])
         window, shift = (least, 0) if least <= self.window else (self.window, self.window // 2)
         guidance = self.guidance_norm(guidance)

@@ -50,7 +50,7 @@ def batch(
     todo = list(zip(items, unique_stems(items), strict=True))[rank::world]
     console, saved = Console(stderr=True), []
     with progress_bar(progress and not as_json, console) as bar:
-        task = bar.add_task("words", total=len(set(words.queries)))
+        task = bar.add_task("words", total=len(set(words.prompts)))
         model.set_classes(words, lambda finished: bar.update(task, completed=finished))
         bar.remove_task(task)
         if resume:

@@ -1,4 +1,4 @@
-"""What makes today's stack run: the stand-in for compiled mmcv operators, the checkpoint reader, the version table.
+"""Compatibility: the replacement for compiled mmcv operators, the checkpoint reader, the version table.
 
 Importing this package is cheap: PyTorch is loaded by the first operator or checkpoint, not before.
 """

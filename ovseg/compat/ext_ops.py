@@ -1,8 +1,8 @@
 """The operators behind the stand-in for ``mmcv._ext``, on torchvision and plain PyTorch.
 
-Each function takes the arguments with which mmcv 2 calls its compiled operator of that name, and keeps its habits:
-results go into buffers that the caller allocated, gradients are added to theirs, scratch buffers are left alone.
-Tensors may be on any device that torchvision serves; half precision is computed in float32 and rounded at the end.
+Each function takes the arguments with which mmcv 2 calls its compiled operator of that name, and the same conventions:
+results are written to buffers of the caller, gradients are accumulated, scratch buffers are not touched.
+Tensors may be on any device that torchvision supports; half precision is computed in float32 and rounded at the end.
 
 Boxes are (x1, y1, x2, y2) in pixels; with ``offset`` 1 a box ends after the pixel x2, with 0 at the coordinate x2.
 """
@@ -34,7 +34,8 @@ def add_gradients(function, inputs: list[Tensor], grad_output: Tensor, buffers: 
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
-    """Indices, best score first, of the (N, 4) boxes that no better kept box overlaps with IoU > ``iou_threshold``."""
+    """Indices, best score first, of the boxes (N, 4) that overlap no better selected box with IoU >
+    ``iou_threshold``."""
     boxes, scores = widened(boxes, scores)
     return torchvision.ops.nms(boxes + boxes.new_tensor([0, 0, offset, offset]), scores, iou_threshold)
 
@@ -51,9 +52,10 @@ def softnms(
 ) -> Tensor:
     """Soft-NMS on the CPU (Bodla et al., ICCV 2017): decay the scores of overlapping boxes instead of dropping them.
 
-    A box with overlap o to the box just kept has its score multiplied by 0 (``method`` 0) or 1 - o (1) where
-    o >= ``iou_threshold``, or by exp(-o^2 / ``sigma``) everywhere (2), and leaves when it falls below ``min_score``.
-    Returns the K indices in the order kept; rows 0..K-1 of ``dets`` (N, 5) receive the boxes and final scores.
+    A box with overlap o to the box just selected has its score multiplied by 0 (``method`` 0) or 1 - o (1) where
+    o >= ``iou_threshold``, or by exp(-o^2 / ``sigma``) everywhere (2), and is removed when it falls below
+    ``min_score``. Returns the K indices in the order of selection; rows 0..K-1 of ``dets`` (N, 5) receive the boxes and
+    final scores.
     """
     x1, y1, x2, y2 = box = boxes.detach().float().numpy().T
     score = scores.detach().float().numpy().copy()
@@ -63,11 +65,11 @@ def softnms(
     while step < count:
         best = step + int(score[order[step:count]].argmax())
         order[[step, best]] = order[[best, step]]
-        kept, rest = order[step], order[step + 1 : count]
-        width = np.minimum(x2[kept], x2[rest]) - np.maximum(x1[kept], x1[rest]) + offset
-        height = np.minimum(y2[kept], y2[rest]) - np.maximum(y1[kept], y1[rest]) + offset
+        top, rest = order[step], order[step + 1 : count]
+        width = np.minimum(x2[top], x2[rest]) - np.maximum(x1[top], x1[rest]) + offset
+        height = np.minimum(y2[top], y2[rest]) - np.maximum(y1[top], y1[rest]) + offset
         inter = width.clip(0) * height.clip(0)
-        overlap = inter / np.maximum(area[kept] + area[rest] - inter, np.finfo(np.float32).tiny)
+        overlap = inter / np.maximum(area[top] + area[rest] - inter, np.finfo(np.float32).tiny)
         if method == 2:
             score[rest] *= np.exp(-(overlap**2) / sigma)
         else:
@@ -190,7 +192,7 @@ def sigmoid_focal_loss_backward(
 def deform_conv(geometry: dict):
     """The convolution as a function of (input, offset, weight[, mask[, bias]]); group counts follow from the shapes.
 
-    ``geometry`` holds mmcv's keywords, which DCN and DCNv2 spell in two ways.
+    ``geometry`` holds mmcv's keywords, which DCN and DCNv2 spell differently.
     """
     names = ("dH dW", "padH padW", "dilationH dilationW")
     if "stride_h" in geometry:
@@ -334,12 +336,12 @@ def ms_deform_attn_backward(
 
 
 def get_compiler_version() -> str:
-    """What environment reports print as "MMCV Compiler"."""
+    """Printed in environment reports as "MMCV Compiler"."""
     return "none (ovseg's stand-in on torchvision)"
 
 
 def get_compiling_cuda_version() -> str:
-    """What environment reports print as "MMCV CUDA Compiler"."""
+    """Printed in environment reports as "MMCV CUDA Compiler"."""
     return "none (ovseg's stand-in on torchvision)"
 
 

@@ -1,9 +1,9 @@
 """A stand-in for mmcv's compiled extension ``mmcv._ext``, so that MMSegmentation and MMDetection run on pure wheels.
 
-``mmcv.ops`` asks for its operators by name when it is imported, and calls few of them.  The stand-in answers to every
-name: the operators in ``ext_ops.py`` compute, all others raise one sentence when they are called.  It must be in place
-before the first import of ``mmcv.ops``: much of MMSegmentation and MMDetection replaces a failed import by ``None`` or
-by a raising placeholder, and keeps it.
+``mmcv.ops`` looks up its operators by name on import, and calls few of them.  The stand-in provides every
+name: the operators in ``ext_ops.py`` work, all others raise an error when they are called.  It must be installed
+before the first import of ``mmcv.ops``: many modules of MMSegmentation and MMDetection replace a failed import by
+``None`` or by a placeholder that raises, for good.
 """
 
 import importlib.util
@@ -34,7 +34,7 @@ class StandIn(ModuleType):
 
 
 def missing(name: str):
-    """A function that says which operator is missing and what to do."""
+    """A function that raises an error with the name of the missing operator and the remedy."""
 
     def operator(*args, **kwargs):
         raise RuntimeError(
@@ -50,7 +50,7 @@ def missing(name: str):
 def mmcv_ops_kind() -> str:
     """Where the operators of mmcv come from: ``"compiled"``, ``"stand-in"``, ``"none"``, or ``"no mmcv"``.
 
-    Nothing is imported, so a compiled extension is found by its file and may still fail to load.
+    Nothing is imported: a compiled extension is detected by its file and may still fail to load.
     """
     loaded = sys.modules.get(NAME)
     if loaded is not None:
@@ -70,7 +70,7 @@ def install_mmcv_ops() -> str:
     Returns what :func:`mmcv_ops_kind` says afterwards; calling it again changes nothing.
 
     Raises RuntimeError if ``mmcv.ops`` was imported before, without operators.  Warns if modules of MMSegmentation or
-    MMDetection were: they keep the placeholders they chose, and fail only where an operator is used.
+    MMDetection were: they keep their placeholders and fail only when an operator is used.
     """
     if mmcv_ops_kind() == "none":
         if "mmcv.ops" in sys.modules:

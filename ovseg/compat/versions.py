@@ -1,4 +1,4 @@
-"""The versions ovseg is tested with, and what is installed here.  Nothing heavy is imported to find out."""
+"""The versions ovseg is tested with and those installed, without importing anything heavy."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
@@ -46,7 +46,7 @@ MMCV_OPS = {
 
 
 class PackageStatus(NamedTuple):
-    """One line of the report; ``note`` begins with ``ok`` where nothing needs attention."""
+    """One line of the report; ``note`` begins with ``ok`` if nothing needs attention."""
 
     package: str
     installed: str
@@ -55,7 +55,7 @@ class PackageStatus(NamedTuple):
 
 
 def installed_version(package: str) -> str | None:
-    """The version in the package's metadata; None where it is not installed."""
+    """The version in the package's metadata; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -63,45 +63,45 @@ def installed_version(package: str) -> str | None:
 
 
 def report() -> list[PackageStatus]:
-    """One row per package, then which wheels provide cv2, packages in each other's way, and the operators of mmcv."""
+    """One row per package, then which wheels provide cv2, conflicting packages, and the operators of mmcv."""
     rows = [package_row(name, *known) for name, known in TESTED.items() if name not in CV2]
     rows.append(cv2_row())
     for name, packages in RIVALS.items():
-        found = {package: v for package in packages if (v := installed_version(package))}
-        if len(found) > 1:
+        installed = {package: v for package in packages if (v := installed_version(package))}
+        if len(installed) > 1:
             note = f"all install {name!r} over each other: pip uninstall all of them, then pip install {packages[0]}"
-            rows.append(PackageStatus(name, spelled(found), packages[0], note))
+            rows.append(PackageStatus(name, spelled(installed), packages[0], note))
     kind = mmcv_ops_kind()
     rows.append(PackageStatus("operators of mmcv", kind, "stand-in", MMCV_OPS[kind]))
     return rows
 
 
 def package_row(name: str, allowed: str, tested: str) -> PackageStatus:
-    found = installed_version(name)
-    if found is None:
+    installed = installed_version(name)
+    if installed is None:
         return PackageStatus(name, "-", tested, f'not installed: pip install "{name}{allowed}"')
-    if not SpecifierSet(allowed, prereleases=True).contains(found):
-        return PackageStatus(name, found, tested, f'outside {allowed}: pip install "{name}{allowed}"')
-    same = found.partition("+")[0] == tested
-    return PackageStatus(name, found, tested, "ok" if same else f"ok: within {allowed}, not the tested version")
+    if not SpecifierSet(allowed, prereleases=True).contains(installed):
+        return PackageStatus(name, installed, tested, f'outside {allowed}: pip install "{name}{allowed}"')
+    same = installed.partition("+")[0] == tested
+    return PackageStatus(name, installed, tested, "ok" if same else f"ok: within {allowed}, not the tested version")
 
 
 def cv2_row() -> PackageStatus:
-    """Two wheels of one version hold the same files, so only differing versions are trouble."""
+    """Wheels of the same version contain the same files, so only differing versions are a problem."""
     allowed, tested = TESTED[CV2[0]]
-    found = {package: v for package in CV2 if (v := installed_version(package))}
-    versions = set(found.values())
-    if not found:
+    installed = {package: v for package in CV2 if (v := installed_version(package))}
+    versions = set(installed.values())
+    if not installed:
         note = f'not installed: pip install "opencv-python{allowed}"'
     elif len(versions) > 1:
-        pins = " ".join(f"{package}=={tested}" for package in found)
+        pins = " ".join(f"{package}=={tested}" for package in installed)
         note = f"different versions overwrite each other: pip install --force-reinstall {pins}"
     elif not SpecifierSet(allowed).contains(*versions):
         note = f'outside {allowed}: pip install "opencv-python{allowed}"'
     else:
-        note = "ok" if len(found) == 1 else f"ok: {len(found)} wheels of one version, which is harmless"
-    return PackageStatus("cv2", spelled(found) or "-", tested, note)
+        note = "ok" if len(installed) == 1 else f"ok: {len(installed)} wheels of one version, which is harmless"
+    return PackageStatus("cv2", spelled(installed) or "-", tested, note)
 
 
-def spelled(found: dict[str, str]) -> str:
-    return ", ".join(f"{package} {v}" for package, v in found.items())
+def spelled(versions: dict[str, str]) -> str:
+    return ", ".join(f"{package} {v}" for package, v in versions.items())

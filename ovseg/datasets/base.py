@@ -1,4 +1,4 @@
-"""What ovseg's datasets share: class names from a vocabulary, and a check of the files before the first image."""
+"""Shared by ovseg's datasets: class names from a vocabulary, and a check for missing files up front."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ def metainfo(vocabulary: Vocabulary, name: str, **extra) -> dict:
 
 
 class FolderDataset(BaseSegDataset):
-    """A ``BaseSegDataset`` that says what is missing when its files are not where they should be.
+    """A ``BaseSegDataset`` with clear errors for missing files.
 
     Raises:
-        FileNotFoundError: a folder, the split file, every image, or the label of the first image is not there.
+        FileNotFoundError: a folder, the split file, all images, or the label of the first image is missing.
     """
 
     hint = ""
@@ -35,8 +35,8 @@ class FolderDataset(BaseSegDataset):
         for what, path in first.items():
             if path is not None and not Path(path).is_file():
                 beside = sorted(p.name for p in Path(path).parent.glob(f"{Path(items[0]['img_path']).stem[:12]}*"))
-                found = f"; beside it: {', '.join(beside[:4])}" if beside else ""
-                raise FileNotFoundError(self._advice(f"the first {what}, {path}, does not exist{found}"))
+                neighbors = f"; beside it: {', '.join(beside[:4])}" if beside else ""
+                raise FileNotFoundError(self._advice(f"the first {what}, {path}, does not exist{neighbors}"))
         return items
 
     def _advice(self, problem: str) -> str:

@@ -1,8 +1,8 @@
-"""Held-out composed scenes as a dataset: pictures and exact labels made in memory, nothing on disk.
+"""Held-out composed scenes as a dataset: images and exact labels are generated in memory.
 
     dict(type='ovseg.ComposedScenes', styles='unseen', count=500, candidates='v20')
 
-Scenes are those of ``ovseg.datasets.scenes``, with stuff pictures that training never sees unless ``split='train'``;
+Scenes are those of ``ovseg.datasets.scenes``, with stuff images that training never sees unless ``split='train'``;
 ``styles`` chooses art styles seen or unseen in training. Item i is a pure function of (size, split, styles,
 first_seed + i).
 """
@@ -55,8 +55,8 @@ class ComposedScenes(BaseSegDataset):
     Args:
         styles: ``seen`` or ``unseen`` art styles of the objects.
         count: number of scenes.
-        size: side of the square picture in pixels.
-        split: ``held_out`` pictures of stuff, which training never sees, or those to ``train`` on.
+        size: side of the square image in pixels.
+        split: ``held_out`` images of stuff, which training never uses, or those of the ``train`` split.
         first_seed: seed of the first scene; the next ones follow.
         candidates: ``full`` or ``v20``, see ``candidates``.
         pipeline: transforms; by default ``LoadScene`` and mmseg's ``PackSegInputs`` with ``META_KEYS``, which puts
@@ -88,11 +88,11 @@ class ComposedScenes(BaseSegDataset):
         pipeline: list | None = None,
         **kwargs,
     ):
-        given = styles in ("seen", "unseen"), candidates in ("full", "v20"), split in ("train", "held_out")
-        if not all(given) or min(count, size) < 1:
+        valid = styles in ("seen", "unseen"), candidates in ("full", "v20"), split in ("train", "held_out")
+        if not all(valid) or min(count, size) < 1:
             raise ValueError(
-                "ComposedScenes wants styles 'seen' or 'unseen', candidates 'full' or 'v20', split 'train' or "
-                f"'held_out', count and size from 1 on; got {styles=}, {candidates=}, {split=}, {count=}, {size=}."
+                "ComposedScenes takes styles 'seen' or 'unseen', candidates 'full' or 'v20', split 'train' or "
+                f"'held_out', count and size of at least 1; got {styles=}, {candidates=}, {split=}, {count=}, {size=}."
             )
         if not PASSED_ON.issuperset(kwargs):
             raise ValueError(

@@ -1,11 +1,11 @@
-"""Boxes and masks with words: composed scenes, and the images of ``coco_mini``.
+"""Boxes and masks with class names: composed scenes, and the images of ``coco_mini``.
 
     dict(type='ovseg.SceneBoxes', styles='unseen', count=300)
 
 Data samples are MMDetection's: ``gt_instances`` with ``bboxes`` (R, 4) x1, y1, x2, y2 in pixels, ``labels`` (R,) and
-``masks``; what is there but should neither be found nor missed is in ``ignored_instances``.  The metainfo tells
+``masks``; instances that count neither as hits nor as misses are in ``ignored_instances``.  The metainfo defines
 ``base_classes`` and ``novel_classes``.  A pipeline that resizes for a detector loads the truth after it, so that scores
-are those of the picture's own size.
+are those of the image's own size.
 """
 
 from pathlib import Path
@@ -37,7 +37,7 @@ def _scene(results: dict):
 
 @TRANSFORMS.register_module()
 class LoadScenePicture(BaseTransform):
-    """Compose the picture of a scene.
+    """Compose the image of a scene.
 
     Required keys: ``seed``, ``size``, ``styles``, ``split``.
     Added keys: ``img`` ((size, size, 3) uint8 BGR), ``img_shape``, ``ori_shape``.
@@ -52,7 +52,7 @@ class LoadScenePicture(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadSceneBoxes(BaseTransform):
-    """The objects of a scene: those that ``Scene.visible`` finds worth naming, and as ignored ones the others.
+    """The objects of a scene: those that ``Scene.visible`` lists, and the others as ignored.
 
     Required keys: ``seed``, ``size``, ``styles``, ``split``, ``left_out`` (labels that are not annotated at all).
     Added keys: ``gt_bboxes``, ``gt_bboxes_labels``, ``gt_masks``, ``gt_ignore_flags``, as MMDetection loads them.
@@ -61,32 +61,32 @@ class LoadSceneBoxes(BaseTransform):
     def transform(self, results: dict) -> dict:
         scene = _scene(results)
         named, size = scene.visible(), (results["size"],) * 2
-        kept = [
+        annotated = [
             (label, mask, box)
             for (label, mask, _), box in zip(scene.objects, scene.boxes(), strict=True)
             if mask.any() and label not in results["left_out"]
         ]
-        labels = np.array([label for label, _, _ in kept], np.int64)
-        boxes = np.array([box for _, _, box in kept], np.float32).reshape(-1, 4)
+        labels = np.array([label for label, _, _ in annotated], np.int64)
+        boxes = np.array([box for _, _, box in annotated], np.float32).reshape(-1, 4)
         results["gt_bboxes"] = HorizontalBoxes(torch.from_numpy(boxes))
         results["gt_bboxes_labels"] = labels
-        results["gt_masks"] = BitmapMasks([mask.astype(np.uint8) for _, mask, _ in kept], *size)
+        results["gt_masks"] = BitmapMasks([mask.astype(np.uint8) for _, mask, _ in annotated], *size)
         results["gt_ignore_flags"] = np.array([label not in named for label in labels], bool)
         return results
 
 
 @DATASETS.register_module()
 class SceneBoxes(BaseDetDataset):
-    """The objects in ``count`` composed scenes, the pictures of ``ComposedScenes``.
+    """The objects in ``count`` composed scenes, the images of ``ComposedScenes``.
 
     Args:
         styles: ``seen`` or ``unseen`` art styles of the objects.
         count: number of scenes.
-        size: side of the square picture in pixels.
-        split: ``held_out`` pictures of stuff, which training never sees, or those to ``train`` on.
+        size: side of the square image in pixels.
+        split: ``held_out`` images of stuff, which training never uses, or those of the ``train`` split.
         first_seed: seed of the first scene; the next ones follow.
-        base_only: leave the instances of novel classes out of the truth; labels stay indices into all classes.
-        pipeline: transforms; by default the picture, the truth and ``PackDetInputs``.
+        base_only: drop the instances of novel classes from the ground truth; labels remain indices into all classes.
+        pipeline: transforms; by default they load the image and the ground truth and end with ``PackDetInputs``.
         **kwargs: ``indices``, ``test_mode``, ``lazy_init``, ``serialize_data``, ``max_refetch``, ``filter_cfg``.
 
     Raises:
@@ -113,7 +113,7 @@ class SceneBoxes(BaseDetDataset):
     ):
         if styles not in ("seen", "unseen") or split not in ("train", "held_out") or min(count, size) < 1:
             raise ValueError(
-                "SceneBoxes wants styles 'seen' or 'unseen', split 'train' or 'held_out', count and size from 1 on; "
+                "SceneBoxes takes styles 'seen' or 'unseen', split 'train' or 'held_out', count and size from 1; "
                 f"got {styles=}, {split=}, {count=}, {size=}."
             )
         if not (PASSED_ON | {"filter_cfg"}).issuperset(kwargs):
@@ -138,11 +138,11 @@ class SceneBoxes(BaseDetDataset):
 
 
 class WordBoxes(CocoDataset):
-    """MMDetection's ``CocoDataset`` that says what is missing, and can leave out the novel classes.
+    """MMDetection's ``CocoDataset`` with clear errors for missing files and an option to drop novel classes.
 
     Args:
-        base_only: leave the instances of other classes than ``base_classes`` out of the truth; labels stay indices into
-            all classes.
+        base_only: drop the instances of classes other than ``base_classes`` from the ground truth; labels remain
+            indices into all classes.
         **kwargs: see ``CocoDataset``.
 
     Raises:
@@ -177,9 +177,9 @@ class COCOMiniBoxes(WordBoxes):
 
     Args:
         split: ``val`` or ``train``.
-        data_root: the folder itself; found through ``OVSEG_DATA`` if None.
+        data_root: the folder itself; located through ``OVSEG_DATA`` if None.
         base_only: see ``WordBoxes``.
-        pipeline: transforms; by default the picture, the truth and ``PackDetInputs``.
+        pipeline: transforms; by default they load the image and the ground truth and end with ``PackDetInputs``.
         **kwargs: see ``CocoDataset``.
 
     Raises:
@@ -195,7 +195,7 @@ class COCOMiniBoxes(WordBoxes):
     def __init__(self, split: str = "val", data_root: str | None = None, pipeline: list | None = None, **kwargs):
         if split not in ("train", "val"):
             raise ValueError(f"COCOMiniBoxes has the splits train, val; got '{split}'.")
-        places = dict(ann_file=f"instances_{split}.json", data_prefix=dict(img=f"images/{split}"))
+        paths = dict(ann_file=f"instances_{split}.json", data_prefix=dict(img=f"images/{split}"))
         default = [
             LoadImageFromFile(),
             LoadAnnotations(with_bbox=True, with_mask=True),
@@ -204,7 +204,7 @@ class COCOMiniBoxes(WordBoxes):
         super().__init__(
             data_root=data_root or str(data_folder("coco_mini")),
             pipeline=default if pipeline is None else pipeline,
-            **(places | kwargs),
+            **(paths | kwargs),
         )
 
 

@@ -1,4 +1,4 @@
-"""Detection and phrases on the sets that papers report, in MMDetection's folders; their files are not at hand here.
+"""Detection and phrases on the datasets used in papers, in MMDetection's folder layout.
 
 OVCOCO              data/coco/annotations/instances_{train,val}2017.json                (``detection``)
 OVLVIS              data/lvis_v1/annotations/lvis_v1_{train,val}.json; package ``lvis``
@@ -6,7 +6,7 @@ Objects365          MMDetection's ``Objects365V1Dataset`` with ``OpenVocabAP``: 
 GroundingPhrases    MDETR's json files: final_flickr_separateGT_{val,test}.json of Flickr30k Entities,
                     finetune_{refcoco,refcoco+,refcocog}_{val,testA,testB,test}.json
 
-Read off MMDetection's code; tested with small files of that layout.
+The layouts follow MMDetection's code and are tested with small files, not with the original data.
 """
 
 from pathlib import Path
@@ -26,10 +26,11 @@ from .phrases import PackPhrases
 class OVLVIS(LVISV1Dataset):
     """LVIS v1 in the open-vocabulary setting: 405 frequent and 461 common classes are base, 337 rare ones novel.
 
-    Which class is rare is read from the annotations; ``metainfo`` then tells ``base_classes`` and ``novel_classes``.
+    Rare classes are read from the annotations; ``metainfo`` then holds ``base_classes`` and ``novel_classes``.
 
     Args:
-        base_only: leave the instances of rare classes out of the truth; labels stay indices into all 1,203 classes.
+        base_only: drop the instances of rare classes from the ground truth; labels remain indices into all 1,203
+            classes.
         **kwargs: see MMDetection's ``LVISV1Dataset``.
 
     Raises:
@@ -63,13 +64,14 @@ class OVLVIS(LVISV1Dataset):
 
 @DATASETS.register_module()
 class GroundingPhrases(BaseDataset):
-    """Phrases and their true boxes from MDETR's json files; scored by ``PhraseMetric``.
+    """Phrases and their ground-truth boxes from MDETR's json files; scored by ``PhraseMetric``.
 
     An image with ``tokens_positive_eval`` (Flickr30k Entities) has one phrase per entry, the words of its caption at
-    that place, and as truth all boxes of the phrase.  Without (RefCOCO, RefCOCO+, RefCOCOg) the caption is the phrase.
+    that position, with all boxes of the phrase as ground truth.  Otherwise (RefCOCO, RefCOCO+, RefCOCOg) the phrase is
+    the caption.
 
     Args:
-        name: what results call the set.
+        name: name of the dataset in results.
         ann_file, data_root, data_prefix: as MMDetection has them; ``data_prefix=dict(img_path=…)``.
         pipeline: transforms; by default MMCV's ``LoadImageFromFile`` and ``PackPhrases``.
         **kwargs: see mmengine's ``BaseDataset``.
@@ -106,22 +108,22 @@ class GroundingPhrases(BaseDataset):
         spans = image.get("tokens_positive_eval")
         if spans is None:
             phrases = [image["caption"]] if annotations else []
-            owners = [0] * len(annotations)
+            phrase_ids = [0] * len(annotations)
         else:
             phrases = [" ".join(image["caption"][start:end] for start, end in span) for span in spans]
             ids = [_single(each["phrase_ids"]) for each in annotations]
-            owners = np.unique(ids, return_inverse=True)[1].tolist() if ids else []
+            phrase_ids = np.unique(ids, return_inverse=True)[1].tolist() if ids else []
         boxes: list[list] = [[] for _ in phrases]
-        for owner, each in zip(owners, annotations, strict=True):
+        for phrase_id, each in zip(phrase_ids, annotations, strict=True):
             x, y, width, height = each["bbox"]
-            boxes[owner].append((x, y, x + width, y + height))
-        found = [
+            boxes[phrase_id].append((x, y, x + width, y + height))
+        annotated = [
             dict(phrase=phrase, truth=np.asarray(of, np.float32))
             for phrase, of in zip(phrases, boxes, strict=True)
             if of
         ]
         path = str(Path(self.data_prefix.get("img_path", "")) / image["file_name"])
-        return dict(img_path=path, height=image["height"], width=image["width"], phrases=found)
+        return dict(img_path=path, height=image["height"], width=image["width"], phrases=annotated)
 
 
 def _single(value):

@@ -1,13 +1,13 @@
-"""Maps that training needs beside labels: masks without names, saliency, a second view of the picture.
+"""Additional maps for training: masks without class labels, saliency, a second view of the image.
 
     dict(type="LoadMaps", folder="sam_masks", suffix=".npz"),                  # from files, or
-    dict(type="MakeRegions", source=dict(type="Superpixels", count=60)),       # made on the spot
+    dict(type="MakeRegions", source=dict(type="Superpixels", count=60)),       # computed on the fly
     … resize, crop, flip …
     dict(type="StrongView"),
     dict(type="PackMapInputs", fields=("gt_regions", "student_view")),
 
-Masks are kept as layers of region ids (H, W, S) uint16, 0 for none, so that MMSegmentation's transforms resize, crop
-and flip them like labels; masks that overlap lie in different layers.  A ``Pad`` behind them must fill with zeros:
+Masks are stored as layers of region ids (H, W, S) uint16, 0 for none, so that MMSegmentation's transforms resize, crop
+and flip them like labels; overlapping masks are in different layers.  A subsequent ``Pad`` must fill with zeros:
 ``pad_val=dict(img=0, seg=0)`` (in a pipeline without labels).
 """
 
@@ -26,7 +26,7 @@ from ovseg.registry import MASKS, TRANSFORMS
 
 
 def as_layers(masks: np.ndarray) -> np.ndarray:
-    """Layers of ids (H, W, S) uint16 of masks (R, H, W): each goes into the first layer where it covers nothing.
+    """Layers of ids (H, W, S) uint16 from masks (R, H, W): each goes into the first layer where it overlaps nothing.
 
     Ids count from 1 in the order of the masks.
 
@@ -49,7 +49,7 @@ def as_layers(masks: np.ndarray) -> np.ndarray:
 def read_maps(path: Path) -> np.ndarray:
     """The maps of one file, (H, W) or (H, W, S).
 
-    ``.png`` and other pictures: ids (0 for none) or grey values; ``.npy``: ids (H, W) or (H, W, S); ``.npz``: ``masks``
+    ``.png`` and other images: ids (0 for none) or gray values; ``.npy``: ids (H, W) or (H, W, S); ``.npz``: ``masks``
     (R, H, W); ``.json``: SA-1B's ``annotations`` with run-length ``segmentation``.
 
     Raises:
@@ -71,30 +71,30 @@ def read_maps(path: Path) -> np.ndarray:
     if path.suffix == ".json":
         from pycocotools import mask as coco
 
-        found = read_json(path)
-        codes = [each["segmentation"] for each in found.get("annotations", [])]
+        content = read_json(path)
+        codes = [each["segmentation"] for each in content.get("annotations", [])]
         if not codes:
             raise ValueError(f"{path} holds no annotations with a segmentation; expected a file as SA-1B has them.")
         return as_layers(coco.decode(codes).transpose(2, 0, 1))
     maps = mmcv.imread(str(path), flag="unchanged")
     if maps.ndim != 2:
-        raise ValueError(f"{path} has {maps.shape[-1]} channels; expected a picture with one, of ids or grey values.")
+        raise ValueError(f"{path} has {maps.shape[-1]} channels; expected a picture with one, of ids or gray values.")
     return maps
 
 
 @TRANSFORMS.register_module()
 class LoadMaps(BaseTransform):
-    """Read a picture's maps from ``folder/<name of the picture><suffix>``.
+    """Read an image's maps from ``folder/<name of the picture><suffix>``.
 
     Required keys: ``img``, ``img_path``.  Added keys: the field, ``seg_fields``.
 
     Args:
-        folder: where the files are.
-        suffix: their ending, see ``read_maps``.
+        folder: folder of the files.
+        suffix: file name suffix, see ``read_maps``.
         field: ``gt_regions`` or ``gt_saliency``.
 
     Raises:
-        FileNotFoundError, ValueError: see ``read_maps``; maps of another size than the picture.
+        FileNotFoundError, ValueError: see ``read_maps``; maps whose size is not that of the image.
     """
 
     def __init__(self, folder: str, suffix: str = ".png", field: str = "gt_regions"):
@@ -113,12 +113,12 @@ class LoadMaps(BaseTransform):
 
 @TRANSFORMS.register_module()
 class MakeRegions(BaseTransform):
-    """Regions by a mask source of ``ovseg.regions``, superpixels for example.
+    """Regions from a mask source of ``ovseg.regions``, superpixels for example.
 
     Required keys: ``img``.  Added keys: ``gt_regions`` (H, W) uint16, ``seg_fields``.
 
     Args:
-        source: config of the source, or any function from an RGB picture to ids (H, W), −1 for none.
+        source: config of the source, or any function from an RGB image to ids (H, W), −1 for none.
     """
 
     def __init__(self, source: dict):
@@ -130,7 +130,7 @@ class MakeRegions(BaseTransform):
 
 
 def add_field(results: dict, field: str, maps: np.ndarray) -> dict:
-    """Put maps where MMSegmentation's transforms find them."""
+    """Add maps to the results under the keys that MMSegmentation's transforms process."""
     results[field] = maps
     results["seg_fields"] = [*results.get("seg_fields", []), field]
     return results
@@ -138,9 +138,9 @@ def add_field(results: dict, field: str, maps: np.ndarray) -> dict:
 
 @TRANSFORMS.register_module()
 class StrongView(BaseTransform):
-    """A second view of the picture, in other colours: jitter, grey with probability 0.2, blur (PixelCLIP's student).
+    """A second view of the image, in other colors: jitter, gray with probability 0.2, blur (PixelCLIP's student).
 
-    The paper's amounts beyond these names are not established; ours are those of MoCo v2.
+    The paper does not give the strengths of these augmentations; ours are those of MoCo v2.
 
     Required keys: ``img``.  Added keys: ``student_view`` (H, W, 3) uint8 BGR.
     """
@@ -163,10 +163,10 @@ class StrongView(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackMapInputs(PackSegInputs):
-    """MMSegmentation's packing, and maps and views (C, H, W) beside it in the data sample.
+    """MMSegmentation's packing, with maps and views (C, H, W) added to the data sample.
 
     Args:
-        fields: which to pack; a picture that lacks one goes without.
+        fields: which to pack; fields that an image lacks are skipped.
         meta_keys: see ``PackSegInputs``.
     """
 

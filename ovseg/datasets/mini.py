@@ -21,14 +21,16 @@ def data_folder(name: str) -> Path:
     """The folder ``name`` below ``OVSEG_DATA``.
 
     Raises:
-        FileNotFoundError: it is not there; the message names the variable and the places looked at.
+        FileNotFoundError: it does not exist; the message names the variable and the folders searched.
     """
-    given = os.environ.get(VARIABLE)
-    places = [Path(given)] if given else [PROJECT.parent / "shared" / "data", Path.cwd().parent / "shared" / "data"]
-    for place in places:
-        if (place / name).is_dir():
-            return place / name
-    looked = " or ".join(map(str, dict.fromkeys(places)))
+    configured = os.environ.get(VARIABLE)
+    folders = [base.parent / "shared" / "data" for base in (PROJECT, Path.cwd())]
+    if configured:
+        folders = [Path(configured)]
+    for folder in folders:
+        if (folder / name).is_dir():
+            return folder / name
+    looked = " or ".join(map(str, dict.fromkeys(folders)))
     raise FileNotFoundError(
         f"No folder '{name}' in {looked}. Set the environment variable {VARIABLE} to the folder that holds '{name}', "
         "or give data_root."
@@ -36,11 +38,11 @@ def data_folder(name: str) -> Path:
 
 
 class MiniDataset(FolderDataset):
-    """Images in ``images/<split>/*.jpg``, labels beside them.
+    """Images in ``images/<split>/*.jpg``, with labels next to them.
 
     Args:
         split: ``val`` or ``train``.
-        data_root: the folder itself; found through ``OVSEG_DATA`` if None.
+        data_root: the folder itself; located through ``OVSEG_DATA`` if None.
         **kwargs: see mmseg's ``BaseSegDataset``.
 
     Raises:
@@ -62,7 +64,7 @@ class MiniDataset(FolderDataset):
 
 @DATASETS.register_module()
 class CamVidMini(MiniDataset):
-    """CamVid's 11 classes of road scenes; its label 11 (unlabelled) is read as 255."""
+    """CamVid's 11 classes of road scenes; its label 11 (unlabeled) becomes 255."""
 
     METAINFO = metainfo(Vocabulary.parse("camvid"), "camvid_mini", unseen=UNSEEN_CAMVID)
     folder, labels = "camvid_mini", "labels"
@@ -74,7 +76,7 @@ class CamVidMini(MiniDataset):
 
 @DATASETS.register_module()
 class COCOMini(MiniDataset):
-    """COCO panoptic classes as a semantic map: 80 things, 53 kinds of stuff, 255 unlabelled."""
+    """COCO panoptic classes as a semantic map: 80 things, 53 kinds of stuff, 255 unlabeled."""
 
     METAINFO = metainfo(
         Vocabulary.parse("coco_panoptic"),

@@ -3,7 +3,7 @@
     dict(type='ovseg.ScenePhrases', styles='unseen', count=100)
 
 An item is ``dict(inputs=(3, H, W) uint8 BGR, data_samples=BaseDataElement)``; the data sample's ``phrases`` are one
-``dict(phrase=str, truth=(M, 4) float32)`` per name, boxes (x1, y1, x2, y2) in pixels, edges.  A picture on which
+``dict(phrase=str, truth=(M, 4) float32)`` per name, boxes (x1, y1, x2, y2) in pixels, edges.  An image on which
 nothing is named has an empty list.
 """
 
@@ -55,16 +55,16 @@ class PackPhrases(BaseTransform):
     Required keys: ``img``, ``phrases``; those of ``META_KEYS`` that are there become metainfo.
 
     Raises:
-        ValueError: a picture of another size than ``height`` and ``width``, where the annotations tell them.
+        ValueError: an image of another size than ``height`` and ``width``, where the annotations tell them.
     """
 
     def transform(self, results: dict) -> dict:
         shape = results["img"].shape[:2]
-        told = results.get("height", shape[0]), results.get("width", shape[1])
-        if told != shape:
+        annotated = results.get("height", shape[0]), results.get("width", shape[1])
+        if annotated != shape:
             raise ValueError(
                 f"{results.get('img_path', 'a picture')} has {shape[1]} x {shape[0]} pixels, its annotations are for "
-                f"{told[1]} x {told[0]}: the boxes belong to another file or to a turned or resized copy."
+                f"{annotated[1]} x {annotated[0]}: the boxes belong to another file or to a turned or resized copy."
             )
         sample = BaseDataElement(metainfo={key: results[key] for key in META_KEYS if key in results})
         sample.phrases = results["phrases"]
@@ -74,12 +74,12 @@ class PackPhrases(BaseTransform):
 
 @DATASETS.register_module()
 class ScenePhrases(BaseDataset):
-    """The names of the objects in ``count`` composed scenes, the pictures of ``ComposedScenes``.
+    """The names of the objects in ``count`` composed scenes, the images of ``ComposedScenes``.
 
     Args:
         styles: ``seen`` or ``unseen`` art styles of the objects.
         count: number of scenes.
-        size: side of the square picture in pixels.
+        size: side of the square image in pixels.
         first_seed: seed of the first scene; the next ones follow.
         pipeline: transforms; by default ``LoadScenePhrases`` and ``PackPhrases``.
         **kwargs: ``indices``, ``test_mode``, ``lazy_init``, ``serialize_data``, ``max_refetch`` as in mmengine.
@@ -101,7 +101,7 @@ class ScenePhrases(BaseDataset):
     ):
         if styles not in ("seen", "unseen") or min(count, size) < 1:
             raise ValueError(
-                "ScenePhrases wants styles 'seen' or 'unseen', count and size from 1 on; got "
+                "ScenePhrases takes styles 'seen' or 'unseen', count and size of at least 1; got "
                 f"{styles=}, {count=}, {size=}."
             )
         if not PASSED_ON.issuperset(kwargs):
@@ -127,12 +127,12 @@ class COCOMiniPhrases(BaseDataset):
 
     Args:
         split: ``val`` or ``train``.
-        data_root: the folder itself; found through ``OVSEG_DATA`` if None.
+        data_root: the folder itself; located through ``OVSEG_DATA`` if None.
         pipeline: transforms; by default MMCV's ``LoadImageFromFile`` and ``PackPhrases``.
         **kwargs: see mmengine's ``BaseDataset``; ``ann_file`` is a json of COCO instances.
 
     Raises:
-        ValueError: an unknown split, or a file that is no json of COCO instances.
+        ValueError: an unknown split, or a file that is not a JSON file of COCO instances.
         FileNotFoundError: the data is not there.
     """
 
@@ -141,12 +141,12 @@ class COCOMiniPhrases(BaseDataset):
     def __init__(self, split: str = "val", data_root: str | None = None, pipeline: list | None = None, **kwargs):
         if split not in ("train", "val"):
             raise ValueError(f"COCOMiniPhrases has the splits train, val; got '{split}'.")
-        places = dict(ann_file=f"instances_{split}.json", data_prefix=dict(img_path=f"images/{split}"))
+        paths = dict(ann_file=f"instances_{split}.json", data_prefix=dict(img_path=f"images/{split}"))
         default = [LoadImageFromFile(), PackPhrases()]
         super().__init__(
             data_root=data_root or str(data_folder("coco_mini")),
             pipeline=default if pipeline is None else pipeline,
-            **(places | kwargs),
+            **(paths | kwargs),
         )
 
     def load_data_list(self) -> list[dict]:
@@ -169,8 +169,8 @@ class COCOMiniPhrases(BaseDataset):
             return [self._entry(image, boxes[image["id"]]) for image in content["images"]]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"COCOMiniPhrases: {path} is no json of COCO instances with images, annotations and categories that "
-                f"belong together ({type(error).__name__}: {error})."
+                f"COCOMiniPhrases: {path} is not a JSON file of COCO instances with matching images, annotations and "
+                f"categories ({type(error).__name__}: {error})."
             ) from error
 
     def _entry(self, image: dict, boxes: dict[str, list]) -> dict:

@@ -7,7 +7,7 @@
         dataset=dict(type="SeededDataset", dataset=dict(type="COCOMini", split="train", pipeline=[…])),
     )
 
-Draw n is picture π_e(n mod N) of pass e = n div N, π_e a permutation of the seed, augmented by random numbers of
+Draw n is image π_e(n mod N) of pass e = n div N, π_e a permutation of the seed, augmented by random numbers of
 (seed, n).  With W processes, process r takes the draws r, r + W, r + 2W, …: two processes see in one step what one sees
 in a step of twice the batch.  A run that begins at draw n continues exactly where another stopped.
 """

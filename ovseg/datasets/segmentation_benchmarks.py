@@ -3,7 +3,7 @@
     dict(type='ovseg.VOC20')                                   # the validation split below data/VOCdevkit/VOC2012
     dict(type='ovseg.ADE20K', split='train', data_root='/my/ADEChallengeData2016')
 
-Class names and colours come from the vocabulary of that name and nowhere else. Every argument of mmseg's
+Class names and colors come from the vocabulary of that name and nowhere else. Every argument of mmseg's
 ``BaseSegDataset`` is accepted; ``data_prefix``, ``ann_file``, suffixes and ``reduce_zero_label`` override the table.
 """
 

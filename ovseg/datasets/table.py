@@ -50,7 +50,7 @@ _STUFF_HINT = (
 )
 _OBJECT_HINT = (
     "Prepare COCO-Stuff 164k. Then either give seg_map_suffix='_labelTrainIds.png' (mapped while loading: things 0..79 "
-    "become 1..80, stuff and unlabelled become background 0), or write the same maps to *_instanceTrainIds.png with "
+    "become 1..80, stuff and unlabeled become background 0), or write the same maps to *_instanceTrainIds.png with "
     "the convert_coco_object.py of GroupViT, which SCLIP and its successors use."
 )
 _CITY_HINT = (

@@ -1,4 +1,4 @@
-"""What every dense extractor is: published settings as class attributes, a way in, ``DenseFeatures`` out."""
+"""The base class of dense extractors: published settings as class attributes, images in, ``DenseFeatures`` out."""
 
 from abc import ABC, abstractmethod
 
@@ -10,20 +10,20 @@ from .features import DenseFeatures, pad_to_patches
 
 
 class DenseExtractor(nn.Module, ABC):
-    """Base of the dense extractors.
+    """Base class of dense extractors.
 
-    Class attributes are a method's published choice:
+    Class attributes hold a method's published settings:
 
-    name       what people type, and what results record (``clip_surgery``); its folder, page and picture too
-    paper      where it comes from
+    name       its name on the command line and in results (``clip_surgery``), also of its folder, page and image
+    paper      its publication
     protocol   prediction settings, keyword arguments of ``ovseg.predict.Protocol``
     scorer     config of the scorer it needs, None for the cosine
     positions  how the position table is resized (``towers.positions``)
-    padding    how a picture is fitted to whole patches (``features.pad_to_patches``)
-    requires   what it must have of a tower, names of ``towers.CAPABILITIES``
+    padding    how an image is fitted to whole patches (``features.pad_to_patches``)
+    requires   capabilities that the tower must have, from ``towers.CAPABILITIES``
     needs      options without which it cannot run (a checkpoint, for example)
-    tuned      whether it reads a tower as it is after the method's own training, and means little on any other
-    in_weights options that ``ovseg.load`` takes from the weights' own file unless told otherwise
+    tuned      whether it expects a tower from the method's own training and is of little use on any other
+    in_weights options that ``ovseg.load`` takes from the weights file by default
     """
 
     name: str = ""
@@ -43,10 +43,10 @@ class DenseExtractor(nn.Module, ABC):
         self.padding = type(self).padding if padding is None else padding
 
     def start(self, tower: Tower, images: Tensor) -> tuple[TokenState, tuple[int, int, int, int]]:
-        """Tokens that enter the first block, and the padding, of normalised images (B, 3, H, W).
+        """Tokens that enter the first block, and the padding, of normalized images (B, 3, H, W).
 
         Raises:
-            ValueError: a tower without what the method requires.
+            ValueError: a tower without a capability that the method requires.
         """
         require(tower, self.requires, type(self).__name__)
         images, padding = pad_to_patches(images, tower.stride, self.padding, tower.preprocess)
@@ -54,7 +54,7 @@ class DenseExtractor(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
-        """Dense features of normalised images (B, 3, H, W) of any size."""
+        """Dense features of normalized images (B, 3, H, W) of any size."""
 
 
 def to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

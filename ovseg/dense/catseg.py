@@ -2,8 +2,8 @@
 
 A = identity:  z = O(v) + x_class,   f = proj(ln_post(z + FFN(z)))
 
-x_class, the class token that enters the last block, takes the place of every token's own residual.  The tower is tuned;
-its features are aggregated with the words by ``ovseg.catseg.CostScore``.
+x_class, the class token at the input of the last block, replaces every token's own residual.  The tower is fine-tuned;
+``ovseg.catseg.CostScore`` aggregates the cosines of its features with the text embeddings.
 """
 
 from collections.abc import Sequence
@@ -27,15 +27,15 @@ class CATSeg(LastBlock):
 
     Args:
         checkpoint: file with the trained aggregation, for the scorer.  The authors' files and those of
-            ``tools/export.py`` hold the tuned CLIP as well: as ``weights`` of ``ovseg.load`` they are both.
-            Ours also say which options the run had; those given here go before them.
-        taps_at: the two blocks whose outputs are ``extras["guidance"]`` (B, 2, D, h, w), the earlier one first,
-            numbered from 0, or as shares of the depth: (1/3, 2/3) are blocks 3 and 7 of 12, 7 and 15 of 24, as in the
+            ``tools/export.py`` also contain the tuned CLIP, so as ``weights`` of ``ovseg.load`` they serve as both.
+            Ours also record the options of the training run; options passed here take precedence.
+        taps_at: the two blocks whose outputs are ``extras["guidance"]`` (B, 2, D, h, w), the earlier one first: indices
+            from 0, or fractions of the depth: (1/3, 2/3) are blocks 3 and 7 of 12, or 7 and 15 of 24, as in the
             reference.
         **options: see ``LastBlock``.
 
     Raises:
-        ValueError: other than two blocks; when run, blocks that are not before the last one.
+        ValueError: not exactly two blocks; at run time, blocks that are not before the last one.
     """
 
     relations = ("identity",)
@@ -62,7 +62,7 @@ class CATSeg(LastBlock):
         self.scorer = dict(type="CostScore", checkpoint=checkpoint)
         self.taps_at = tuple(taps_at)
         if len(self.taps_at) != 2:
-            raise ValueError(f"CATSeg hands on the outputs of two blocks; got taps_at={self.taps_at}.")
+            raise ValueError(f"CATSeg uses the outputs of two blocks; got taps_at={self.taps_at}.")
 
     def start(self, tower: Tower, images: Tensor):
         state, padding = super().start(tower, images)

@@ -2,8 +2,9 @@
 
     f = proj(ln_post( O(softmax(s·q qᵀ) v) ))         no residual, no feed-forward
 
-``last_n`` sums O(softmax(s·q qᵀ) v) over the last blocks, each fed by the ordinary residual stream.  ``relations`` and
-``residual``/``ffn`` give the paper's ablations (q kᵀ, value path, SCLIP's sum, with or without the residual).
+``last_n`` sums O(softmax(s·q qᵀ) v) over the last blocks, each computed from the ordinary residual stream.
+``relations``, ``residual`` and ``ffn`` give the paper's ablations (q kᵀ, value path, SCLIP's sum, with or without the
+residual).
 """
 
 from ovseg.registry import DENSE

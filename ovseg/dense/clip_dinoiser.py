@@ -1,4 +1,4 @@
-"""CLIP-DINOiser: Teaching CLIP a few DINO tricks (Wysoczańska et al., ECCV 2024); two convolutions are trained.
+"""CLIP-DINOiser: Teaching CLIP a few DINO tricks (Wysoczańska et al., ECCV 2024): two trained convolutions.
 
 F   MaskCLIP's features;   Y = LN₂ output of block L−2, patches only
 g = Conv3×3(Y) (edges replicated),   C = ĝᵀ ĝ,   entries below γ → 0
@@ -36,20 +36,20 @@ class Correlations(nn.Module):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> "Correlations":
-        """From a state dict that holds the four arrays under any prefix.
+        """From a state dict that contains the four arrays under any prefix.
 
         Raises:
             ValueError: one of them is missing.
         """
         wanted = ("obj_proj.weight", "obj_proj.bias", "bkg_decoder.weight", "bkg_decoder.bias")
-        found = {name: value for key, value in state.items() for name in wanted if key.endswith(name)}
-        if len(found) < len(wanted):
+        tensors = {name: value for key, value in state.items() for name in wanted if key.endswith(name)}
+        if len(tensors) < len(wanted):
             raise ValueError(
-                f"this is no CLIP-DINOiser checkpoint: it lacks {', '.join(n for n in wanted if n not in found)}."
+                f"this is not a CLIP-DINOiser checkpoint: missing {', '.join(n for n in wanted if n not in tensors)}."
             )
-        channels, width, kernel, _ = found["obj_proj.weight"].shape
+        channels, width, kernel, _ = tensors["obj_proj.weight"].shape
         module = cls(width, channels, kernel)
-        module.load_state_dict({name: value.float() for name, value in found.items()})
+        module.load_state_dict({name: value.float() for name, value in tensors.items()})
         return module.eval().requires_grad_(False)
 
     def forward(self, y: Tensor) -> Tensor:
@@ -72,16 +72,16 @@ def pool(features: Tensor, correlations: Tensor, gamma: float | None) -> Tensor:
 
 @DENSE.register_module()
 class CLIPDINOiser(MaskCLIP):
-    """MaskCLIP's features pooled by learned correlations; the background's logit is ``extras["foreground"]``.
+    """MaskCLIP's features pooled by learned correlations; the foreground logit is ``extras["foreground"]``.
 
     Args:
         checkpoint: file with the two convolutions in the authors' format.
-        gamma: γ, 0 for none.
+        gamma: γ, 0 for no threshold.
         correlations: the convolutions as a module, instead of ``checkpoint``.
         **options: see ``LastBlock``.
 
     Raises:
-        ValueError: no convolutions: they are trained, and random ones would mean nothing.
+        ValueError: neither ``checkpoint`` nor ``correlations``; random convolutions would be meaningless.
     """
 
     positions = "exact"
@@ -106,7 +106,7 @@ class CLIPDINOiser(MaskCLIP):
             if checkpoint is None:
                 raise ValueError(
                     "clip-dinoiser needs its two trained convolutions: dense=dict(type='CLIPDINOiser', "
-                    "checkpoint='last.pt'), the file of the authors' repository (for LAION's ViT-B-16)."
+                    "checkpoint='last.pt') with the file from the authors' repository (for LAION's ViT-B-16)."
                 )
             correlations = Correlations.from_state(read_checkpoint(checkpoint))
         self.correlations, self.gamma = correlations, gamma

@@ -2,9 +2,9 @@
 
     x̂ = x_{L−n} + Σ_{l=L−n}^{L−1} O_l( softmax(s·v_l v_lᵀ) v_l ),   f = proj(ln_post(x̂))
 
-x_l are the tower's ordinary tokens: the new path reads them block by block and passes through no feed-forward.  The
-paper's feature surgery takes the same vector from the scores of all words of a patch, so it changes heat maps and no
-label; it is left out.  Written from memory of the paper: nothing of it was checked against the authors' code.
+x_l are the tower's ordinary tokens: the new path reads them block by block and has no feed-forward part.  The paper's
+feature surgery subtracts the same vector from the scores of all prompts of a patch, so it changes heat maps but no
+labels; it is not implemented.  Written from memory of the paper and not checked against the authors' code.
 """
 
 from torch import Tensor
@@ -19,10 +19,10 @@ from .features import DenseFeatures
 
 @DENSE.register_module()
 class CLIPSurgery(LastBlock):
-    """A path of value-value attention beside the last blocks.
+    """A path of value-value attention parallel to the last blocks.
 
     Args:
-        last_n: n; at most half of a tower's blocks are read.
+        last_n: n, limited to half of the tower's blocks.
         **options: see ``LastBlock``.
     """
 

@@ -2,9 +2,9 @@
 
 A = identity:  x' = x + O(v),  f = proj(ln_post(x' + FFN(x')))
 
-MaskCLIP's value path on a tower that was tuned so that the mean of its unit features under a box is the embedding of
-the crop (``detectors.clipself``); at prediction nothing else remains.  Without such weights it is MaskCLIP's features.
-With EVA-02 towers O begins with the sub-LN.
+MaskCLIP's value path on a tower that was tuned so that the mean of its unit features under a box matches the embedding
+of the crop (``detectors.clipself``); prediction involves nothing else.  Without such weights, the features are
+MaskCLIP's. With EVA-02 towers, O begins with the sub-LN.
 """
 
 from ovseg.registry import DENSE
@@ -16,8 +16,8 @@ from .family import LastBlock
 class CLIPSelf(LastBlock):
     """The value path of the last block with residual and feed-forward.
 
-    Give CLIPSelf's own file or an exported one as ``weights``.  The paper evaluates boxes and masks at
-    1024 px (ViT-B/16) and 896 px (ViT-L/14); for label maps it publishes no protocol, so the one here is ours.
+    Pass CLIPSelf's own file or an exported one as ``weights``.  The paper evaluates boxes and masks at 1024 px
+    (ViT-B/16) and 896 px (ViT-L/14); it has no protocol for label maps, so the one here is ours.
     """
 
     relations = ("identity",)

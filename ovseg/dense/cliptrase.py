@@ -3,11 +3,11 @@
     features     A = softmax(s·q qᵀ) + softmax(s·k kᵀ) + softmax(s·v vᵀ) in block L
                  (rows sum to 3; residual and feed-forward kept)
     correlation  R = mean over heads of (cos(q, q) + cos(k, k) + cos(v, v)) / 3 in block L−1
-                 D = max(R[1:, 1:] − R[0, 1:], 0)      the class token's row, which marks global patches, taken away
-    labels       the rows of D are clustered, and each cluster takes the label most of its pixels have:
+                 D = max(R[1:, 1:] − R[0, 1:], 0)      minus the class token's row, which marks global patches
+    labels       the rows of D are clustered, and each cluster takes the most frequent label of its pixels:
                  ``ovseg.refine.ClusterVote``
 
-The authors' code names blocks 11 and 12; here they are L−1 and L of any depth.
+The authors' code uses blocks 11 and 12; here they are L−1 and L for any depth L.
 """
 
 import torch
@@ -21,7 +21,8 @@ from .family import LastBlock
 
 
 def correlation(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """R (B, N, N) of q, k, v (B, heads, N, d): one product, because a mean of cosines is a cosine of concatenations."""
+    """R (B, N, N) of q, k, v (B, heads, N, d): a single product, since a mean of cosines is a cosine of
+    concatenations."""
     unit = torch.cat([F.normalize(t, dim=-1).transpose(1, 2).flatten(2) for t in (q, k, v)], -1)
     return unit @ unit.transpose(1, 2) / (3 * q.shape[1])
 
@@ -33,10 +34,10 @@ def without_global_patches(r: Tensor) -> Tensor:
 
 @DENSE.register_module()
 class CLIPtrase(LastBlock):
-    """Recalibrated self-correlation; hands on D as ``extras["correlation"]`` (B, h·w, h·w).
+    """Recalibrated self-correlation; returns D as ``extras["correlation"]`` (B, h·w, h·w).
 
-    The published numbers are made on pictures cropped to a square, whole, with ``ClusterVote(0.7, 3)`` at 224 and
-    ``ClusterVote(1.1, 7)`` at 336 px; here the picture is not cropped.  On VOC20 the scores are those of
+    The published numbers are for square crops processed without windows, with ``ClusterVote(0.7, 3)`` at 224 px and
+    ``ClusterVote(1.1, 7)`` at 336 px; here the image is not cropped.  On VOC20 the scores are those of
     ``WholeImageScore``.
 
     Args:

@@ -1,10 +1,10 @@
-"""CorrCLIP: attention only among patches of one mask, its values from another network (Zhang et al., ICCV 2025).
+"""CorrCLIP: attention restricted to patches of one mask, with weights from another network (Zhang et al., ICCV 2025).
 
     C = Êᵀ Ê,   M = γ (C − β·mean(C)),   A = softmax(M, over patches of the same mask),   f = proj(ln_post(O(A v)))
 
-Inferred from the authors' description (their README; the code was not read): which scale the similarities get is taken
-from ProxyCLIP, and the two auxiliary feature branches are left out.  Each mask's label is decided by
-``ovseg.refine.MaskVote`` with the same masks.
+Based on the authors' README, not on their code: the scale of the similarities is taken from ProxyCLIP [inferred], and
+the two auxiliary feature branches are not implemented.  The label of each mask is decided by ``ovseg.refine.MaskVote``
+with the same masks.
 """
 
 import numpy as np
@@ -21,11 +21,11 @@ from .proxyclip import ProxyCLIP
 
 @DENSE.register_module()
 class CorrCLIP(ProxyCLIP):
-    """ProxyCLIP's attention kept inside masks.
+    """ProxyCLIP's attention restricted to masks.
 
     Args:
-        masks: a mask source (``ovseg.regions.sources``), its config, or any function from a uint8 RGB picture
-            (H, W, 3) to region ids (H, W), −1 for no region.  The default needs no download.
+        masks: a mask source (``ovseg.regions.sources``), its config, or any function from a uint8 RGB image
+            (H, W, 3) to region ids (H, W), −1 for no region.  The default requires no download.
         **options: see ``ProxyCLIP``.
     """
 
@@ -40,20 +40,20 @@ class CorrCLIP(ProxyCLIP):
         self._regions: Tensor | None = None
 
     def regions(self, tower: Tower, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Region of each patch of a grid (B, h'·w'): that of its centre.
+        """Region at the center of each patch of the grid, (B, h'·w').
 
         Raises:
-            ValueError: masks of another size than the picture.
+            ValueError: masks whose size is not that of the image.
         """
-        pixels = (tower.denormalise(images).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        pixels = (tower.denormalize(images).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         maps = np.stack([np.asarray(self.masks(picture)) for picture in pixels])
         if maps.shape[1:] != tuple(images.shape[2:]):
             raise ValueError(f"masks of {maps.shape[1:]} for a picture of {tuple(images.shape[2:])}.")
         small = F.interpolate(torch.from_numpy(maps)[:, None].double(), grid, mode="nearest-exact")
         return small.flatten(1).long().to(images.device)
 
-    def kept(self, logits: Tensor, rows: slice) -> Tensor:
-        """Patches of one region of the pictures at hand."""
+    def attention_mask(self, logits: Tensor, rows: slice) -> Tensor:
+        """Pairs of patches in the same region of the current images."""
         return self._regions[:, rows, None] == self._regions[:, None]
 
     def forward(self, tower: Tower, images: Tensor, external: Tensor | None = None) -> DenseFeatures:

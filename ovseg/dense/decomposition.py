@@ -1,15 +1,15 @@
 """Interpreting CLIP's Image Representation via Text-Based Decomposition (Gandelsman, Efros and Steinhardt, ICLR 2024).
 
-The class token of a pre-norm ViT is a sum: of itself before the first block, of what every head of every block takes
-from every token, and of every feed-forward.  With its own mean μ and deviation σ the last normalisation is linear, so
-the unit image embedding is the sum of K = 2L + 1 terms seen through
+The class token of a pre-norm ViT is a sum of its value before the first block, of what every head of every block reads
+from every token, and of every feed-forward.  With its mean μ and deviation σ held fixed, the last normalization is
+linear, so the unit image embedding is the sum of K = 2L + 1 terms mapped by
 
     ℓ(u, ω) = (γ (u − ωμ)/σ + ωβ) P / ‖embedding‖        where the ω of all parts add up to 1
     attention  ℓ(a_lh(cls, t) W_h v_th + b/(N·heads), 1/(K·N·heads))    block l, head h, token t of N
     the rest   ℓ(FFN_l(cls), 1/K),  ℓ(class token before the first block, 1/K)
 
-Dense feature of a patch: its attention terms, summed over blocks and heads.  Their length carries the attention, so
-they are not brought to unit length but compared after subtraction of the mean word (``score.CentredScore``).
+The dense feature of a patch is the sum of its attention terms over blocks and heads.  Its length reflects the
+attention, so it is not normalized; instead, the score of the mean prompt is subtracted (``score.CentredScore``).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,11 +29,11 @@ from .features import DenseFeatures
 
 @dataclass(frozen=True)
 class Decomposition:
-    """The parts of a unit image embedding; all of them add up to it.
+    """The parts of a unit image embedding, which add up to it.
 
-    attn       (B, L, N, heads, E) what a head of a block takes from a token, the class token first
+    attn       (B, L, N, heads, E) what a head of a block reads from a token, the class token first
     mlp        (B, L + 1, E) the class token before the first block, then the feed-forward of every block
-    embedding  (B, E) the image embedding, not normalised
+    embedding  (B, E) the image embedding, not normalized
     grid       (h, w), N = 1 + h·w
     """
 
@@ -54,14 +54,14 @@ def decompose(
 
     Args:
         tower: a ViT whose image embedding is that of its class token.
-        images: normalised (B, 3, H, W), or the tokens that enter its first block (``tower.start``), which stay as they
-            are.
-        onto: (T, E) directions, unit word embeddings for example: the last axis of ``attn`` and ``mlp`` is then T
-            inner products with them instead of E coordinates, which is cheaper than taking them afterwards.
+        images: normalized (B, 3, H, W), or the input tokens of the first block (``tower.start``), which are not
+            modified.
+        onto: (T, E) directions, unit text embeddings for example: the last axis of ``attn`` and ``mlp`` then holds T
+            inner products with them instead of E coordinates, which is cheaper than computing them afterwards.
         tokens: False sums over tokens: ``attn`` has N = 1.
 
     Raises:
-        ValueError: another kind of tower; tokens that have already passed a block.
+        ValueError: an unsupported tower; tokens that have already passed a block.
     """
     state = images if isinstance(images, TokenState) else tower.start(images)
     if state.index != 0:
@@ -76,26 +76,26 @@ def decompose(
         feed.append(ffn.float())
         rows = row
     embedding = tower.project(rows[:, None])[:, 0]
-    read = _Readout(tower, rows, embedding, onto)
+    readout = _Readout(tower, rows, embedding, onto)
     attn = []
     for block, terms in zip(tower.blocks, taken, strict=True):
         count, heads = terms.shape[2], block.heads
         projection = block.attention.out_proj
         weight = projection.weight.float().unflatten(1, (heads, -1))
         parts = torch.einsum("bhnd,ohd->bnho", terms, weight) + projection.bias.float() / (count * heads)
-        attn.append(read(block.block.ls_1(parts), 1 / (count * heads)))
-    return Decomposition(torch.stack(attn, 1), read(torch.stack(feed, 1), 1.0), embedding, state.grid)
+        attn.append(readout(block.block.ls_1(parts), 1 / (count * heads)))
+    return Decomposition(torch.stack(attn, 1), readout(torch.stack(feed, 1), 1.0), embedding, state.grid)
 
 
 def _class_rows(tower: Tower, x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """The tower block by block: the class token's attention (B, heads, N), the values (B, heads, N, d), the class
-    token's feed-forward and the class token that leaves the block, (B, D) both."""
+    """For each block: the class token's attention (B, heads, N), the values (B, heads, N, d), the class token's
+    feed-forward (B, D), and the class token after the block (B, D)."""
     require(tower, ClipPRS.requires, "taking the image embedding apart into heads and tokens")
     last = len(tower.blocks) - 1
     for index, block in enumerate(tower.blocks):
         q, k, v = block.qkv(block.ln_1(x))
         weights = (block.scale * q[:, :, :1] @ k.transpose(-2, -1)).softmax(-1)
-        if index == last:  # nobody reads the patch tokens any more
+        if index == last:  # the patch tokens are not needed any more
             x, mixed = x[:, :1], weights @ v
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, scale=block.scale)
@@ -106,7 +106,7 @@ def _class_rows(tower: Tower, x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tenso
 
 
 class _Readout:
-    """ℓ: the last normalisation made linear by the class token z (B, D), the projection, and division by the length."""
+    """ℓ: the last normalization, linearized at the class token z (B, D), the projection, and division by the length."""
 
     def __init__(self, tower: Tower, z: Tensor, embedding: Tensor, onto: Tensor | None = None):
         norm, z = tower.visual.ln_post, z.float()
@@ -120,7 +120,7 @@ class _Readout:
         self.terms = 2 * len(tower.blocks) + 1
 
     def __call__(self, u: Tensor, share: float) -> Tensor:
-        """(B, …, D) → (B, …, E) for parts that are each ``share`` of one of the K terms."""
+        """(B, …, D) → (B, …, E) for parts that each make up ``share`` of one of the K terms."""
         mean, gain, beta = (t.view(len(t), *[1] * (u.ndim - 2), -1) for t in (self.mean, self.gain, self.beta))
         share = share / self.terms
         return (gain * (u - share * mean) + share * beta) @ self.matrix
@@ -128,17 +128,17 @@ class _Readout:
 
 @DENSE.register_module(name="clip_prs")
 class ClipPRS(DenseExtractor):
-    """What the image embedding owes to every patch: attention terms summed over blocks and heads.
+    """The contribution of every patch to the image embedding: attention terms summed over blocks and heads.
 
-    ``features.sum((2, 3))`` is the part of the unit embedding that came directly from the patches.
+    ``features.sum((2, 3))`` is the part of the unit embedding that comes directly from the patches.
 
     Args:
-        layers: blocks to sum over, from 0, negative ones from the end; None: all.
-        remove_heads: pairs (block, head) left out of the sum, heads that look at what should not count for example.
+        layers: blocks to sum over, counted from 0, negative ones from the end; None: all.
+        remove_heads: pairs (block, head) to exclude from the sum, such as heads that attend to spurious features.
         positions, padding: see ``DenseExtractor``.
 
     Raises:
-        ValueError: no block, pairs that are none; when run, a block or head that the tower does not have.
+        ValueError: no blocks, or invalid pairs; at run time, a block or head that the tower does not have.
     """
 
     name = "clip_prs"
@@ -157,14 +157,14 @@ class ClipPRS(DenseExtractor):
         super().__init__(positions, padding)
         self.layers = None if layers is None else _whole_numbers(layers)
         if self.layers == ():
-            raise ValueError(f"layers are numbers of blocks, at least one, such as [-4, -3, -2, -1]; got {layers!r}.")
+            raise ValueError(f"layers: numbers of blocks, at least one, such as [-4, -3, -2, -1]; got {layers!r}.")
         pairs = list(remove_heads) if isinstance(remove_heads, Iterable) else [()]
         self.remove_heads = tuple(_whole_numbers(pair) for pair in pairs)
         if not all(len(pair) == 2 for pair in self.remove_heads):
             raise ValueError(f"remove_heads are pairs (block, head), such as [(11, 3), (10, 0)]; got {remove_heads!r}.")
 
-    def kept(self, tower: Tower) -> list[Tensor]:
-        """For every block, 1 for the heads in the sum and 0 for the others: (heads,).
+    def head_masks(self, tower: Tower) -> list[Tensor]:
+        """For every block, (heads,) with 1 for the heads in the sum and 0 for the others.
 
         Raises:
             ValueError: a block or head that the tower does not have.
@@ -179,25 +179,27 @@ class ClipPRS(DenseExtractor):
                 f"no {', '.join(map(str, wrong))}."
             )
         summed = {layer % depth for layer in layers}
-        kept = [torch.full((n,), float(index in summed), device=tower.device) for index, n in enumerate(heads)]
+        masks = [torch.full((n,), float(index in summed), device=tower.device) for index, n in enumerate(heads)]
         for block, head in self.remove_heads:
-            kept[block][head] = 0
-        return kept
+            masks[block][head] = 0
+        return masks
 
     def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
-        """Dense features of normalised images (B, 3, H, W) of any size.
+        """Dense features of normalized images (B, 3, H, W) of any size.
 
         Heads are summed inside the output projection and blocks before the joint projection, so the parts of
-        ``decompose`` are never held.
+        ``decompose`` are never stored.
 
         Raises:
             ValueError: a tower without residual blocks or class token; a block or head that it does not have.
         """
         state, padding = self.start(tower, images)
-        kept = self.kept(tower)
+        head_masks = self.head_masks(tower)
         count = state.x.shape[1]
         total, last = torch.zeros_like(state.x[:, 1:], dtype=torch.float32), state.x[:, 0]
-        for block, keep, (weights, v, _, row) in zip(tower.blocks, kept, _class_rows(tower, state.x), strict=True):
+        for block, keep, (weights, v, _, row) in zip(
+            tower.blocks, head_masks, _class_rows(tower, state.x), strict=True
+        ):
             last, left = row, float(keep.sum())
             if left == 0:
                 continue
@@ -206,13 +208,13 @@ class ClipPRS(DenseExtractor):
             bias = projection.bias.float() * (left / (block.heads * count))
             total += block.block.ls_1(F.linear(terms.transpose(1, 2).flatten(2), projection.weight.float(), bias))
         embedding = tower.project(last[:, None])[:, 0]
-        share = sum(float(keep.mean()) for keep in kept) / count
+        share = sum(float(keep.mean()) for keep in head_masks) / count
         features = _Readout(tower, last, embedding)(total, share)
         return DenseFeatures(to_grid(features, state.grid), embedding, padding)
 
 
 def _whole_numbers(values) -> tuple[int, ...]:
-    """As a tuple; empty if they are anything but whole numbers."""
+    """The values as a tuple of integers; empty if any of them is not an integer."""
     values = tuple(values) if isinstance(values, Iterable) else ()
     whole = all(isinstance(value, Integral) and not isinstance(value, bool) for value in values)
     return tuple(map(int, values)) if whole else ()

@@ -1,8 +1,8 @@
-"""Several read-outs of one pass: blocks 1 … L−1 run once, the last block is read in several ways.
+"""Several methods in one forward pass: blocks 1 … L−1 run once, the last block once per method.
 
-    f = Σ_m f_m / ‖f_m‖        over the members m, each an attention of the last block
+    f = Σ_m f_m / ‖f_m‖        over the members m, each a different attention of the last block
 
-Ours, of no paper: the mean of unit features has the mean of the members' cosines, up to its length.
+Ours, not from a paper: up to its length, the mean of unit features has the mean of the members' cosines.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from .features import DenseFeatures
 
 @DENSE.register_module()
 class Ensemble(DenseExtractor):
-    """The mean of several methods of the family, for little more than the price of one.
+    """The mean of several methods of the family, for little more than the cost of one.
 
     Args:
-        members: configs or extractors of the family (``LastBlock``), read with this ensemble's positions and padding.
+        members: configs or extractors of the family (``LastBlock``); the ensemble's positions and padding apply to all.
         **options: see ``DenseExtractor``.
 
     Raises:
-        ValueError: no member, or one that is not of the family.
+        ValueError: no members, or one that does not belong to the family.
     """
 
     name = "ensemble"
@@ -46,7 +46,7 @@ class Ensemble(DenseExtractor):
         self.members = nn.ModuleList(built)
 
     def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
-        """Dense features of normalised images (B, 3, H, W) of any size."""
+        """Dense features of normalized images (B, 3, H, W) of any size."""
         state, padding = self.start(tower, images)
         state = tower.advance(state, -1)
         block, total = tower.blocks[-1], 0

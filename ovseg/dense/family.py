@@ -1,10 +1,10 @@
-"""One family: dense methods that change only what the last block(s) do with q, k and v.
+"""The family of dense methods that only change what the last block(s) do with q, k and v.
 
     x' = [x] + O( Σ_r softmax(s·R_r + B) v ),   x'' = [x' + FFN(x')],   f = proj(ln_post(x''))
 
-with R_r ∈ {q kᵀ, q qᵀ, k kᵀ, v vᵀ} or the identity (v alone), an additive bias B over token pairs, and the residual
-(each token's own or, for all, that of the class token) and the feed-forward kept or dropped.  A method is a
-declaration: a subclass that sets the class attributes below.
+with R_r ∈ {q kᵀ, q qᵀ, k kᵀ, v vᵀ} or the identity (v alone), an additive bias B over token pairs, an optional residual
+(each token's own, or that of the class token for all) and an optional feed-forward.  A method is a declaration: a
+subclass that sets the class attributes below.
 """
 
 from collections.abc import Sequence
@@ -22,26 +22,26 @@ RELATIONS = ("qk", "qq", "kk", "vv", "identity")
 
 
 class LastBlock(DenseExtractor):
-    """Dense features by another attention in the last block(s).
+    """Dense features from a modified attention in the last block(s).
 
     Args:
-        relations: which token relations are summed, each of ``qk, qq, kk, vv, identity``; every one is a softmax of its
-            own, so that rows of the weights sum to ``len(relations)``.
-        residual: keep x in x' = x + …; ``"class"`` puts the class token's x in place of every token's own.
+        relations: the token relations to sum, any of ``qk, qq, kk, vv, identity``; each has its own softmax, so that
+            the rows of the weights sum to ``len(relations)``.
+        residual: keep x in x' = x + …; ``"class"`` uses the class token's x for every token.
         ffn: keep the feed-forward of the block.
-        last_n: sum the read-outs of this many last blocks, each fed by the tower's ordinary stream.
+        last_n: sum the outputs of this many last blocks, each computed from the tower's ordinary stream.
         positions: how the position table is resized (``towers.positions``).
-        padding: how a picture is fitted to whole patches (``features.pad_to_patches``).
+        padding: how an image is fitted to whole patches (``features.pad_to_patches``).
 
-    A ResNet's attention pool has neither residual nor feed-forward, so there the two switches have no meaning.
+    A ResNet's attention pool has neither residual nor feed-forward, so ``residual`` and ``ffn`` have no effect there.
 
-    ``extras["class_token"]`` (B, E) is the class token's row of the read-out, projected.
+    ``extras["class_token"]`` (B, E) is the projected class token of the modified block.
 
-    Class attributes ``relations, residual, ffn`` are a method's published choice, ``taps`` what it wants to see of the
-    blocks before (``Tower.advance``).
+    The class attributes ``relations, residual, ffn`` are a method's published choice; ``taps`` are the intermediate
+    results of earlier blocks that it needs (``Tower.advance``).
 
     Raises:
-        ValueError: unknown relation, ``last_n`` below one, another ``residual``.
+        ValueError: an unknown relation or ``residual``, or ``last_n`` below one.
     """
 
     relations: tuple[str, ...] = ("qk",)
@@ -80,7 +80,7 @@ class LastBlock(DenseExtractor):
         return None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, grid: tuple[int, int]) -> Tensor:
-        """Σ_r softmax(s·R_r + B) v, (B, heads, N, d); the N×N weights are never materialised."""
+        """Σ_r softmax(s·R_r + B) v, (B, heads, N, d); the N×N weights are never materialized."""
         bias = self.bias(q, k, grid)
         pairs = {"qk": (q, k), "qq": (q, q), "kk": (k, k), "vv": (v, v)}
         total = None
@@ -94,11 +94,11 @@ class LastBlock(DenseExtractor):
         return total
 
     def extras(self, block, state: TokenState) -> dict[str, Tensor]:
-        """What else there is to give to a method's later stages, by name; ``state`` enters the last block."""
+        """Additional tensors for a method's later stages, by name; ``state`` is the input of the last block."""
         return {}
 
     def read_out(self, block, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """x'' of one block from the tokens x (B, N, D) that enter it."""
+        """x'' of one block from its input tokens x (B, N, D)."""
         normed = block.ln_1(x)
         if self.relations == ("identity",) and type(self).attend is LastBlock.attend:
             z = block.out(block.values(normed))
@@ -110,14 +110,14 @@ class LastBlock(DenseExtractor):
         return z
 
     def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
-        """Dense features of normalised images (B, 3, H, W) of any size.
+        """Dense features of normalized images (B, 3, H, W) of any size.
 
         Raises:
-            ValueError: more blocks asked for than the tower has.
+            ValueError: ``last_n`` exceeds the number of blocks.
         """
         depth = len(tower.blocks)
         if self.last_n > depth:
-            raise ValueError(f"last_n={self.last_n}, but this tower has only {depth} block(s) to read.")
+            raise ValueError(f"last_n={self.last_n}, but this tower has only {depth} block(s).")
         state, padding = self.start(tower, images)
         state = tower.advance(state, depth - self.last_n, self.taps)
         total = self.read_out(tower.blocks[state.index], state.x, state.grid)

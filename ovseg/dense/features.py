@@ -1,4 +1,4 @@
-"""What dense extractors return, and the two ways of fitting a picture to whole patches."""
+"""What dense extractors return, and how images are padded to whole patches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ from ovseg.towers import Preprocess
 class DenseFeatures:
     """Patch features in the joint image-text space.
 
-    features   (B, E, h, w), not normalised
-    embedding  (B, E) of the whole picture, not normalised; may be given as a function, called when it is first read
-    padding    pixels (left, top, right, bottom) that were added around the picture; the h×w grid covers the padded one
-    extras     what a method hands on to its own later stage (MaskCLIP's keys, for example), by name
-    reread     Sem (n, h·w, h·w), slice of n pictures → features (n, E, h, w) of the last block read again with that
-               feedback (ResCLIP)
+    features   (B, E, h, w), not normalized
+    embedding  (B, E) of the whole image, not normalized; may be passed as a function that is called on first access
+    padding    pixels (left, top, right, bottom) added around the image; the h×w grid covers the padded image
+    extras     tensors for a method's own later stages (MaskCLIP's keys, for example), by name
+    reread     function from Sem (n, h·w, h·w) and a slice of n images to features (n, E, h, w) of the last block
+               recomputed with that feedback (ResCLIP)
     """
 
     features: Tensor
@@ -29,7 +29,7 @@ class DenseFeatures:
     reread: Callable[[Tensor, slice], Tensor] | None = None
 
     def __post_init__(self):
-        """What is called later computes in the precision of now."""
+        """Deferred functions run under the autocast settings of the time of construction."""
         if callable(self.embedding):
             self._embed = self._as_now(self.__dict__.pop("embedding"))
         if self.reread is not None:
@@ -54,7 +54,7 @@ class DenseFeatures:
         return self.embedding
 
     def rows(self, rows: slice) -> "DenseFeatures":
-        """Those of some of the pictures."""
+        """The features of a slice of the images."""
         if rows == slice(0, len(self.features)):
             return self
         extras = {name: value[rows] for name, value in self.extras.items()}
@@ -63,7 +63,7 @@ class DenseFeatures:
 
 
 def _within(outer: slice, inner: slice) -> slice:
-    """What ``inner`` of the pictures of ``outer`` is among all pictures."""
+    """The slice of all images that ``inner`` selects within ``outer``."""
     start, stop, _ = inner.indices(outer.stop - outer.start)
     return slice(outer.start + start, outer.start + stop)
 
@@ -71,12 +71,12 @@ def _within(outer: slice, inner: slice) -> slice:
 def pad_to_patches(
     images: Tensor, patch: int, mode: str, preprocess: Preprocess | None = None
 ) -> tuple[Tensor, tuple[int, int, int, int]]:
-    """Pad normalised images (B, 3, H, W) to whole patches, with zeros unless said otherwise.
+    """Pad normalized images (B, 3, H, W) to whole patches, with zeros (the mean color) except for ``corner_black``.
 
-    ``floor`` adds nothing (the tower drops the incomplete border patches and the map is stretched over the picture),
-    ``symmetric`` adds on both sides, the odd pixel right and below (ClearCLIP), ``corner`` adds right and below
-    (MaskCLIP), ``corner_black`` the same with black pixels instead of the mean colour
-    (CLIP-DINOiser).  A picture smaller than one patch is padded at the corner in every mode.
+    ``floor`` adds nothing (the tower drops the incomplete border patches and the map is stretched over the image),
+    ``symmetric`` pads all sides, with the odd pixel at the right and bottom (ClearCLIP), ``corner`` pads the right and
+    bottom (MaskCLIP), ``corner_black`` does the same with black pixels (CLIP-DINOiser).  An image smaller than one
+    patch is padded at the right and bottom in every mode.
 
     Returns:
         the images and the padding (left, top, right, bottom).

@@ -1,9 +1,9 @@
 """Grounding Everything: Emerging Localization Properties in Vision-Language Transformers (Bousselham et al., CVPR
 2024): GEM.
 
-A second stream G runs beside the untouched tokens x through the last blocks, starting as G = x:
+A second stream G runs parallel to the unchanged tokens x through the last blocks, starting from G = x:
 
-    [q, k, v] of LN₁(x),   β = s · mean_t ‖LN₁(x)_t‖        (one inverse temperature per picture, class token included)
+    [q, k, v] of LN₁(x),   β = s · mean_t ‖LN₁(x)_t‖        (one inverse temperature per image, class token included)
     for t in {v, k, q}:    n times  t ← softmax(β t̂ t̂ᵀ) t̂,     o_t = softmax(β t̂ t̂ᵀ) v       (t̂: rows at unit length)
     G ← G + O((o_v + o_k + o_q) / 3),                         f = proj(ln_post(G))
 
@@ -25,14 +25,14 @@ class GEM(DenseExtractor):
     """The parallel self-self stream.
 
     Args:
-        depth: the reference's count, one more than the blocks that G runs through. None: the published 7 (the last 6
-            blocks), but not more than half of a tower's blocks.
-        iterations: n, 0 for one plain self-self attention.
-        inverse_temperature: β, None for the picture's own.
+        depth: one more than the number of blocks that G runs through, as the reference counts. None: the published 7
+            (the last 6 blocks), limited to half of the tower's blocks.
+        iterations: n; 0 for plain self-self attention.
+        inverse_temperature: β; None: computed for each image.
         **options: see ``DenseExtractor``.
 
-    The published protocol squashes the picture to 448×448 and uses one prompt.  The reference shows each word's map
-    min-max normalised over the picture: ``ovseg.score.min_max``.
+    The published protocol resizes the image to 448×448 and uses one template.  The reference displays the map of each
+    prompt min-max normalized over the image: ``ovseg.score.min_max``.
 
     Raises:
         ValueError: ``depth`` below 2 or a negative number of iterations.
@@ -69,7 +69,7 @@ class GEM(DenseExtractor):
         return total / 3
 
     def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
-        """Dense features of normalised images (B, 3, H, W) of any size."""
+        """Dense features of normalized images (B, 3, H, W) of any size."""
         state, padding = self.start(tower, images)
         depth = len(tower.blocks)
         count = min(6, max(1, depth // 2)) if self.depth is None else self.depth - 1

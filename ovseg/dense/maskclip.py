@@ -3,9 +3,8 @@
 ViT     A = identity:  x' = x + O(v),  f = proj(ln_post(x' + FFN(x')))
 ResNet  f = W_c (W_v x + b_v) + b_c at every position of the last stage, without position embedding
 
-The value path keeps the output projection, the residual and the feed-forward.  With ``attn_pooling`` a ResNet's
-position
-queries the whole attention pool instead.  Key smoothing and prompt denoising, which refine the scores, are in
+The value path keeps the output projection, the residual and the feed-forward.  With ``attn_pooling``, every position of
+a ResNet queries the full attention pool instead.  Key smoothing and prompt denoising, which refine the scores, are in
 ``ovseg.score.denoise``.
 """
 
@@ -22,13 +21,13 @@ class MaskCLIP(LastBlock):
     """The value path of the last block.
 
     Args:
-        keys: hand on the keys of the last block, which key smoothing needs, as ``extras["keys"]`` (B, h·w, C): W_k x
+        keys: return the keys of the last block, which key smoothing needs, as ``extras["keys"]`` (B, h·w, C): W_k x
             of a ResNet, O(k) after the output projection of a ViT.
-        attn_pooling: let every position query the full attention (the reference's switch for ResNets).
+        attn_pooling: let every position query the full attention pool (an option of the reference for ResNets).
         **options: see ``LastBlock``.
 
-    The reference runs OpenAI's ViT weights with GELU and layer-norm epsilon 1e-6 instead of QuickGELU and 1e-5, and
-    normalises with ImageNet statistics; the statistics are part of ``protocol``, the activation is not copied.
+    The reference runs OpenAI's ViT weights with GELU and a layer-norm epsilon of 1e-6 instead of QuickGELU and 1e-5,
+    and normalizes with ImageNet statistics.  The statistics are part of ``protocol``; the activation is not adopted.
     """
 
     relations = ("identity",)

@@ -3,8 +3,8 @@
     A = softmax(s·k kᵀ + G),   f = proj(ln_post( O(A v) ))      no residual, no feed-forward
     G[(i,j),(m,n)] = exp(−((i−m)² + (j−n)²) / 2σ²) on patch coordinates, 0 for the class token
 
-G is added to the scaled logits of every head.  The paper's ablations: ``gaussian="none"`` (k kᵀ alone), ``"only"`` (G
-alone, times s·mean ‖q_p‖‖k_p'‖), the residual and feed-forward kept, other relations.
+G is added to the scaled logits of every head.  The paper's ablations are available: ``gaussian="none"`` (k kᵀ alone),
+``"only"`` (G alone, times s·mean ‖q_p‖‖k_p'‖), with residual and feed-forward, and other relations.
 """
 
 import torch
@@ -18,15 +18,15 @@ from .family import LastBlock, patch_distance
 
 @DENSE.register_module()
 class NACLIP(LastBlock):
-    """Key-key attention with a Gaussian neighbourhood.
+    """Key-key attention with a Gaussian neighborhood.
 
     Args:
         gaussian: ``added`` to the relations, ``none``, or ``only``.
-        sigma: standard deviation of the neighbourhood, in patches.
+        sigma: standard deviation of the neighborhood, in patches.
         **options: see ``LastBlock``.
 
     Raises:
-        ValueError: another value of ``gaussian``, or ``sigma`` not positive.
+        ValueError: an unknown ``gaussian``, or a ``sigma`` that is not positive.
     """
 
     relations = ("kk",)
@@ -42,17 +42,17 @@ class NACLIP(LastBlock):
             raise ValueError(f"NACLIP: gaussian is added, none or only and sigma > 0; got {gaussian!r}, {sigma}.")
         self.gaussian, self.sigma = gaussian, sigma
 
-    def neighbourhood(self, grid: tuple[int, int], device: torch.device) -> Tensor:
-        """G with the class token's zero row and column, (1 + h·w, 1 + h·w)."""
+    def neighborhood(self, grid: tuple[int, int], device: torch.device) -> Tensor:
+        """G (1 + h·w, 1 + h·w), with a zero row and column for the class token."""
         return F.pad(torch.exp(-patch_distance(grid, device) / (2 * self.sigma**2)), (1, 0, 1, 0))
 
     def bias(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> Tensor | None:
-        return None if self.gaussian == "none" else self.neighbourhood(grid, q.device).to(q.dtype)
+        return None if self.gaussian == "none" else self.neighborhood(grid, q.device).to(q.dtype)
 
     def attend(self, q, k, v, scale, grid) -> Tensor:
         if self.gaussian != "only":
             return super().attend(q, k, v, scale, grid)
-        # mean over heads and token pairs of |q_p||k_p'| factorises into the product of the two token means, per head
+        # mean over heads and token pairs of |q_p||k_p'| factorizes into the product of the two token means, per head
         strength = scale * (q.norm(dim=-1).mean(-1) * k.norm(dim=-1).mean(-1)).mean(1)
         weights = (strength[:, None, None, None] * self.bias(q, k, grid)).softmax(-1)
         return weights @ v

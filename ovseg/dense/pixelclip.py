@@ -2,8 +2,8 @@
 
 A = identity:  z = O(v) + x_class,   f = proj(ln_post(z + FFN(z)))
 
-The dense CLIP of CAT-Seg on an image tower that was tuned with masks alone (``segmentors.pixelclip``); at prediction
-nothing else remains.  Without such weights it is CAT-Seg's dense CLIP as it is before any training.
+The dense CLIP of CAT-Seg on an image tower that was tuned with masks alone (``segmentors.pixelclip``); prediction
+involves nothing else.  Without such weights it is CAT-Seg's dense CLIP before any training.
 """
 
 from ovseg.registry import DENSE
@@ -15,8 +15,8 @@ from .family import LastBlock
 class PixelCLIP(LastBlock):
     """The value path with the class token's residual, enlarged to 64 × 64 before the cosine.
 
-    Give the authors' file or an exported one as ``weights``.  The published prompts (``imagenet_select``) are taken to
-    be OpenAI's seven [inferred].
+    Pass the authors' file or an exported one as ``weights``.  The published templates (``imagenet_select``) are assumed
+    to be OpenAI's seven [inferred].
     """
 
     relations = ("identity",)

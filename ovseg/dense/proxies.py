@@ -1,8 +1,8 @@
-"""Second opinions for ProxyCLIP: networks whose features say which places belong together.
+"""Proxies for ProxyCLIP: networks whose features tell which positions belong together.
 
-A proxy has ``taps``, what it wants to see of the CLIP tower (``Tower.advance``), and is called as
-``proxy(tower, images, state)`` with images (B, 3, H, W) normalised as the tower wants them and the state that enters
-the last block; it returns features (B, C', h', w') whose grid covers the picture.
+A proxy has ``taps``, the intermediate results of the CLIP tower that it needs (``Tower.advance``), and is called as
+``proxy(tower, images, state)`` with images (B, 3, H, W) normalized for the tower and the input state of the last block;
+it returns features (B, C', h', w') whose grid covers the image.
 """
 
 from pathlib import Path
@@ -18,10 +18,10 @@ from .base import to_grid
 
 @PROXIES.register_module()
 class TowerProxy(nn.Module):
-    """The CLIP tower's own middle layers: nothing to download.
+    """The CLIP tower's own middle layers; requires no download.
 
     Args:
-        tap: which tokens, ``block.I.PART`` as in ``Tower.advance``; ``k`` of a block is taken over all heads.
+        tap: which tokens, ``block.I.PART`` as in ``Tower.advance``; the heads of ``k`` are concatenated.
     """
 
     def __init__(self, tap: str = "block.-3.k"):
@@ -40,11 +40,11 @@ class TimmProxy(nn.Module):
     ``vit_base_patch14_reg4_dinov2.lvd142m``, MAE ``vit_base_patch16_224.mae``, SAM ``samvit_base_patch16.sa1b``.
 
     Args:
-        model: timm's name.
-        checkpoint: a file with its weights; without one timm fetches them.
+        model: name of the model in timm.
+        checkpoint: a file with its weights; by default timm downloads them.
 
     Raises:
-        ValueError: timm does not know the name, or the weights can be neither found nor fetched.
+        ValueError: timm does not know the name, or the weights are not available.
     """
 
     taps = ()
@@ -56,10 +56,10 @@ class TimmProxy(nn.Module):
         options = {"dynamic_img_size": True} if model.startswith(("vit_", "deit")) else {}
         try:
             self.model = timm.create_model(model, pretrained=checkpoint is None, num_classes=0, **options)
-        except Exception as error:  # timm raises many kinds; all of them mean that these weights are not to be had
+        except Exception as error:  # timm raises many types; all of them mean that the weights are not available
             raise ValueError(
-                f"timm cannot make the proxy {model!r} ({type(error).__name__}: {error}). Name a model that "
-                "timm.list_pretrained() lists; on a machine without network give its file: "
+                f"timm cannot make the proxy {model!r} ({type(error).__name__}: {error}). Choose a model from "
+                "timm.list_pretrained(); on a machine without network access, pass its file: "
                 "proxy=dict(type='TimmProxy', model=…, checkpoint='model.safetensors')."
             ) from error
         if checkpoint is not None:
@@ -70,7 +70,7 @@ class TimmProxy(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, tower: Tower, images: Tensor, state: TokenState) -> Tensor:
-        features = self.model.forward_features(tower.normalise(tower.denormalise(images), IMAGENET))
+        features = self.model.forward_features(tower.normalize(tower.denormalize(images), IMAGENET))
         return features if features.ndim == 4 else self._on_grid(features, images)
 
     def _on_grid(self, tokens: Tensor, images: Tensor) -> Tensor:
@@ -81,13 +81,13 @@ class TimmProxy(nn.Module):
 
 @PROXIES.register_module()
 class TimmValues(TimmProxy):
-    """The values of the last attention of a ViT of timm, all heads side by side: CLIP-DINOiser's teacher.
+    """The values of the last attention of a timm ViT, heads concatenated: CLIP-DINOiser's teacher.
 
     Args:
         model, checkpoint: see ``TimmProxy``.
 
     Raises:
-        ValueError: also a network whose last block has no joint projection to q, k and v.
+        ValueError: as for ``TimmProxy``, or the last block has no joint projection to q, k and v.
     """
 
     def __init__(self, model: str = "vit_base_patch16_224.dino", checkpoint: str | Path | None = None):
@@ -99,11 +99,11 @@ class TimmValues(TimmProxy):
             )
 
     def forward(self, tower: Tower, images: Tensor, state: TokenState) -> Tensor:
-        seen = []
+        values = []
         projection = self.model.blocks[-1].attn.qkv
-        handle = projection.register_forward_hook(lambda module, inputs, out: seen.append(out.chunk(3, -1)[2]))
+        handle = projection.register_forward_hook(lambda module, inputs, out: values.append(out.chunk(3, -1)[2]))
         try:
             super().forward(tower, images, state)
         finally:
             handle.remove()
-        return self._on_grid(seen[0], images)
+        return self._on_grid(values[0], images)

@@ -1,12 +1,12 @@
 """ProxyCLIP: Proxy Attention Improves CLIP for Open-Vocabulary Segmentation (Lan et al., ECCV 2024).
 
-    C = Êᵀ Ê,   M = γ (C − β·mean(C)),   A = softmax(M, entries below 0 left out),   f = proj(ln_post(O(A v)))
+    C = Êᵀ Ê,   M = γ (C − β·mean(C)),   A = softmax(M, entries below 0 masked out),   f = proj(ln_post(O(A v)))
 
 E (C', h', w') are features of another network, Ê its columns at unit length; A is the same for all heads; v, without
-the class token, is resized to h'×w' (bilinear), where the output lives too.  No residual, no feed-forward.
+the class token, is resized to h'×w' (bilinear), which is also the grid of the output.  No residual, no feed-forward.
 
-The mean is taken per picture (the authors' over the batch), and the diagonal is always kept: on a very even picture
-(mean(C) > 1/β) it is all that is left, where the authors' code divides zero by zero.
+The mean is taken per image (the authors take it over the batch), and the diagonal is never masked out: on a very
+uniform image (mean(C) > 1/β) it is all that remains, where the authors' code divides zero by zero.
 """
 
 import torch
@@ -20,16 +20,16 @@ from .base import DenseExtractor, to_grid
 from .features import DenseFeatures
 
 ENTRIES = 2**20
-"""Attention weights that are held at a time; rows are made in portions."""
+"""Attention weights that are held at a time; rows are computed in chunks."""
 
 
 @DENSE.register_module()
 class ProxyCLIP(DenseExtractor):
-    """Attention of the last block from another network's features.
+    """Attention in the last block with weights from another network's features.
 
     Args:
         proxy: where E comes from: a config such as ``dict(type="TimmProxy", model="vit_base_patch8_224.dino")``, or an
-            object like those in ``ovseg.dense.proxies``.  The default needs no download.
+            object like those in ``ovseg.dense.proxies``.  The default requires no download.
         beta, gamma: β and γ.
         **options: see ``DenseExtractor``.
 
@@ -45,7 +45,7 @@ class ProxyCLIP(DenseExtractor):
     def __init__(self, proxy=None, beta: float = 1.2, gamma: float = 3.0, **options):
         super().__init__(**options)
         if gamma <= 0:
-            raise ValueError(f"ProxyCLIP: gamma is positive, got {gamma}.")
+            raise ValueError(f"ProxyCLIP: gamma must be positive, got {gamma}.")
         proxy = dict(type="TowerProxy") if proxy is None else proxy
         self.proxy = PROXIES.build(dict(proxy)) if isinstance(proxy, dict) else proxy
         self.beta, self.gamma = beta, gamma
@@ -54,20 +54,20 @@ class ProxyCLIP(DenseExtractor):
         """Rows of A (B, rows, h'·w') of external features (B, C', h', w')."""
         unit = F.normalize(external.float().flatten(2), dim=1)
         total = unit.sum(2)
-        mean = total.square().sum(1)[:, None, None] / unit.shape[2] ** 2  # of all N² cosines, without making them
+        mean = total.square().sum(1)[:, None, None] / unit.shape[2] ** 2  # of all N² cosines, without computing them
         logits = self.gamma * (unit[:, :, rows].transpose(1, 2) @ unit - self.beta * mean)
-        places = torch.arange(unit.shape[2], device=unit.device)
-        kept = self.kept(logits, rows) | (places[rows, None] == places)
-        return logits.masked_fill(~kept, -torch.inf).softmax(-1)
+        positions = torch.arange(unit.shape[2], device=unit.device)
+        allowed = self.attention_mask(logits, rows) | (positions[rows, None] == positions)
+        return logits.masked_fill(~allowed, -torch.inf).softmax(-1)
 
-    def kept(self, logits: Tensor, rows: slice) -> Tensor:
-        """Which entries take part besides the diagonal, for rows of M (B, rows, h'·w')."""
+    def attention_mask(self, logits: Tensor, rows: slice) -> Tensor:
+        """The entries to keep besides the diagonal, for rows of M (B, rows, h'·w')."""
         return logits >= 0
 
     def forward(self, tower: Tower, images: Tensor, external: Tensor | None = None) -> DenseFeatures:
-        """Dense features of normalised images (B, 3, H, W) on the grid of the proxy.
+        """Dense features of normalized images (B, 3, H, W) on the grid of the proxy.
 
-        ``external``: (B, C', h', w') features to use instead of the proxy's; their grid covers the whole picture.
+        ``external``: (B, C', h', w') features to use instead of the proxy's; their grid covers the whole image.
 
         Raises:
             ValueError: external features of another shape.
@@ -84,7 +84,7 @@ class ProxyCLIP(DenseExtractor):
         return DenseFeatures(features, tower.embedding(state.x, state.grid), padding)
 
     def mixed(self, tower: Tower, state: TokenState, external: Tensor, grid: tuple[int, int]) -> Tensor:
-        """z = O(A v) (B, D, h', w') on a grid (h', w') that external features are brought to."""
+        """z = O(A v) (B, D, h', w') on a grid (h', w') that external features are resized to."""
         if tuple(external.shape[2:]) != grid:
             external = F.interpolate(external, grid, mode="bilinear", align_corners=False)
         block = tower.blocks[-1]

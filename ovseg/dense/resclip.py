@@ -1,11 +1,11 @@
 """ResCLIP: Residual Attention for Training-free Dense Vision-language Inference (Yang et al., CVPR 2025).
 
     A_c = mean of the ordinary softmax(s·q kᵀ) of middle blocks (6 to 9 of 12), per head
-    M   = τ_s ((1 − λ_s) s·R + λ_s Sem)        Sem: semantic feedback of a first pass, made by ``FeedbackScore``
+    M   = τ_s ((1 − λ_s) s·R + λ_s Sem)        Sem: semantic feedback of a first pass, see ``FeedbackScore``
     A   = τ_r ((1 − λ_r) softmax(M + G) + λ_r A_c),     f = proj(ln_post(O(A v)))
 
-R and G are those of a base method: k kᵀ and the Gaussian neighbourhood of NACLIP, q qᵀ of ClearCLIP, or SCLIP's two,
-which keeps its residual and feed-forward.  The first pass has no feedback: M = s·R.
+R and G are those of a base method: k kᵀ and the Gaussian neighborhood of NACLIP, q qᵀ of ClearCLIP, or both relations
+of SCLIP, with its residual and feed-forward.  The first pass has no feedback: M = s·R.
 """
 
 import torch
@@ -27,19 +27,19 @@ BASES = {"naclip": NACLIP, "clearclip": ClearCLIP, "sclip": SCLIP}
 
 @DENSE.register_module()
 class ResCLIP(DenseExtractor):
-    """Cross-layer residual attention over a base method, with semantic feedback.
+    """Cross-layer residual attention on top of a base method, with semantic feedback.
 
     Args:
         base: ``naclip``, ``clearclip`` or ``sclip``.
-        residual: (τ_r, λ_r), how the middle blocks' attention is mixed in.
-        feedback: (τ_s, λ_s), how the first pass' classes are mixed in.
-        layers: first and last middle block as shares of the depth; (5/12, 9/12) are blocks 6 to 9 of 12.
+        residual: (τ_r, λ_r), the weights of the middle blocks' attention.
+        feedback: (τ_s, λ_s), the weights of the first pass's classes.
+        layers: first and last middle block as fractions of the depth; (5/12, 9/12) are blocks 6 to 9 of 12.
         **options: see ``DenseExtractor``.
 
-    The paper tunes the four numbers per benchmark; the defaults are those of COCO-Stuff.
+    The paper tunes the four weights per benchmark; the defaults are those of COCO-Stuff.
 
     Raises:
-        ValueError: another base, shares outside [0, 1].
+        ValueError: an unknown base, or fractions outside [0, 1].
     """
 
     requires = ("attention_blocks",)
@@ -59,14 +59,14 @@ class ResCLIP(DenseExtractor):
         super().__init__(**options)
         if base not in BASES or not 0 <= layers[0] < layers[1] <= 1:
             raise ValueError(
-                f"ResCLIP: base is one of {', '.join(BASES)} and layers are two rising shares of the depth; got "
+                f"ResCLIP: base must be one of {', '.join(BASES)} and layers two rising fractions of the depth; got "
                 f"{base!r}, {layers}."
             )
         self.base = BASES[base](positions=self.positions, padding=self.padding)
         self.residual, self.feedback, self.layers = tuple(residual), tuple(feedback), tuple(layers)
 
     def middle(self, depth: int) -> range:
-        """Numbers of the middle blocks of a tower, at least one, never the last."""
+        """Indices of the middle blocks of a tower: at least one, and never the last."""
         first, last = (round(share * depth) for share in self.layers)
         first = min(first, depth - 1)
         return range(first, max(first + 1, min(last, depth - 1)))
@@ -81,10 +81,10 @@ class ResCLIP(DenseExtractor):
         return sum(attend(pairs[r], pairs[r], v, attn_mask=bias, scale=scale) for r in self.base.relations)
 
     def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
-        """First-pass features; ``reread(semantic)`` of the answer gives those with feedback.
+        """First-pass features; ``reread`` of the result computes those with feedback.
 
-        A_c v is the mean of the middle blocks' attentions applied to the last block's values one by one, so no weights
-        of N×N tokens per head are ever held; Sem itself is N×N, once for all heads.
+        A_c v is the mean of the middle blocks' attentions, each applied to the last block's values, so N×N weights per
+        head are never stored; Sem itself is N×N, shared by all heads.
         """
         state, padding = self.start(tower, images)
         depth = len(tower.blocks)
@@ -96,7 +96,7 @@ class ResCLIP(DenseExtractor):
         across = sum(attend(*pair, v, scale=block.scale) for pair in pairs) / len(pairs)
         tau, share = self.residual
 
-        def read(semantic: Tensor | None, rows: slice) -> Tensor:
+        def features_at(semantic: Tensor | None, rows: slice) -> Tensor:
             own = self.own(q[rows], k[rows], v[rows], block.scale, grid, semantic)
             z = block.out(tau * ((1 - share) * own + share * across[rows]))
             z = x[rows] + z if self.base.residual else z
@@ -104,13 +104,13 @@ class ResCLIP(DenseExtractor):
             return to_grid(tower.project(z[:, 1:]), grid)
 
         def reread(semantic: Tensor, rows: slice) -> Tensor:
-            return read(F.pad(semantic, (1, 0, 1, 0)), rows)
+            return features_at(F.pad(semantic, (1, 0, 1, 0)), rows)
 
-        return DenseFeatures(read(None, slice(None)), tower.embedding(x, grid), padding, reread=reread)
+        return DenseFeatures(features_at(None, slice(None)), tower.embedding(x, grid), padding, reread=reread)
 
 
 def joined(classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether the straight line between two patches stays in the class of the first, and how far apart they are.
+    """Whether the straight line between two patches stays in the class of the first, and their distance.
 
     Args:
         classes: (h, w) class of each patch.
@@ -132,8 +132,9 @@ def joined(classes: Tensor) -> tuple[Tensor, Tensor]:
 def semantic_feedback(classes: Tensor, sigma: float = 5.0, kernel: int = 31) -> Tensor:
     """Sem (h·w, h·w) of the class of each patch (h, w).
 
-    Pairs of one class are 1, times exp(−d/d_max) where no straight line of that class joins them (d: Chebyshev
-    distance); each row is smoothed as a sequence by a Gaussian, brought to sum 1, and the whole divided by its maximum.
+    Pairs of the same class are 1, times exp(−d/d_max) if the straight line between them leaves the class (d: Chebyshev
+    distance); each row is smoothed as a sequence by a Gaussian and normalized to sum 1, and the matrix is divided by
+    its maximum.
     """
     flat = classes.flatten()
     alike, distance = joined(classes)

@@ -1,13 +1,13 @@
-"""Trident: windows first, one picture after (Shi et al., "Harnessing Vision Foundation Models …", ICCV 2025).
+"""Trident: windows are spliced before the projection (Shi et al., "Harnessing Vision Foundation Models …", ICCV 2025).
 
     in every window     z = O(A v) with ProxyCLIP's A
-    over the picture    z averaged where windows overlap, on one grid
+    over the image      z averaged where windows overlap, on one grid
     global              z ← Ā z,   Ā = mean over heads of a·[cos(v_i, v_j) > θ_i], rows to sum 1,
                         θ_i = 1.2 · mean_j mean_heads cos(v_i, v_j), at most 0.9, and 0.6 where it is negative
                         (a, v: attention and values of SAM's last global block)
     f = proj(ln_post(z))
 
-Without SAM the global step is left out.  The refinement of masks by SAM's decoder is not part of this file.  The parts
+Without SAM, the global step is skipped.  The refinement of masks by SAM's decoder is not implemented.  The parts
 without SAM are tested; those with SAM are not yet measured.
 """
 
@@ -31,26 +31,26 @@ def global_weights(
 ) -> Tensor:
     """Ā (B, M, M) of another network's attention (B, heads, M, M) and values (B, heads, M, d); rows sum to 1.
 
-    A row that keeps nothing keeps its own place.
+    A row without any entry above the threshold becomes a row of the identity.
     """
     unit = F.normalize(values, dim=-1)
     cosine = unit @ unit.transpose(-2, -1)
     threshold = factor * cosine.mean(1).mean(-1)
     threshold = torch.where(threshold < 0, rest, threshold.clamp(max=most))
-    kept = torch.where(cosine > threshold[:, None, :, None], attention, 0).mean(1)
-    total = kept.sum(-1, keepdim=True)
-    own = torch.eye(kept.shape[-1], dtype=kept.dtype, device=kept.device)
-    return torch.where(total > 0, kept / total.clamp(min=1e-12), own)
+    weights = torch.where(cosine > threshold[:, None, :, None], attention, 0).mean(1)
+    total = weights.sum(-1, keepdim=True)
+    own = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
+    return torch.where(total > 0, weights / total.clamp(min=1e-12), own)
 
 
 @DENSE.register_module()
 class Trident(ProxyCLIP):
-    """Spliced windows of ProxyCLIP, and a global step by SAM's attention where the caller has it.
+    """Spliced windows of ProxyCLIP, and an optional global step with SAM's attention.
 
     Args:
         window, stride: side and step of the windows in pixels, rounded down to whole patches.
-        aggregate: a function from the normalised pictures (B, 3, H, W) to (attention, values, (h, w)) of a network over
-            the whole picture; None leaves the global step out.
+        aggregate: a function from the normalized images (B, 3, H, W) to (attention, values, (h, w)) of a network over
+            the whole image; None skips the global step.
         **options: see ``ProxyCLIP``.
     """
 
@@ -65,7 +65,7 @@ class Trident(ProxyCLIP):
         self.window, self.stride, self.aggregate = window, stride, aggregate
 
     def spliced(self, tower: Tower, images: Tensor) -> Tensor:
-        """z (B, D, h, w) of the whole picture, before the last normalisation."""
+        """z (B, D, h, w) of the whole image, before the last normalization."""
         patch = tower.stride
         h, w = tower.grid_of(*images.shape[2:])
         side, step = max(1, self.window // patch), max(1, self.stride // patch)
@@ -81,7 +81,7 @@ class Trident(ProxyCLIP):
         return total / counts
 
     def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
-        """Dense features of normalised images (B, 3, H, W) of any size."""
+        """Dense features of normalized images (B, 3, H, W) of any size."""
         state, padding = self.start(tower, images)
         images, _ = pad_to_patches(images, tower.stride, self.padding, tower.preprocess)
         state = tower.advance(state, -1, self.proxy.taps)

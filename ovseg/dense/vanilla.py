@@ -1,4 +1,4 @@
-"""The baseline: plain patch tokens of CLIP's last block, put through the projection meant for the class token.
+"""The baseline: patch tokens of CLIP's unchanged last block, mapped by the projection of the class token.
 
 A = softmax(s·q kᵀ),   f = proj(ln_post(x' + FFN(x'))),   x' = x + O(A v)
 """
@@ -10,7 +10,7 @@ from .family import LastBlock
 
 @DENSE.register_module()
 class Vanilla(LastBlock):
-    """Untouched last block ("Learning Transferable Visual Models from Natural Language Supervision")."""
+    """The unchanged last block ("Learning Transferable Visual Models from Natural Language Supervision")."""
 
     name = "vanilla"
     paper = "CLIP, ICML 2021"

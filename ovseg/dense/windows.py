@@ -1,13 +1,13 @@
-"""Sliding windows over a picture."""
+"""Sliding windows over an image."""
 
 Box = tuple[int, int, int, int]
 
 
 def windows(height: int, width: int, window: int | None, stride: int) -> list[Box]:
-    """Windows (top, left, bottom, right) that cover the picture, row by row.
+    """Windows (top, left, bottom, right) that cover the image, row by row.
 
-    The last one of a row or column is shifted back to end at the border; a side shorter than the window gets one window
-    of that side, without padding.
+    The last window of a row or column is shifted back to end at the border; a side shorter than the window gets a
+    single window of that length, without padding.
     """
     if window is None:
         return [(0, 0, height, width)]

@@ -1,4 +1,4 @@
-"""Models of ovseg that answer with boxes."""
+"""Models of ovseg that predict boxes."""
 
 from ovseg.compat.mmengine_weights import read_as_data
 

@@ -1,11 +1,11 @@
 """CLIPSelf: Vision Transformer Distills Itself for Open-Vocabulary Dense Prediction (Wu et al., ICLR 2024), training.
 
 s_r = RoIAlign(m / |m|, box r),   m the student's dense map (``dense.CLIPSelf``)
-t_r = image embedding of the crop of box r by the teacher, the tower as it was
+t_r = image embedding of the crop of box r by the teacher, the original tower
 ℓ = 1 − mean_r cos(s_r, t_r)
-θ = a θ_student + (1 − a) θ_teacher, of what is exported; training goes on from the student
+θ = a θ_student + (1 − a) θ_teacher in the exported file; training continues from the student
 
-No label and no text enters.  Regions are cells of random grids or boxes that the samples bring (``regions.clipself``).
+Neither labels nor text are used.  Regions are cells of random grids or boxes of the samples (``regions.clipself``).
 """
 
 import copy
@@ -18,7 +18,7 @@ from torch import Tensor
 from ovseg.regions.clipself import cosine_loss, draw_boxes, draw_cells, fitted_crops
 from ovseg.regions.pooling import pool_boxes
 from ovseg.registry import MODELS
-from ovseg.segmentors.aside import Aside
+from ovseg.segmentors.frozen_module import FrozenModule
 from ovseg.segmentors.trainable import TrainableSegmentor
 from ovseg.towers import Tower, load_tower
 from ovseg.towers.export import save_tower
@@ -29,23 +29,23 @@ SOURCES = ("grid", "boxes")
 
 @MODELS.register_module(name="CLIPSelf")  # as configs and checkpoints name it
 class CLIPSelfTraining(TrainableSegmentor):
-    """Trains the image tower; ``export`` writes it, mixed with the teacher, as plain CLIP weights.
+    """Trains the image tower; ``export`` writes it, averaged with the teacher, as plain CLIP weights.
 
-    Pictures of a batch may differ in size: they are padded with black at the right and below, and what a pipeline has
-    padded (``img_shape`` of a sample) is no region.  It predicts label maps of ``vocabulary`` from the student's dense
-    features, as ``OpenVocabSegmentor`` does, so that a run can be watched.
+    Images of a batch may differ in size: they are padded with black at the right and bottom, and the padding of a
+    pipeline (``img_shape`` of a sample) belongs to no region.  It predicts label maps of ``vocabulary`` from the
+    student's dense features, as ``OpenVocabSegmentor`` does, so that a run can be monitored.
 
     Args:
         dense: config of the extractor, ``dict(type="CLIPSelf")``.
         weights, arch, quick_gelu: see ``OpenVocabSegmentor``.
-        regions: ``grid``, or ``boxes``: those of ``proposals``, else of ``gt_instances``, in pixels of the picture as
+        regions: ``grid``, or ``boxes``: those of ``proposals``, else of ``gt_instances``, in pixels of the image as
             it is given.
-        max_split, most: of the grids, and regions per picture.
-        sides: smallest and largest area of given boxes, as sides of squares in pixels.
-        enlarge: of the crops; the authors take 1.5 with boxes, 1 with grids.
-        share: a, of the student in what is exported; the authors take 0.7 for ViT-B/16 and 0.95 for ViT-L/14.
-        crop_batch: crops that the teacher reads at once.
-        tuning: what trains, all blocks unless told otherwise.
+        max_split, most: largest number of grid cells per side, and of regions per image.
+        sides: smallest and largest area of boxes, as sides of squares in pixels.
+        enlarge: enlargement of the crops; the authors use 1.5 with boxes, 1 with grids.
+        share: a, weight of the student in the exported file; the authors use 0.7 for ViT-B/16 and 0.95 for ViT-L/14.
+        crop_batch: crops per forward pass of the teacher.
+        tuning: what is trained, all blocks by default.
         **parts: see ``TrainableSegmentor``.
 
     Raises:
@@ -81,12 +81,12 @@ class CLIPSelfTraining(TrainableSegmentor):
             )
         self.regions, self.max_split, self.most, self.sides = regions, max_split, most, tuple(sides)
         self.enlarge, self.share, self.crop_batch = enlarge, share, crop_batch
-        self.teacher = Aside(teacher)
+        self.teacher = FrozenModule(teacher)
 
     def loss(self, inputs, data_samples) -> dict[str, Tensor]:
         pictures, sizes = self.pictures(inputs, data_samples)
         boxes = [self.boxes(sample, size) for sample, size in zip(data_samples, sizes, strict=True)]
-        maps = F.normalize(self.dense_features(self.tower.normalise(pictures)).features, dim=1)
+        maps = F.normalize(self.dense_features(self.tower.normalize(pictures)).features, dim=1)
         student = pool_boxes(maps, boxes, pictures.shape[2:])
         size = self.teacher.image_size
         crops = [
@@ -96,7 +96,7 @@ class CLIPSelfTraining(TrainableSegmentor):
         return {"loss_cosine": cosine_loss(student, self.read_crops(torch.cat(crops)))} | self.penalties()
 
     def pictures(self, inputs, data_samples) -> tuple[Tensor, list[tuple[int, int]]]:
-        """RGB in [0, 1] (B, 3, H, W), whole patches, and the size (h, w) in pixels of each picture in it."""
+        """RGB in [0, 1] (B, 3, H, W), whole patches, and the size (h, w) in pixels of each image in it."""
         sizes = [
             tuple(map(min, x.shape[1:], sample.metainfo.get("img_shape", x.shape[1:])[:2]))
             for x, sample in zip(inputs, data_samples, strict=True)
@@ -107,34 +107,34 @@ class CLIPSelfTraining(TrainableSegmentor):
         return torch.stack(padded).flip(1).to(self.tower.dtype) / 255, sizes
 
     def boxes(self, sample, size: tuple[int, int]) -> Tensor:
-        """Regions (R, 4) of one picture, x1, y1, x2, y2 in pixels.
+        """Regions (R, 4) of one image, x1, y1, x2, y2 in pixels.
 
         Raises:
-            ValueError: a sample without boxes where they are wanted.
+            ValueError: a sample without the required boxes.
         """
         if self.regions == "grid":
             return draw_cells(size, self.max_split, self.most).to(self.tower.device)
         source = next((sample.get(name) for name in ("proposals", "gt_instances") if name in sample), None)
         if source is None or "bboxes" not in source:
             raise ValueError(
-                "CLIPSelf(regions='boxes') takes the boxes of its samples, and one brings neither proposals nor "
+                "CLIPSelf(regions='boxes') takes the boxes of its samples, but one has neither proposals nor "
                 "gt_instances: load them (dict(type='mmdet.LoadProposals') or dict(type='mmdet.LoadAnnotations', "
                 "with_bbox=True)) and end the pipeline with dict(type='mmdet.PackDetInputs'); or take regions='grid'."
             )
-        given = source.bboxes if isinstance(source.bboxes, Tensor) else source.bboxes.tensor
-        return draw_boxes(given, size, self.sides, self.most).to(self.tower.device)
+        annotated = source.bboxes if isinstance(source.bboxes, Tensor) else source.bboxes.tensor
+        return draw_boxes(annotated, size, self.sides, self.most).to(self.tower.device)
 
     @torch.no_grad()
     def read_crops(self, crops: Tensor) -> Tensor:
         """The teacher's image embeddings (R, E) of crops (R, 3, S, S), RGB in [0, 1]."""
-        return torch.cat([self.teacher(self.tower.normalise(part))[0] for part in crops.split(self.crop_batch)])
+        return torch.cat([self.teacher(self.tower.normalize(part))[0] for part in crops.split(self.crop_batch)])
 
     @torch.no_grad()
     def averaged(self, share: float | None = None) -> Tower:
-        """A copy of the tower whose image side is a θ_student + (1 − a) θ_teacher.
+        """A copy of the tower with the image side a θ_student + (1 − a) θ_teacher.
 
         Raises:
-            ValueError: a tower with tokens that the teacher has not.
+            ValueError: a tower with parameters that the teacher does not have.
         """
         share = self.share if share is None else share
         visual = copy.deepcopy(self.teacher.visual)
@@ -151,9 +151,9 @@ class CLIPSelfTraining(TrainableSegmentor):
         return self.tower.around(visual, clip)
 
     def export(self, path: str | Path):
-        """Write the averaged tower as CLIP weights, for ``weights=path``; the text tower is as it was.
+        """Write the averaged tower as CLIP weights, for ``weights=path``; the text tower is unchanged.
 
-        What settings the weights brought with them are replaced by those of this run.
+        Settings recorded with the weights are replaced by those of this run.
         """
         tower, protocol = self.averaged(), self.pipeline.protocol
         settings = {key: getattr(protocol, key) for key in tower.card.protocol}

@@ -4,7 +4,7 @@ t', s as in ``segmentors.denseclip``;   s/τ beside the channels of the coarsest
 L  = L_detector + BCE(σ(s/τ), box),   s/τ enlarged to stride 4; box (K, h, w) is 1 where a box of class k lies; the mean
      over classes and over the cells that lie in any box
 
-Closed set: the words are those of the training labels.  FPN and heads are MMDetection's.
+Closed vocabulary: the classes are those of the training labels.  FPN and heads are MMDetection's.
 """
 
 from abc import abstractmethod
@@ -27,11 +27,11 @@ CELL = 4  # pixels per cell of the auxiliary loss
 def box_targets(
     boxes: Sequence[Tensor], labels: Sequence[Tensor], classes: int, grid: tuple[int, int], cell: int = CELL
 ) -> Tensor:
-    """(B, K, h, w) of zeros, and ones where a box of the class lies.
+    """(B, K, h, w) with ones where a box of the class lies and zeros elsewhere.
 
     Args:
         boxes: B tensors (R_b, 4): x1, y1, x2, y2 in pixels; edges are rounded down to cells, so that boxes within one
-            cell are left out.
+            cell are dropped.
         labels: B tensors (R_b,).
         classes, grid: K and (h, w).
         cell: side of a cell in pixels.
@@ -48,7 +48,7 @@ def box_targets(
 def box_score_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross entropy of logits (B, K, h', w'), enlarged to targets (B, K, h, w), over cells in any box.
 
-    Zero, with a gradient of zero, where no picture has a box.
+    Zero, with zero gradients, if no image has a box.
     """
     logits = F.interpolate(logits, targets.shape[-2:], mode="bilinear", align_corners=False)
     inside = targets.amax(1, keepdim=True).expand_as(targets)
@@ -57,7 +57,7 @@ def box_score_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class PromptedDetector(Prompting):
-    """A mix-in before a detector of MMDetection.
+    """A mix-in for detectors of MMDetection.
 
     The text tower is frozen (its learning rate is 0 in the published recipe) unless a preset of the backbone's
     ``tuning`` covers the text side.
@@ -69,10 +69,11 @@ class PromptedDetector(Prompting):
         context_decoder, class_tokens, context_tokens, too_long, score_level, gamma, tau: see ``segmentors.DenseCLIP``.
         score_weight: weight of the loss on s.
         train_cfg, test_cfg: see MMDetection's detector.
-        **parts: heads and what else that detector takes.
+        **parts: heads and other arguments of the detector.
 
     Raises:
-        ValueError: weights without text, class names that are too long, or channels and class counts that do not fit.
+        ValueError: weights without a text tower, class names that are too long, or channels and class counts that do
+            not match.
     """
 
     def __init__(
@@ -113,11 +114,11 @@ class PromptedDetector(Prompting):
             gamma,
             self.heads(),
         )
-        self._score: Tensor | None = None  # of the pictures that were read last
+        self._score: Tensor | None = None  # of the images that were read last
 
     @abstractmethod
     def heads(self) -> dict[str, int]:
-        """Names of the heads that tell classes apart, and how many."""
+        """The heads that distinguish classes, and their numbers of classes."""
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         levels, self._score = self.prompted_levels(batch_inputs, 1 / self.tau)
@@ -135,12 +136,12 @@ class PromptedDetector(Prompting):
         return losses
 
     def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True):
-        """As the detector, with the conditions of the prediction beside it (``provenance``)."""
-        found = super().predict(batch_inputs, batch_data_samples, rescale)
+        """As the detector, with ``provenance`` added to the metainfo of the samples."""
+        samples = super().predict(batch_inputs, batch_data_samples, rescale)
         self._score = None
-        for sample in found:
+        for sample in samples:
             sample.set_metainfo({"provenance": self.provenance})
-        return found
+        return samples
 
 
 @MODELS.register_module()
@@ -160,7 +161,7 @@ class DenseCLIPMaskRCNN(PromptedDetector, MaskRCNN):
     name = "denseclip_mask_rcnn"
 
     def heads(self) -> dict[str, int]:
-        found = {"bbox_head": self.roi_head.bbox_head.num_classes}
+        heads = {"bbox_head": self.roi_head.bbox_head.num_classes}
         if self.roi_head.with_mask and not self.roi_head.mask_head.class_agnostic:
-            found["mask_head"] = self.roi_head.mask_head.num_classes
-        return found
+            heads["mask_head"] = self.roi_head.mask_head.num_classes
+        return heads

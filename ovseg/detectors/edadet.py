@@ -1,16 +1,16 @@
 """EdaDet: Open-Vocabulary Object Detection Using Early Dense Alignment (Shi and Yang, ICCV 2023).
 
-This is our reading of the paper's published description, not a reproduction: there is no public code, and the number of
-layers, the weights and the exponents below are our choice [inferred].
+This is our interpretation of the published description, not a reproduction: there is no public code, and the number of
+layers, the weights and the exponents below are [inferred].
 
 V   dense map of a CLIP ResNet: value and output projection of its attention pool at every position, (B, E, h, w)
-D   = V + Δ(V), Δ a few convolutions on the finer third stage that begin at zero                         [inferred]
-p_l = softmax_k(cos(D_l, t_k)/τ) at every location l, over classes and background words
+D   = V + Δ(V), Δ a few zero-initialized convolutions on the finer third stage                           [inferred]
+p_l = softmax_k(cos(D_l, t_k)/τ) at every location l, over classes and background prompts
 P_r = mean over 7×7 RoIAlign bins of p in box r                   the object score is pooled *predictions*
 L   = focal CE of P_r for base objects r, so that every location inside answers for the object           [inferred]
-s   = P_r^(1−α)·Q_r^α · o_r,   Q as P with the frozen V; o_r the objectness of class-agnostic proposals, apart from all
+s   = P_r^(1−α)·Q_r^α · o_r,   Q as P with the frozen V; o_r the objectness of independent class-agnostic proposals
 
-Early alignment is that text meets locations before they are grouped to objects.
+Early alignment means that text is compared with locations before they are grouped into objects.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovseg.argmax import best_word
+from ovseg.argmax import max_over_synonyms
 from ovseg.regions.pooling import pool_boxes
 from ovseg.registry import MODELS
 from ovseg.score.ensemble import geometric_ensemble
@@ -34,16 +34,16 @@ BINS = 7
 
 
 def value_map(tower: Tower, stage: Tensor) -> Tensor:
-    """V: every position of the last stage (B, D, h, w) through value and output projection, (B, E, h, w)."""
+    """V (B, E, h, w): value and output projection at every position of the last stage (B, D, h, w)."""
     pool = tower.visual.attnpool
     values = pool.c_proj(pool.v_proj(stage.flatten(2).transpose(1, 2)))
     return values.transpose(1, 2).unflatten(2, stage.shape[-2:])
 
 
-def dense_probabilities(features: Tensor, words: Tensor, owners: Tensor, temperature: float) -> Tensor:
-    """p: (B, K, h, w) from a map (B, E, h, w) and unit words (T, E) with their classes (T,), in float32."""
-    cosines = torch.einsum("behw,te->bthw", F.normalize(features.float(), dim=1), words)
-    return best_word(cosines / temperature, owners, int(owners.max()) + 1).softmax(1)
+def dense_probabilities(features: Tensor, text: Tensor, prompt_to_class: Tensor, temperature: float) -> Tensor:
+    """p (B, K, h, w) from a map (B, E, h, w), unit text embeddings (T, E) and their classes (T,), in float32."""
+    cosines = torch.einsum("behw,te->bthw", F.normalize(features.float(), dim=1), text)
+    return max_over_synonyms(cosines / temperature, prompt_to_class, int(prompt_to_class.max()) + 1).softmax(1)
 
 
 def pooled(probabilities: Tensor, boxes: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
@@ -60,7 +60,7 @@ def object_loss(scores: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
 
 
 class Refiner(nn.Module):
-    """Δ: the third stage (B, C, 2h, 2w), reduced to the map's grid beside it, through convolutions of 3×3."""
+    """Δ: 3×3 convolutions on the third stage (B, C, 2h, 2w) and the map."""
 
     def __init__(self, channels: int, embed_dim: int, width: int = 256, depth: int = 2):
         super().__init__()
@@ -85,19 +85,19 @@ class EdaDet(ResNetDetector):
 
     Args:
         vocabulary: classes of the training labels; ``set_classes`` replaces them in prediction.
-        weights: a CLIP ResNet with text, see ``ovseg.towers.weights``. It stays frozen.
-        proposals: see ``detectors.proposals``; in place of the paper's query decoder an RPN [inferred].
-        unseen: names that training must not see: neither their instances nor their words.
-        background: words of what is no object, which compete at every location [inferred].
-        alpha: α, share of the frozen tower's score [inferred].
+        weights: a CLIP ResNet with a text tower, see ``ovseg.towers.weights``. It is frozen.
+        proposals: see ``detectors.proposals``; an RPN in place of the paper's query decoder [inferred].
+        unseen: names hidden from training: neither their instances nor their prompts are used.
+        background: names of background, which compete at every location [inferred].
+        alpha: α, weight of the frozen tower's score [inferred].
         temperature: τ [inferred].
-        gamma: of the focal loss [inferred].
+        gamma: exponent of the focal loss [inferred].
         refiner: arguments of ``Refiner``.
         test_cfg: ``score_thr``, ``nms``, ``max_per_img``.
         templates, data_preprocessor: see ``RegionCLIP``.
 
     Raises:
-        ValueError: words or weights that do not do; α beyond [0, 1].
+        ValueError: unsuitable names or weights; α outside [0, 1].
     """
 
     name = "edadet"
@@ -144,48 +144,49 @@ class EdaDet(ResNetDetector):
     def loss(self, batch_inputs: Tensor, batch_data_samples) -> dict[str, Tensor]:
         samples = self.without_hidden(batch_data_samples)
         stages = self.extract_feat(batch_inputs)
-        words, owners, places = self.text(training=True)
+        text, prompt_to_class, positions = self.text(training=True)
         size = tuple(batch_inputs.shape[-2:])
         boxes = [tensor(sample.gt_instances.bboxes).float() for sample in samples]
-        labels = places[torch.cat([sample.gt_instances.labels for sample in samples])]
-        p = dense_probabilities(self.maps(stages)[1], words, owners, self.temperature)
+        labels = positions[torch.cat([sample.gt_instances.labels for sample in samples])]
+        p = dense_probabilities(self.maps(stages)[1], text, prompt_to_class, self.temperature)
         loss = object_loss(pooled(p, boxes, size), labels, self.gamma)
         return self.proposals.loss(stages, samples) | {"loss_object": loss}
 
     def text(self, training: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Words (T, E), owners (T,), background words last; in training where each label (K,) stands among them."""
+        """Text embeddings (T, E) and classes (T,), background last; in training also the position (K,) of each
+        label."""
         vocabulary = self.train_vocabulary if training else self.vocabulary
-        words, owners = self.embeddings(vocabulary)
-        places = None
+        text, prompt_to_class = self.embeddings(vocabulary)
+        positions = None
         if training and self.unseen:
-            shown = ~self.hidden.to(owners.device)
-            places = shown.cumsum(0) - 1
-            words, owners = words[shown[owners]], places[owners[shown[owners]]]
+            visible = ~self.hidden.to(prompt_to_class.device)
+            positions = visible.cumsum(0) - 1
+            text, prompt_to_class = text[visible[prompt_to_class]], positions[prompt_to_class[visible[prompt_to_class]]]
         elif training:
-            places = torch.arange(len(vocabulary), device=owners.device)
+            positions = torch.arange(len(vocabulary), device=prompt_to_class.device)
         if self.background:
             apart, _ = self.embeddings(Vocabulary.parse(list(self.background)))
-            first = int(owners.max()) + 1
-            numbers = torch.full((len(apart),), first, device=owners.device)
-            words, owners = torch.cat([words, apart]), torch.cat([owners, numbers])
-        return words, owners, places
+            first = int(prompt_to_class.max()) + 1
+            numbers = torch.full((len(apart),), first, device=prompt_to_class.device)
+            text, prompt_to_class = torch.cat([text, apart]), torch.cat([prompt_to_class, numbers])
+        return text, prompt_to_class, positions
 
     def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True):
         """``pred_instances`` of each sample: ``bboxes``, ``scores``, ``labels``."""
         stages = self.seen(batch_inputs)
         proposals = self.proposals(batch_inputs, stages, batch_data_samples)
-        words, owners, _ = self.text()
+        text, prompt_to_class, _ = self.text()
         boxes, size = [each.bboxes for each in proposals], tuple(batch_inputs.shape[-2:])
         frozen, refined = (
-            pooled(dense_probabilities(each, words, owners, self.temperature), boxes, size)
+            pooled(dense_probabilities(each, text, prompt_to_class, self.temperature), boxes, size)
             for each in self.maps(stages)
         )
         objectness = torch.cat([each.scores for each in proposals])
         alike = torch.ones(refined.shape[1], dtype=torch.bool)  # one exponent for base and novel classes
         scores = geometric_ensemble(refined, frozen, alike, self.alpha, self.alpha) * objectness[:, None]
         scores = F.pad(scores[:, : len(self.vocabulary)], (0, 1))  # the column that MMDetection takes for background
-        found = []
+        detections = []
         for each, part, sample in zip(boxes, scores.split([len(b) for b in boxes]), batch_data_samples, strict=True):
-            found.append(select_boxes(each, part, sample.metainfo, self.test_cfg, rescale))
+            detections.append(select_boxes(each, part, sample.metainfo, self.test_cfg, rescale))
             sample.set_metainfo({"provenance": self.provenance})
-        return self.add_pred_to_datasample(batch_data_samples, found)
+        return self.add_pred_to_datasample(batch_data_samples, detections)

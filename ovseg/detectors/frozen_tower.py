@@ -1,11 +1,11 @@
-"""A frozen CLIP tower as the backbone of a detector: levels, and one map in the space of the text, of a single pass.
+"""A frozen CLIP tower as the backbone of a detector: levels, and a map in the joint space, from a single pass.
 
 ViT      maps after chosen blocks, those of the last as the dense extractor has it before its projection (F-ViT: the
          value path of the last block); deconv₂→norm→GELU→deconv₂, deconv₂, identity, maxpool₂: strides p/4, p/2, p, 2p
          V (B, E, h, w): the extractor's dense map, each position divided by its length;  r = RoIAlign(V, box), one bin
 ResNet   its four stages, strides 4 to 32;  V: the last of them;  r = attention pool of RoIAlign(V, box)   (F-VLM)
 
-Only the deconvolutions train; they need no gradient of the tower.
+Only the deconvolutions are trained, so no gradients flow through the tower.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ SCALES = (0.25, 0.5, 1, 2)
 
 
 class Listener:
-    """Stands for a tower in one pass of a dense extractor and keeps what leaves some of its blocks.
+    """Wraps a tower during one pass of a dense extractor and records the outputs of some of its blocks.
 
     Args:
-        tower: everything else is looked up in it.
+        tower: attribute access falls through to it.
         blocks: their indices.
     """
 
@@ -57,35 +57,35 @@ class Listener:
         return self._tower.project(z)
 
     def maps(self) -> list[Tensor]:
-        """(B, D, h, w) after each of the blocks; of the last block what was projected first."""
+        """(B, D, h, w) after each of the blocks; for the last block, the first input of the projection."""
         last, (h, w) = len(self._tower.blocks) - 1, self._state.grid
-        found = self._state.taps
+        tapped = self._state.taps
         if last in self._taps and self._projected is not None:
-            found = found | {self._taps[last]: self._projected}
-        self._tower.advance(self._state, last + 1, [tap for tap in self._taps.values() if tap not in found])
-        found = self._state.taps | found
-        return [to_grid(found[self._taps[index]][:, -h * w :], (h, w)) for index in self._blocks]
+            tapped = tapped | {self._taps[last]: self._projected}
+        self._tower.advance(self._state, last + 1, [tap for tap in self._taps.values() if tap not in tapped])
+        tapped = self._state.taps | tapped
+        return [to_grid(tapped[self._taps[index]][:, -h * w :], (h, w)) for index in self._blocks]
 
 
 @MODELS.register_module()
 class FrozenTower(BaseModule):
-    """Levels (finest first) and the map V of normalised pictures.
+    """Levels (finest first) and the map V of normalized images.
 
     Args:
-        tower: of a ViT or a ResNet; it is frozen and stays in evaluation mode.
-        dense: config of the dense extractor (ViT); F-ViT's unless given.
+        tower: a ViT or a ResNet; it is frozen and stays in evaluation mode.
+        dense: config of the dense extractor (ViT); F-ViT's by default.
         scales: strides of a ViT's levels in patches, some of ¼, ½, 1, 2.
         out_indices: the block of each, counted from 0; None: evenly spaced ones.
-        norm_cfg: the normalisation between the deconvolutions, BN unless given.
-        window, window_stride: read a ViT's pictures in overlapping windows of this side, each this far from the last,
-            in pixels and whole patches, and average; for towers that know small pictures alone. None: whole.
+        norm_cfg: the normalization between the deconvolutions, BN by default.
+        window, window_stride: run a ViT in overlapping windows of this side and stride,
+            in pixels (whole patches), and average; for towers trained on small images only. None: whole images.
 
     Attributes:
-        channels: of each level.
+        channels: channels of each level.
         strides: pixels per cell of each level.
 
     Raises:
-        ValueError: blocks or strides that do not exist, or a ResNet with settings that are those of a ViT.
+        ValueError: blocks or strides that do not exist, or ViT settings for a ResNet.
     """
 
     def __init__(
@@ -133,10 +133,10 @@ class FrozenTower(BaseModule):
         return self
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Levels (B, C, h, w) and V of normalised pictures (B, 3, H, W).
+        """Levels (B, C, h, w) and V of normalized images (B, 3, H, W).
 
         Raises:
-            ValueError: pictures that are not whole patches.
+            ValueError: images whose sides are not whole patches.
         """
         if self.has_stages:
             with torch.no_grad():
@@ -155,21 +155,21 @@ class FrozenTower(BaseModule):
 
     def _read(self, images: Tensor) -> list[Tensor]:
         """The map after each of ``out_indices`` (B, D, h, w), and the dense one (B, E, h, w)."""
-        places = windows(*images.shape[-2:], self.window, self.window_stride)
-        parts = torch.cat([images[..., top:bottom, left:right] for top, left, bottom, right in places])
+        boxes = windows(*images.shape[-2:], self.window, self.window_stride)
+        parts = torch.cat([images[..., top:bottom, left:right] for top, left, bottom, right in boxes])
         listener = Listener(self.tower, self.out_indices)
         dense = self.extractor(listener, parts)
-        found = [*listener.maps(), F.normalize(dense.features, dim=1)]
-        if len(places) == 1:
-            return found
+        outputs = [*listener.maps(), F.normalize(dense.features, dim=1)]
+        if len(boxes) == 1:
+            return outputs
         grid = self.tower.grid_of(*images.shape[-2:])
-        return [self._stitched(each, places, grid) for each in found]
+        return [self._stitched(each, boxes, grid) for each in outputs]
 
-    def _stitched(self, parts: Tensor, places: list[Box], grid: tuple[int, int]) -> Tensor:
+    def _stitched(self, parts: Tensor, boxes: list[Box], grid: tuple[int, int]) -> Tensor:
         """The mean (B, C, h, w) of maps of windows (n·B, C, h', w')."""
-        parts = parts.unflatten(0, (len(places), -1))
+        parts = parts.unflatten(0, (len(boxes), -1))
         total, count = parts.new_zeros(*parts.shape[1:3], *grid), parts.new_zeros(grid)
-        for part, place in zip(parts, places, strict=True):
+        for part, place in zip(parts, boxes, strict=True):
             top, left, bottom, right = (length // self.tower.stride for length in place)
             total[..., top:bottom, left:right] += part
             count[top:bottom, left:right] += 1
@@ -177,7 +177,7 @@ class FrozenTower(BaseModule):
 
     @torch.no_grad()
     def regions(self, seen: Tensor, boxes: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
-        """r (ΣR, E), not normalised, from V and B tensors (R_b, 4) in pixels of pictures of ``image_size`` (H, W)."""
+        """r (ΣR, E), not normalized, from V and B tensors (R_b, 4) in pixels of images of ``image_size`` (H, W)."""
         if not self.has_stages:
             return pool_boxes(seen, boxes, image_size)
         side = table_side(self.tower)

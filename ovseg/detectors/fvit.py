@@ -3,10 +3,10 @@ for Vision Transformers, F-ViT (in CLIPSelf, Wu et al., ICLR 2024).
 
 levels, V = frozen tower (``detectors.frozen_tower``)  →  FPN  →  RPN  →  RoI heads (``detectors.fvit_head``)
 p = softmax(T cos(e_r, t)),  q = softmax(T_v cos(V_r, t)),  over classes and background
-score = p^(1−α) q^α for base classes, p^(1−β) q^β for all others; nothing is normalised afterwards
+score = p^(1−α) q^α for base classes, p^(1−β) q^β for all others; not renormalized
 
-Boxes are found by what is trained on base classes; what they are is told by the tower as well, which has not forgotten
-any word.
+Boxes come from parts trained on base classes; their classes also from the frozen tower, which still knows the full
+vocabulary.
 """
 
 import copy
@@ -40,25 +40,25 @@ class FViT(RuntimeClasses, BaseDetector):
             in prediction.
         weights: see ``ovseg.towers.weights``, or a tower; None is the embedded demo model. A ViT makes it F-ViT, a
             ResNet F-VLM.
-        unseen: names (or a file of them) that training must not see: instances are left out, logits are −∞.
+        unseen: names (or a file of them) hidden from training: instances are dropped, logits are −∞.
         masks: Mask R-CNN.
         backbone: settings of ``FrozenTower``.
-        background: what no object is: ``zero`` (a logit of 0), ``learned`` (a vector), or words.
-        background_weight: of background in the classification loss; published: 0.6 for COCO, 0.9 for LVIS.
-        temperature: T at first; it is learned.
-        vlm: score with the tower too; False leaves p alone.
+        background: ``zero`` (a logit of 0), ``learned`` (a vector), or names of background.
+        background_weight: weight of background in the classification loss; published: 0.6 for COCO, 0.9 for LVIS.
+        temperature: initial T; it is learned.
+        vlm: also use the tower's scores; False uses p alone.
         vlm_temperature: T_v; None: the tower's own.
         alpha, beta: α, β.
         neck, rpn_head, roi_head, train_cfg, test_cfg: changes to ``fvit_parts.published_parts``,
             at any depth.
-        statistics: normalisation of pictures, that of the ``tower`` or ``imagenet``, with which F-ViT's released
+        statistics: normalization of images, that of the ``tower`` or ``imagenet``, with which F-ViT's released
             weights were trained whatever the tower.
-        templates: of the prompts.
-        data_preprocessor: changes to MMDetection's ``DetDataPreprocessor`` with that normalisation.
-        arch, quick_gelu: for weight files that do not say.
+        templates: prompt templates.
+        data_preprocessor: changes to MMDetection's ``DetDataPreprocessor`` with that normalization.
+        arch, quick_gelu: for weight files that do not record them.
 
     Raises:
-        ValueError: words or weights that do not do, or numbers out of range.
+        ValueError: unsuitable names or weights, or numbers out of range.
     """
 
     name = "fvit"
@@ -98,8 +98,8 @@ class FViT(RuntimeClasses, BaseDetector):
                 f"'learned' or words; got {statistics!r}, {alpha}, {beta}, {background!r}."
             )
         levels = FrozenTower(tower, **(backbone or {}))
-        given = IMAGENET if statistics == "imagenet" else tower.preprocess
-        mean, std = ([255 * value for value in values] for values in (given.mean, given.std))
+        preprocess = IMAGENET if statistics == "imagenet" else tower.preprocess
+        mean, std = ([255 * value for value in values] for values in (preprocess.mean, preprocess.std))
         divisor = tower.stride if levels.has_stages else 2 * tower.stride
         reader = dict(type="mmdet.DetDataPreprocessor", mean=mean, std=std, bgr_to_rgb=True, pad_mask=masks)
         super().__init__(merged(reader | dict(pad_size_divisor=divisor), data_preprocessor or {}))
@@ -133,13 +133,13 @@ class FViT(RuntimeClasses, BaseDetector):
 
     @property
     def settings(self) -> dict:
-        """What decides a prediction besides weights and words."""
+        """The settings that affect predictions besides weights and classes."""
         regions = self.test_cfg.rcnn
-        found = dict(score_thr=regions.score_thr, nms=regions.nms.iou_threshold, max_per_img=regions.max_per_img)
-        return self._notes | self.roi_head.mixture | dict(proposals=self.test_cfg.rpn.max_per_img) | found
+        limits = dict(score_thr=regions.score_thr, nms=regions.nms.iou_threshold, max_per_img=regions.max_per_img)
+        return self._notes | self.roi_head.mixture | dict(proposals=self.test_cfg.rpn.max_per_img) | limits
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
-        """Levels of the neck, and V behind them."""
+        """Levels of the neck, followed by V."""
         levels, seen = self.backbone(batch_inputs)
         return (*self.neck(levels), seen)
 
@@ -165,16 +165,16 @@ class FViT(RuntimeClasses, BaseDetector):
         else:
             proposals = self.rpn_head.predict(x[:-1], batch_data_samples, rescale=False)
         self._read(self.vocabulary)
-        found = self.roi_head.predict(x, proposals, batch_data_samples, rescale=rescale)
+        predictions = self.roi_head.predict(x, proposals, batch_data_samples, rescale=rescale)
         for sample in batch_data_samples:
             sample.set_metainfo({"provenance": self.provenance})
-        return self.add_pred_to_datasample(batch_data_samples, found)
+        return self.add_pred_to_datasample(batch_data_samples, predictions)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples=None):
         return self.extract_feat(batch_inputs)
 
     def _read(self, vocabulary: Vocabulary, hidden: Tensor | None = None):
-        """Give the region head its words; what it was not trained on is not base, background is."""
+        """Set the text embeddings of the region head; base are the classes it was trained on, and background."""
         background = None if self._background is None else self.embeddings(self._background)[0]
         self.roi_head.bbox_head.fc_cls.set_words(
             *self.embeddings(vocabulary), len(vocabulary), hidden=hidden, background=background

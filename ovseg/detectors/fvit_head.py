@@ -1,8 +1,8 @@
 """The region heads of F-VLM and F-ViT in MMDetection (equations in ``detectors.fvit``).
 
-e_r  RoIAlign on the levels → convolutions and layers → the classifier's last feature, ReLU kept, as wide as the text
-L    cross entropy of T cos(e_r, t) over classes and background; a background region weighs what the config says
-boxes are four class-agnostic numbers
+e_r  RoIAlign on the levels → convolutions and layers → the last feature before the classifier, after its ReLU, of size
+E L    cross entropy of T cos(e_r, t) over classes and background, with a configurable weight for background regions
+boxes: four class-agnostic numbers
 """
 
 import torch
@@ -22,17 +22,17 @@ from .regionclip_head import select_boxes
 
 @MODELS.register_module()
 class FViTBBoxHead(ConvFCBBoxHead):
-    """Convolutions and layers whose last feature is compared with words; published: 4 and 2 shared, then one each.
+    """Convolutions and layers whose last feature is compared with text; published: 4 and 2 shared, then one each.
 
     Args:
         embed_dim: E.
         background: ``zero``, ``learned`` or ``words``.
-        background_weight: of background regions in the loss.
-        temperature: T at first.
+        background_weight: weight of background regions in the loss.
+        temperature: initial T.
         **parts: see ``ConvFCBBoxHead``.
 
     Raises:
-        ValueError: no layer of the classifier's own.
+        ValueError: no separate layer for the classifier.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class FViTBBoxHead(ConvFCBBoxHead):
 
 @MODELS.register_module()
 class FViTRoIHead(StandardRoIHead):
-    """``StandardRoIHead`` that also asks the frozen tower, whose map V comes behind the levels.
+    """``StandardRoIHead`` that also uses the frozen tower, whose map V follows the levels.
 
     Attributes:
-        base: (K + 1,) boolean, classes that were trained on, and background; set by the detector.
-        mixture: whether the tower is asked (``vlm``), ``vlm_temperature``, ``alpha`` and ``beta``.
+        base: (K + 1,) boolean, the trained classes and background; set by the detector.
+        mixture: whether the tower is used (``vlm``), ``vlm_temperature``, ``alpha`` and ``beta``.
     """
 
     def mix(self, backbone: FrozenTower, vlm: bool, temperature: float, alpha: float, beta: float):
@@ -67,7 +67,7 @@ class FViTRoIHead(StandardRoIHead):
         self.mixture = dict(vlm=vlm, vlm_temperature=temperature, alpha=alpha, beta=beta)
 
     def scores(self, logits: Tensor, seen: Tensor, proposals: list[Tensor], image_size: tuple[int, int]) -> Tensor:
-        """(R, K + 1) of regions, from logits and V; boxes in pixels of the padded picture."""
+        """(R, K + 1) of regions, from logits and V; boxes in pixels of the padded image."""
         p, mixture = logits.softmax(-1), self.mixture
         if not mixture["vlm"]:
             return p
@@ -76,14 +76,14 @@ class FViTRoIHead(StandardRoIHead):
         return geometric_ensemble(p, q, self.base, mixture["alpha"], mixture["beta"])
 
     def predict_bbox(self, x, batch_img_metas, rpn_results_list, rcnn_test_cfg, rescale: bool = False):
-        """Boxes of each picture; scores do not go through a softmax again."""
+        """Boxes of each image; no second softmax is applied to the scores."""
         proposals = [tensor(each.bboxes) for each in rpn_results_list]
-        found = self._bbox_forward(x, bbox2roi(proposals))
-        scores = self.scores(found["cls_score"], x[-1], proposals, batch_img_metas[0]["batch_input_shape"])
+        outputs = self._bbox_forward(x, bbox2roi(proposals))
+        scores = self.scores(outputs["cls_score"], x[-1], proposals, batch_img_metas[0]["batch_input_shape"])
         counts = [len(each) for each in proposals]
         return [
             select_boxes(self.bbox_head.bbox_coder.decode(boxes, deltas), each, meta, rcnn_test_cfg, rescale)
             for boxes, deltas, each, meta in zip(
-                proposals, found["bbox_pred"].split(counts), scores.split(counts), batch_img_metas, strict=True
+                proposals, outputs["bbox_pred"].split(counts), scores.split(counts), batch_img_metas, strict=True
             )
         ]

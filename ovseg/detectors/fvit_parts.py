@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 
 def published_parts(classes: int, embed_dim: int, channels, strides, masks: bool) -> dict:
-    """Neck, heads and their settings as F-ViT has them for OV-COCO."""
+    """F-ViT's neck, heads and settings for OV-COCO."""
     outs = max(5, len(strides))
     extractor = dict(
         type="mmdet.SingleRoIExtractor",
@@ -78,7 +78,7 @@ def published_parts(classes: int, embed_dim: int, channels, strides, masks: bool
 
 
 def merged(own, changes):
-    """A config with changes put into it, at any depth; another ``type`` replaces the whole."""
+    """A config with changes merged into it at any depth; a different ``type`` replaces the whole entry."""
     if not isinstance(own, Mapping) or not isinstance(changes, Mapping):
         return changes
     if "type" in own and changes.get("type", own["type"]) != own["type"]:

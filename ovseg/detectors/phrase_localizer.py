@@ -1,4 +1,4 @@
-"""Training-free phrase localisation as an MMEngine model: the same search as ``ovseg.apis.Locator``."""
+"""Training-free phrase localization as an MMEngine model: the same search as ``ovseg.apis.Locator``."""
 
 import numpy as np
 from mmengine.model import BaseDataPreprocessor, BaseModel
@@ -16,16 +16,16 @@ from ovseg.towers import Tower
 class PhraseLocalizer(BaseModel):
     """Tower + ``PhraseSearch``, assembled from a config. Scored by ``PhraseMetric``.
 
-    Pictures come as the loader gives them (uint8, BGR, native size): squashing and normalisation belong to the method.
+    Images are expected as loaded (uint8, BGR, native size): resizing and normalization belong to the method.
 
     Args:
         weights: see ``ovseg.towers.weights``, or a tower; None is the embedded demo model.
-        vocabulary: the words that the phrases of a dataset are taken from, anything ``Vocabulary.parse`` takes; its
-            hash is saved beside every score. None: free phrases.
-        published: settings of one benchmark as published: ``alpha``, ``temperature``, ``upsample``, ``start_block``,
+        vocabulary: the vocabulary of the phrases of a dataset, anything ``Vocabulary.parse`` takes; its
+            hash is saved with every score. None: free phrases.
+        published: published settings for a benchmark: ``alpha``, ``temperature``, ``upsample``, ``start_block``,
             ``counts``, ``size`` of ``PhraseSearch``.
         protocol: settings that override all others.
-        arch, quick_gelu: for weight files that do not say.
+        arch, quick_gelu: for weight files that do not record them.
 
     Raises:
         ValueError: unknown settings, words or weights, a tower that is not a ViT with a class token.
@@ -73,9 +73,9 @@ class PhraseLocalizer(BaseModel):
         """Each phrase of the samples gets ``box`` (x1, y1, x2, y2) in pixels, ``score`` and ``heat`` (H, W) in [0, 1].
 
         Args:
-            inputs: list of (3, H, W) uint8 BGR pictures.
-            data_samples: one ``BaseDataElement`` each, whose ``phrases`` are mappings with ``phrase``; what else they
-                hold is kept.
+            inputs: list of (3, H, W) uint8 BGR images.
+            data_samples: one ``BaseDataElement`` each, whose ``phrases`` are mappings with ``phrase``; their other
+                keys are kept.
 
         Raises:
             ValueError: a sample without ``phrases``, or a phrase that is blank or too long.
@@ -89,10 +89,10 @@ class PhraseLocalizer(BaseModel):
                 )
             if sample.phrases:
                 rgb = np.ascontiguousarray(picture.flip(0).permute(1, 2, 0).cpu().numpy())
-                places = self.search.find(self.search.read(rgb), [each["phrase"] for each in sample.phrases])
+                matches = self.search.find(self.search.encode(rgb), [each["phrase"] for each in sample.phrases])
                 sample.phrases = [
-                    each | dict(box=place.box, score=place.score, heat=place.heatmap)
-                    for each, place in zip(sample.phrases, places, strict=True)
+                    each | dict(box=match.box, score=match.score, heat=match.heatmap)
+                    for each, match in zip(sample.phrases, matches, strict=True)
                 ]
             sample.set_metainfo({"provenance": self.provenance})
         return data_samples

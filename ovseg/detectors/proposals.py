@@ -1,12 +1,12 @@
-"""Class-agnostic boxes for detectors whose words come from elsewhere: a frozen detector's, an own RPN's, or given ones.
+"""Class-agnostic boxes for text-based detectors: from a frozen detector, an RPN of their own, or the samples.
 
     dict(type="FrozenRPN", config="faster-rcnn_r50_fpn_1x_coco.py", checkpoint="base.pth")   a detector of MMDetection
     dict(type="OwnRPN")                            an RPN on the tower's stages, trained on the boxes of the run
     dict(type="GivenBoxes", source="ground_truth")                       the ground-truth-box protocol
-    dict(type="GivenBoxes")                        ``proposals`` of the samples, such as mmdet.LoadProposals reads
-    dict(type="RandomBoxes", count=100)            for pre-training without any proposal network
+    dict(type="GivenBoxes")                        ``proposals`` of the samples, such as those of mmdet.LoadProposals
+    dict(type="RandomBoxes", count=100)            for pretraining without any proposal network
 
-All answer with ``InstanceData`` per picture: ``bboxes`` in pixels of the network's input, ``scores`` in (0, 1).
+All return an ``InstanceData`` per image: ``bboxes`` in pixels of the network's input, ``scores`` in (0, 1).
 """
 
 import copy
@@ -32,7 +32,7 @@ def objectness_logits(scores: Tensor) -> Tensor:
 
 
 def scale_of(sample) -> list[float]:
-    """What boxes (x1, y1, x2, y2) of the original picture are multiplied by to be in pixels of the input."""
+    """The factors from boxes (x1, y1, x2, y2) of the original image to pixels of the input."""
     return list(sample.metainfo.get("scale_factor", (1.0, 1.0))) * 2
 
 
@@ -42,7 +42,7 @@ def tensor(boxes) -> Tensor:
 
 
 def build_proposals(config: dict | None, tower: Tower) -> "ProposalGenerator":
-    """The module that a config describes (None: ``OwnRPN``), fitted to a ResNet tower."""
+    """Build the module of a config (None: ``OwnRPN``) for a ResNet tower."""
     config = dict(config or dict(type="OwnRPN"))
     fitting = dict(
         OwnRPN=dict(channels=[tower.width // 8, tower.width // 4, tower.width // 2]), FrozenRPN=dict(tower=tower)
@@ -62,8 +62,8 @@ class GivenBoxes(ProposalGenerator):
     """Boxes of the data samples.
 
     Args:
-        source: ``proposals``, in pixels of the input, with or without ``scores`` (1 where there are none); or
-            ``ground_truth``, the boxes of ``gt_instances``, in pixels of the original picture in prediction and of the
+        source: ``proposals``, in pixels of the input, with or without ``scores`` (1 without them); or
+            ``ground_truth``, the boxes of ``gt_instances``, in pixels of the original image in prediction and of the
             input in training, as MMDetection has them.
 
     Raises:
@@ -80,9 +80,9 @@ class GivenBoxes(ProposalGenerator):
     def forward(self, images: Tensor, stages: Sequence[Tensor], samples) -> list[InstanceData]:
         """
         Raises:
-            ValueError: a sample without such boxes.
+            ValueError: a sample without the required boxes.
         """
-        found = []
+        results = []
         for sample in samples:
             if self.field not in sample or "bboxes" not in sample.get(self.field):
                 advice = (
@@ -95,19 +95,19 @@ class GivenBoxes(ProposalGenerator):
                     f"sample, and {sample.metainfo.get('img_path', 'this one')} has none: {advice}, before "
                     "PackDetInputs."
                 )
-            given = sample.get(self.field)
-            boxes = tensor(given.bboxes).to(images.device, torch.float32)
+            source = sample.get(self.field)
+            boxes = tensor(source.bboxes).to(images.device, torch.float32)
             if self.source == "ground_truth" and not self.training:
                 boxes = boxes * boxes.new_tensor(scale_of(sample))
-            scores = given.scores.to(images.device) if "scores" in given else boxes.new_ones(len(boxes))
-            found.append(InstanceData(bboxes=boxes, scores=scores))
-        return found
+            scores = source.scores.to(images.device) if "scores" in source else boxes.new_ones(len(boxes))
+            results.append(InstanceData(bboxes=boxes, scores=scores))
+        return results
 
 
 def random_boxes(count: int, size: tuple[int, int], smallest: float = 0.1) -> Tensor:
-    """(count, 4) boxes in a picture of ``size`` (H, W) pixels; sides log-uniform from ``smallest`` of its sides to all.
+    """(count, 4) boxes in an image of ``size`` (H, W) pixels; sides log-uniform from ``smallest`` of its sides to all.
 
-    Ratios of a box's sides to the picture's differ by at most three.
+    Ratios of a box's sides to the image's differ by at most three.
     """
     area = smallest ** torch.rand(count, 1)
     ratio = 3 ** (torch.rand(count, 1) - 0.5)
@@ -119,7 +119,7 @@ def random_boxes(count: int, size: tuple[int, int], smallest: float = 0.1) -> Te
 
 @MODELS.register_module()
 class RandomBoxes(ProposalGenerator):
-    """``count`` random boxes per picture, of which ``smallest`` is the least side, as a share of the picture's."""
+    """``count`` random boxes per image, of which ``smallest`` is the least side, as a share of the image's."""
 
     def __init__(self, count: int = 100, smallest: float = 0.1):
         super().__init__()
@@ -133,24 +133,24 @@ class RandomBoxes(ProposalGenerator):
 
 @MODELS.register_module()
 class FrozenRPN(ProposalGenerator):
-    """The proposal network of a detector of MMDetection, frozen.
+    """The frozen proposal network of an MMDetection detector.
 
     Args:
-        tower: whose normalisation the pictures carry.
+        tower: the tower whose normalization the images have.
         config: a config file of MMDetection, or its ``model``.
         checkpoint: its weights; None leaves them random, for tests.
-        nms: IoU of its NMS; published: 0.7, for zero-shot use 0.9.
-        count: boxes kept per picture.
+        nms: IoU threshold of the NMS; published: 0.7, for zero-shot use 0.9.
+        count: boxes kept per image.
 
     Raises:
-        FileNotFoundError, ValueError: no weights there, weights that do not fit, or a detector without an RPN.
+        FileNotFoundError, ValueError: missing weights, weights that do not fit, or a detector without an RPN.
     """
 
     def __init__(
         self, tower: Tower, config: str | dict, checkpoint: str | None = None, nms: float = 0.7, count: int = 1000
     ):
         super().__init__()
-        self.denormalise = tower.denormalise
+        self.denormalize = tower.denormalize
         model = Config.fromfile(config).model if isinstance(config, str) else ConfigDict(copy.deepcopy(dict(config)))
         with MMDET_MODELS.switch_scope_and_registry("mmdet"):
             self.model = MMDET_MODELS.build(model)
@@ -159,8 +159,8 @@ class FrozenRPN(ProposalGenerator):
                 f"FrozenRPN takes a detector with a class-agnostic first stage, and {type(self.model).__name__} has "
                 "none: give for example the config of mmdet's RPN, FasterRCNN or MaskRCNN."
             )
-        kept = dict(max_per_img=count, nms=dict(type="nms", iou_threshold=nms), min_bbox_size=0)
-        self.test_cfg = ConfigDict(dict(self.head.test_cfg) | kept)
+        limits = dict(max_per_img=count, nms=dict(type="nms", iou_threshold=nms), min_bbox_size=0)
+        self.test_cfg = ConfigDict(dict(self.head.test_cfg) | limits)
         if checkpoint is not None:
             self._load(checkpoint)
         self.eval().requires_grad_(False)
@@ -185,14 +185,14 @@ class FrozenRPN(ProposalGenerator):
         self.model.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)
 
     def init_weights(self):
-        """They are those of the checkpoint."""
+        """The weights are those of the checkpoint."""
 
     def train(self, mode: bool = True):
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor, stages: Sequence[Tensor], samples) -> list[InstanceData]:
-        pixels = 255 * self.denormalise(images)
+        pixels = 255 * self.denormalize(images)
         reader = self.model.data_preprocessor
         if not getattr(reader, "_channel_conversion", False):
             pixels = pixels.flip(1)
@@ -200,24 +200,24 @@ class FrozenRPN(ProposalGenerator):
             pixels = (pixels - reader.mean) / reader.std
         features = self.model.extract_feat(pixels)
         metas = [sample.metainfo for sample in samples]
-        found = self.head.predict_by_feat(*self.head(features), batch_img_metas=metas, cfg=self.test_cfg)
-        return [InstanceData(bboxes=tensor(each.bboxes), scores=each.scores) for each in found]
+        predictions = self.head.predict_by_feat(*self.head(features), batch_img_metas=metas, cfg=self.test_cfg)
+        return [InstanceData(bboxes=tensor(each.bboxes), scores=each.scores) for each in predictions]
 
 
 @MODELS.register_module()
 class OwnRPN(ProposalGenerator):
-    """FPN and RPN on the stages of the tower, trained with the run on whatever boxes it has.
+    """FPN and RPN on the stages of the tower, trained on the boxes of the run.
 
-    The stages are cut from the graph: boxes do not move the tower.
+    The stages are detached: the boxes do not train the tower.
 
     Args:
         channels: of the stages, strides 4, 8 and 16; set by the detector.
         width: of the pyramid.
-        outs: its levels, strides 4, 8, 16, …; those beyond the stages are poolings of the last.
+        outs: number of levels, strides 4, 8, 16, …; levels beyond the stages are pooled from the last.
         scales, ratios: of the anchors, in units of the stride.
         convs: convolutions of the RPN.
         nms: IoU of its NMS.
-        count, train_count: boxes kept per picture.
+        count, train_count: boxes kept per image.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class OwnRPN(ProposalGenerator):
         train_count: int = 1000,
     ):
         super().__init__()
-        kept = dict(nms_pre=2 * max(count, train_count), nms=dict(type="nms", iou_threshold=nms), min_bbox_size=0)
+        limits = dict(nms_pre=2 * max(count, train_count), nms=dict(type="nms", iou_threshold=nms), min_bbox_size=0)
         assigner = dict(type="MaxIoUAssigner", pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3)
         sampler = dict(type="RandomSampler", num=256, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=False)
         train = dict(assigner=assigner, sampler=sampler, allowed_border=-1, pos_weight=-1, debug=False)
@@ -255,10 +255,10 @@ class OwnRPN(ProposalGenerator):
                 loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
                 loss_bbox=dict(type="L1Loss", loss_weight=1.0),
                 train_cfg=train,
-                test_cfg=kept | dict(max_per_img=count),
+                test_cfg=limits | dict(max_per_img=count),
             )
             self.head = MMDET_MODELS.build(ConfigDict(head))
-        self.train_cfg = ConfigDict(kept | dict(max_per_img=train_count))
+        self.train_cfg = ConfigDict(limits | dict(max_per_img=train_count))
 
     def _features(self, stages: Sequence[Tensor]):
         return self.neck(tuple(stage.detach() for stage in stages))
@@ -274,5 +274,5 @@ class OwnRPN(ProposalGenerator):
     def forward(self, images: Tensor, stages: Sequence[Tensor], samples) -> list[InstanceData]:
         metas = [sample.metainfo for sample in samples]
         cfg = self.train_cfg if self.training else self.head.test_cfg
-        found = self.head.predict_by_feat(*self.head(self._features(stages)), batch_img_metas=metas, cfg=cfg)
-        return [InstanceData(bboxes=tensor(each.bboxes), scores=each.scores) for each in found]
+        predictions = self.head.predict_by_feat(*self.head(self._features(stages)), batch_img_metas=metas, cfg=cfg)
+        return [InstanceData(bboxes=tensor(each.bboxes), scores=each.scores) for each in predictions]

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ovseg.regions.regionclip import REQUIRES, res_stages, table_side
 from ovseg.registry import MODELS, did_you_mean
-from ovseg.segmentors.aside import Aside
+from ovseg.segmentors.frozen_module import FrozenModule
 from ovseg.towers import Tower, load_tower, require
 
 from .proposals import build_proposals
@@ -26,7 +26,7 @@ from .runtime_classes import RuntimeClasses
 
 SOFT = dict(type="soft_nms", method="gaussian", sigma=0.5, iou_threshold=0.5, min_score=0.001)
 HARD = dict(type="nms", iou_threshold=0.5)
-SETTINGS = {  # published: objectness in the score, deltas, score threshold, NMS, detections per picture
+SETTINGS = {  # published: objectness in the score, deltas, score threshold, NMS, detections per image
     "coco": dict(objectness=None, deltas=True, score_thr=0.001, nms=SOFT, max_per_img=100),
     "lvis": dict(objectness="probability", deltas=True, score_thr=0.02, nms=SOFT, max_per_img=300),
     "zero_shot": dict(objectness="probability", deltas=False, score_thr=0.001, nms=HARD, max_per_img=100),
@@ -35,7 +35,7 @@ SETTINGS = {  # published: objectness in the score, deltas, score threshold, NMS
 
 
 def train_above(tower: Tower, frozen_stages: int):
-    """Let the stages above ``frozen_stages`` and the attention pool train; BatchNorms stay as they are.
+    """Make the stages above ``frozen_stages`` and the attention pool trainable; BatchNorms stay frozen.
 
     Stages are counted as usual: 1 is the stem, 2 the stem and ``layer1``; 5 freezes all but the attention pool.
 
@@ -58,14 +58,14 @@ def train_above(tower: Tower, frozen_stages: int):
 
 
 def preprocessor(tower: Tower, masks: bool = False) -> dict:
-    """MMDetection's preprocessor with the normalisation of the weights."""
+    """MMDetection's preprocessor with the normalization of the weights."""
     mean, std = ([255 * v for v in values] for values in (tower.preprocess.mean, tower.preprocess.std))
     kind = "mmdet.DetDataPreprocessor"
     return dict(type=kind, mean=mean, std=std, bgr_to_rgb=True, pad_size_divisor=32, pad_mask=masks)
 
 
 class ResNetDetector(RuntimeClasses, BaseDetector):
-    """What detectors on a CLIP ResNet share: the tower, its words, frozen parts."""
+    """Shared by detectors on a CLIP ResNet: the tower, its text embeddings, frozen parts."""
 
     def __init__(self, weights, vocabulary, unseen, templates, text_weights, frozen_stages, masks, data_preprocessor):
         tower = weights if isinstance(weights, Tower) else load_tower(weights)
@@ -74,8 +74,8 @@ class ResNetDetector(RuntimeClasses, BaseDetector):
         self.tower = tower
         train_above(tower, frozen_stages)
         if text_weights is not None:
-            given = isinstance(text_weights, Tower)
-            self.text_tower = Aside(text_weights if given else load_tower(text_weights))
+            loaded = isinstance(text_weights, Tower)
+            self.text_tower = FrozenModule(text_weights if loaded else load_tower(text_weights))
         self.open_words(tower if text_weights is None else self.text_tower._held[0], vocabulary, unseen, templates)
 
     def train(self, mode: bool = True):
@@ -93,7 +93,7 @@ class ResNetDetector(RuntimeClasses, BaseDetector):
 
 @MODELS.register_module()
 class RegionCLIP(ResNetDetector):
-    """A two-stage detector of any words.
+    """A two-stage open-vocabulary detector.
 
     Args:
         weights: a CLIP ResNet, see ``ovseg.towers.weights``; released files of RegionCLIP too.
@@ -101,22 +101,22 @@ class RegionCLIP(ResNetDetector):
             in prediction.
         proposals: ``FrozenRPN``, ``OwnRPN`` or ``GivenBoxes`` of ``detectors.proposals``.
         setting: ``coco``, ``lvis`` (fine-tuned), ``zero_shot`` or ``ground_truth``: published settings of prediction.
-            Zero-shot wants an NMS of 0.9 in the proposals as well.
+            Zero-shot use also needs an NMS of 0.9 in the proposals.
         test_cfg: changes to them, among ``objectness``, ``deltas``, ``score_thr``, ``nms``, ``max_per_img`` and
             ``mask_thr_binary``. ``objectness='logit'`` is the rule of the reference.
-        unseen: names (or a file of them) that training must not see: instances are left out, logits masked.
+        unseen: names (or a file of them) hidden from training: instances are dropped, logits masked.
         background, gamma: of the classification loss: weight of background, focal scaling. Published for COCO 0.2 and
             0.5, for LVIS 0.8 and 0.
         masks: add a class-agnostic mask head on the maps of ``layer4``.
-        samples: regions per picture in training; a quarter of them objects at most.
+        samples: regions per image in training, at most a quarter of them objects.
         frozen_stages: see ``train_above``.
         temperature: τ.
-        templates: of the prompts.
-        text_weights: CLIP weights that encode the words, where ``weights`` has no text tower.
-        data_preprocessor: see ``BaseDetector``; the weights' normalisation unless given.
+        templates: prompt templates.
+        text_weights: CLIP weights that encode the names if ``weights`` has no text tower.
+        data_preprocessor: see ``BaseDetector``; the weights' normalization unless given.
 
     Raises:
-        ValueError: unknown settings, words or weights; a tower that is no ResNet.
+        ValueError: unknown settings, unsuitable names or weights; a tower that is not a ResNet.
     """
 
     name = "regionclip"
@@ -214,10 +214,10 @@ class RegionCLIP(ResNetDetector):
         stages = self.seen(batch_inputs)
         boxes = self.proposals(batch_inputs, stages, batch_data_samples)
         self._read(self.vocabulary)
-        found = self.roi_head.predict(stages, boxes, batch_data_samples, rescale=rescale)
+        predictions = self.roi_head.predict(stages, boxes, batch_data_samples, rescale=rescale)
         for sample in batch_data_samples:
             sample.set_metainfo({"provenance": self.provenance})
-        return self.add_pred_to_datasample(batch_data_samples, found)
+        return self.add_pred_to_datasample(batch_data_samples, predictions)
 
     def _read(self, vocabulary, hidden: Tensor | None = None):
         self.roi_head.classifier.set_words(*self.embeddings(vocabulary), len(vocabulary), hidden)

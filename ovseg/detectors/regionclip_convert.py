@@ -5,7 +5,7 @@
 ``roi_heads.box_predictor.bbox_pred``  box deltas                           → ``roi_head.bbox_head.fc_reg``
 ``roi_heads.mask_head.*``              deconvolution and predictor          → ``roi_head.mask_head.*``
 ``offline_backbone.*``, ``offline_proposal_generator.*``                    → a detector of MMDetection, ``rpn``
-left out: text tables (words are encoded anew), ``teacher_backbone.*``, anchors, statistics of training
+omitted: text tables (names are encoded again), ``teacher_backbone.*``, anchors, training statistics
 
 The names inside detectron2's own ResNet, FPN and RPN are [recalled].  Their anchors run over sizes first: a
 configuration of MMDetection for them has ``anchor_generator=dict(scale_major=False, …)``, its ResNet ``style="caffe"``.
@@ -40,7 +40,7 @@ RULES = (  # applied one after the other
 
 
 def detector_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What ``detectors.RegionCLIP`` holds of a RegionCLIP's tensors, in its names.
+    """The tensors of a RegionCLIP file that ``detectors.RegionCLIP`` uses, under its names.
 
     Raises:
         ValueError: see ``regionclip_visual``.
@@ -58,10 +58,10 @@ def detector_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rpn_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The proposal network of a RegionCLIP, or of a detectron2 file of its own, in MMDetection's names.
+    """The proposal network of a RegionCLIP file, or of a separate detectron2 file, under MMDetection's names.
 
     Raises:
-        ValueError: no such network in it, or a name that is not known.
+        ValueError: no such network, or an unknown name.
     """
     inside = [name for name in state if name.startswith(OFFLINE)]
     if inside:
@@ -88,7 +88,7 @@ def _renamed(name: str) -> str:
         new = re.sub(pattern, becomes, new)
     if not new.startswith(("backbone.conv1", "backbone.bn1", "backbone.layer", "neck.", "rpn_head.rpn_")):
         raise ValueError(
-            f"{name!r} is no part of a ResNet with RPN that this converter knows (ResNet-50 or -101, C4 or FPN). "
+            f"{name!r} is not part of a ResNet with RPN that this converter knows (ResNet-50 or -101, C4 or FPN). "
             "Convert another network in detectron2, to the names of an RPN of MMDetection."
         )
     return new

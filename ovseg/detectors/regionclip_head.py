@@ -1,7 +1,7 @@
 """The region head of RegionCLIP (Zhong et al., CVPR 2022) in MMDetection: layer4 and attention pool per region.
 
 The classifier has no parameters: text, temperature and a zero vector for background.  Boxes are four class-agnostic
-numbers, linear in the pooled feature before it is normalised; masks, where wanted, one deconvolution on layer4's maps.
+numbers, linear in the pooled feature before it is normalized; masks, where wanted, one deconvolution on layer4's maps.
 """
 
 import torch
@@ -29,14 +29,14 @@ def box_coder(weights=(10.0, 10.0, 5.0, 5.0)) -> DeltaXYWHBBoxCoder:
 
 
 def split_rois(rois: Tensor, pictures: int) -> list[Tensor]:
-    """(R, 5) rois, whose pictures come one after the other, to boxes (R_b, 4) of each picture."""
+    """Split rois (R, 5), ordered by image, into boxes (R_b, 4) of each image."""
     return [rois[rois[:, 0] == index, 1:] for index in range(pictures)]
 
 
 def select_boxes(boxes: Tensor, scores: Tensor, meta: dict, cfg, rescale: bool) -> InstanceData:
-    """NMS per class of boxes (R, 4) in pixels of the input and scores (R, K + 1), whose last column is not read.
+    """NMS per class of boxes (R, 4) in pixels of the input and scores (R, K + 1), whose last column is ignored.
 
-    Boxes are cut to the picture; those without area, and rows with a number that is not finite, are dropped.
+    Boxes are cut to the image; those without area, and rows with a number that is not finite, are dropped.
     """
     height, width = meta["img_shape"][:2]
     sound = boxes.isfinite().all(1) & scores.isfinite().all(1)
@@ -45,13 +45,13 @@ def select_boxes(boxes: Tensor, scores: Tensor, meta: dict, cfg, rescale: bool) 
     boxes, scores = boxes[sound], scores[sound]
     if rescale:
         boxes = boxes / boxes.new_tensor([*meta["scale_factor"]] * 2)
-    kept, labels = multiclass_nms(boxes, scores, cfg["score_thr"], dict(cfg["nms"]), cfg["max_per_img"])
-    return InstanceData(bboxes=kept[:, :4], scores=kept[:, 4], labels=labels)
+    selected, labels = multiclass_nms(boxes, scores, cfg["score_thr"], dict(cfg["nms"]), cfg["max_per_img"])
+    return InstanceData(bboxes=selected[:, :4], scores=selected[:, 4], labels=labels)
 
 
 @MODELS.register_module()
 class RegionCLIPBBoxHead(BBoxHead):
-    """Box regression, and the loss on given logits.
+    """Box regression, and the loss on external logits.
 
     Args:
         background: weight of background regions in the loss.
@@ -83,7 +83,7 @@ class RegionCLIPRoIHead(StandardRoIHead):
             ``RegionCLIPBBoxHead``.  Parts are looked up in the default scope, which is to be mmdet.
 
     Attributes:
-        classifier: ``WordScores`` with the zero vector as background; the detector gives it its words.
+        classifier: ``WordScores`` with the zero vector as background; the detector sets its text embeddings.
     """
 
     def __init__(self, temperature: float = 0.01, deltas=True, objectness=None, sampling_ratio: int = 0, **parts):
@@ -105,8 +105,8 @@ class RegionCLIPRoIHead(StandardRoIHead):
 
     def _bbox_forward(self, x, rois: Tensor) -> dict:
         boxes = split_rois(rois, len(x[-1]))
-        found = region_features(self._tower[0], x[-1], boxes, self.sampling_ratio, with_maps=self.with_mask)
-        features, maps = found if self.with_mask else (found, None)
+        outputs = region_features(self._tower[0], x[-1], boxes, self.sampling_ratio, with_maps=self.with_mask)
+        features, maps = outputs if self.with_mask else (outputs, None)
         scores = self.classifier(features, 1 / self.temperature)
         deltas = self.bbox_head.fc_reg(features)
         return dict(cls_score=scores, bbox_pred=deltas, bbox_feats=maps, features=features)
@@ -120,12 +120,12 @@ class RegionCLIPRoIHead(StandardRoIHead):
         return dict(mask_preds=self.mask_head(maps), mask_feats=maps)
 
     def predict_bbox(self, x, batch_img_metas, rpn_results_list, rcnn_test_cfg, rescale: bool = False):
-        """Boxes of each picture; rows with a score that is not finite are dropped before NMS."""
+        """Boxes of each image; rows with a score that is not finite are dropped before NMS."""
         proposals = [each.bboxes for each in rpn_results_list]
-        found = self._bbox_forward(x, bbox2roi(proposals))
+        outputs = self._bbox_forward(x, bbox2roi(proposals))
         counts = [len(each) for each in proposals]
         parts = zip(
-            rpn_results_list, found["cls_score"].split(counts), found["bbox_pred"].split(counts), batch_img_metas,
+            rpn_results_list, outputs["cls_score"].split(counts), outputs["bbox_pred"].split(counts), batch_img_metas,
             strict=True,
         )  # fmt: skip
         return [self._boxes(*part, rcnn_test_cfg, rescale) for part in parts]

@@ -1,9 +1,9 @@
-"""RegionCLIP: Region-based Language-Image Pretraining (Zhong et al., CVPR 2022): the pre-training.
+"""RegionCLIP: Region-based Language-Image Pretraining (Zhong et al., CVPR 2022): the pretraining.
 
-student  f_r, the tower that learns;  teacher g_r, the tower as it was, on the same regions;  concepts c, any vocabulary
-L = KL(q ‖ student)  +  contrast of regions and concepts  +  InfoNCE of pictures and captions    (``regionclip_losses``)
+student  f_r, the trained tower;  teacher g_r, the original tower, on the same regions;  concepts c, any vocabulary
+L = KL(q ‖ student)  +  contrast of regions and concepts  +  InfoNCE of images and captions    (``regionclip_losses``)
 
-The feature of a picture is that of the region that covers it.  No box has a label: concepts come from the teacher.
+The feature of an image is that of the region that covers it.  Boxes have no labels: concepts come from the teacher.
 """
 
 import copy
@@ -13,11 +13,11 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ovseg.argmax import best_word
+from ovseg.argmax import max_over_synonyms
 from ovseg.regions import regionclip_losses as terms
 from ovseg.regions.regionclip import region_features, region_logits, res_stages
 from ovseg.registry import MODELS
-from ovseg.segmentors.aside import Aside
+from ovseg.segmentors.frozen_module import FrozenModule
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower
 from ovseg.towers.build import make_tower
@@ -31,15 +31,15 @@ from .regionclip import ResNetDetector
 class RegionCLIPPretraining(ResNetDetector):
     """Trains a CLIP ResNet on regions; ``export`` writes it as plain CLIP weights.
 
-    In prediction it names the ground-truth boxes of the samples, so that a run can be watched.
+    In prediction it classifies the ground-truth boxes of the samples, so that a run can be monitored.
 
     Args:
         concepts: the pool, anything ``Vocabulary.parse`` takes; published: nouns of the captions.
-        vocabulary: what predictions choose among; the concepts unless given.
+        vocabulary: the candidates of predictions; the concepts by default.
         weights: a CLIP ResNet with text, see ``ovseg.towers.weights``.
         proposals: where regions come from, see ``detectors.proposals``; published: ``FrozenRPN`` with an NMS of 0.5
             and 300 boxes. Labels are never read.
-        most: how many of them are kept per picture, drawn at random.
+        most: how many of them are kept per image, drawn at random.
         threshold: of the teacher's best probability, below which a region is left out.
         captions: use the samples' metainfo ``gt_caption``, as MMDetection's caption datasets have it; False leaves
             the third term out.
@@ -73,7 +73,7 @@ class RegionCLIPPretraining(ResNetDetector):
         self._templates = str(templates)
         tower = self.tower
         self.proposals = build_proposals(proposals or dict(type="RandomBoxes", count=most), tower)
-        self.teacher = Aside(make_tower(copy.deepcopy(tower.visual), None, tower.preprocess, tower.card))
+        self.teacher = FrozenModule(make_tower(copy.deepcopy(tower.visual), None, tower.preprocess, tower.card))
 
     @property
     def settings(self) -> dict:
@@ -102,7 +102,7 @@ class RegionCLIPPretraining(ResNetDetector):
         }
         if self.captions:
             pictures = region_features(self.tower, stages[-1], wholes)
-            losses["loss_image_text"] = terms.image_text(pictures, self.read(batch_data_samples), tau)
+            losses["loss_image_text"] = terms.image_text(pictures, self.encode_captions(batch_data_samples), tau)
         return losses
 
     def _some(self, boxes: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class RegionCLIPPretraining(ResNetDetector):
         return tuple(sample.metainfo["img_shape"][:2])
 
     @torch.no_grad()
-    def read(self, data_samples) -> Tensor:
+    def encode_captions(self, data_samples) -> Tensor:
         """Embeddings (B, E) of the captions.
 
         Raises:
@@ -132,15 +132,17 @@ class RegionCLIPPretraining(ResNetDetector):
     def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True):
         """Name the ground-truth boxes: ``pred_instances`` with their ``bboxes``, ``class_scores`` (logits, R × K),
         ``scores`` and ``labels``."""
-        given = [tensor(sample.gt_instances.bboxes).float().to(batch_inputs.device) for sample in batch_data_samples]
-        boxes = [b * b.new_tensor(scale_of(s)) for b, s in zip(given, batch_data_samples, strict=True)]
+        annotated = [
+            tensor(sample.gt_instances.bboxes).float().to(batch_inputs.device) for sample in batch_data_samples
+        ]
+        boxes = [b * b.new_tensor(scale_of(s)) for b, s in zip(annotated, batch_data_samples, strict=True)]
         features = region_features(self.tower, self.extract_feat(batch_inputs)[-1], boxes)
-        text, owners = self.embeddings(self.vocabulary)
+        text, prompt_to_class = self.embeddings(self.vocabulary)
         words = region_logits(features, text, self.temperature)[:, :-1]
-        logits = best_word(words.T[None, :, :, None], owners, len(self.vocabulary))[0, :, :, 0].T
+        logits = max_over_synonyms(words.T[None, :, :, None], prompt_to_class, len(self.vocabulary))[0, :, :, 0].T
         scores, labels = logits.softmax(-1).max(-1)
         counts = [len(each) for each in boxes]
-        parts = zip(batch_data_samples, given, *(v.split(counts) for v in (scores, labels, logits)), strict=True)
+        parts = zip(batch_data_samples, annotated, *(v.split(counts) for v in (scores, labels, logits)), strict=True)
         for sample, where, score, label, each in parts:
             sample.pred_instances = InstanceData(bboxes=where, scores=score, labels=label, class_scores=each)
             sample.set_metainfo({"provenance": self.provenance})

@@ -23,7 +23,7 @@ class RuntimeClasses:
         train_vocabulary: what the ids of the training labels stand for.
         unseen: names of it that training must not see.
         metric: of ``ovseg.evaluation``, which scores it on a benchmark.
-        own_pipeline: whether it reads the pictures of a benchmark by the pipeline of its config.
+        own_pipeline: whether it reads the images of a benchmark by the pipeline of its config.
         loader: in ``LOADERS``, runs its checkpoints for ``ovseg.load``; None or absent: nothing does.
         trained_weights: the checkpoint that was loaded.
         takes_boxes: whether samples with ``proposals`` are asked for those.
@@ -63,21 +63,21 @@ class RuntimeClasses:
         self.embeddings(self.vocabulary)
 
     def seen(self, batch_inputs: Tensor):
-        """``extract_feat`` of pictures, kept as long as they are the same tensor: words may change meanwhile."""
+        """``extract_feat`` of images, kept as long as they are the same tensor: words may change meanwhile."""
         if self._seen is None or self._seen[0] is not batch_inputs:
             self._seen = batch_inputs, self.extract_feat(batch_inputs)
         return self._seen[1]
 
     def embeddings(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
         """Unit embeddings (T, E) of a vocabulary's words and their classes (T,)."""
-        queries = vocabulary.queries
-        key = "\n".join(queries)
+        prompts = vocabulary.prompts
+        key = "\n".join(prompts)
         if key not in self._embedded:
-            kept = list(self._embedded)[-2:]  # those in use: of training, of prediction, of background
-            self._embedded = {name: self._embedded[name] for name in kept}
-            self._embedded[key] = self._encoder(queries).clone()  # out of inference mode, so that losses may use it
+            recent = list(self._embedded)[-2:]  # those in use: of training, of prediction, of background
+            self._embedded = {name: self._embedded[name] for name in recent}
+            self._embedded[key] = self._encoder(prompts).clone()  # out of inference mode, so that losses may use it
         text = self._embedded[key].to(self._encoder.tower.device)
-        return text, torch.tensor(vocabulary.query_class, device=text.device)
+        return text, torch.tensor(vocabulary.prompt_to_class, device=text.device)
 
     @property
     def provenance(self) -> Provenance:

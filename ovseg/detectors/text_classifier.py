@@ -89,23 +89,23 @@ class WithoutUnseenRegions:
 def _hidden(head: nn.Module) -> Tensor:
     """(K,) boolean: the classes that training must not see."""
     layer = text_layers(head)[0]
-    return layer.query_class.new_zeros(len(layer.vocabulary)).bool() if layer.hidden is None else layer.hidden
+    return layer.prompt_to_class.new_zeros(len(layer.vocabulary)).bool() if layer.hidden is None else layer.hidden
 
 
-def _without(given, hidden: Tensor):
-    if isinstance(given, (list, tuple)) and given and isinstance(given[0], DetDataSample):
-        for sample in given:
+def _without(inputs, hidden: Tensor):
+    if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], DetDataSample):
+        for sample in inputs:
             truth = sample.gt_instances
             if len(truth) and hidden[truth.labels].any():
                 sample.gt_instances = truth[~hidden[truth.labels]]
-    return given
+    return inputs
 
 
 def text_layers(head: nn.Module) -> list[TextLayer]:
     """The layers of a head that score words, each once."""
-    found = [getattr(head, name, None) for name in LAYERS]
-    found = [layer for each in found for layer in (each if isinstance(each, nn.ModuleList) else [each])]
-    return list(dict.fromkeys(layer for layer in found if isinstance(layer, TextLayer)))
+    layers = [getattr(head, name, None) for name in LAYERS]
+    layers = [layer for each in layers for layer in (each if isinstance(each, nn.ModuleList) else [each])]
+    return list(dict.fromkeys(layer for layer in layers if isinstance(layer, TextLayer)))
 
 
 def head_for(head: dict, vocabulary) -> nn.Module:
@@ -153,7 +153,7 @@ def OpenVocabDetHead(
     quick_gelu: bool | None = None,
     **settings,
 ) -> nn.Module:
-    """The head of config ``head`` with a ``TextLayer`` in the place of its classification layer.
+    """The head of config ``head`` with a ``TextLayer`` in place of its classification layer.
 
     What is built is a head of that very class, with its losses, parameter names and ``predict``.
 
@@ -181,12 +181,12 @@ def OpenVocabDetHead(
     unseen = unseen_names(Vocabulary.parse(vocabulary), unseen)
     words = dict(weights=weights, templates=templates, unseen=unseen, arch=arch, quick_gelu=quick_gelu)
     words |= dict(scale=temperature, learned=learned, background=(background or "learned") if softmax else None)
-    made = {}
+    replaced = {}
 
     def text_layer(layer):
-        if id(layer) not in made:  # some heads read all their levels with the same layer
-            made[id(layer)] = TextLayer(layer, columns, vocabulary, **words)
-        return made[id(layer)]
+        if id(layer) not in replaced:  # some heads read all their levels with the same layer
+            replaced[id(layer)] = TextLayer(layer, columns, vocabulary, **words)
+        return replaced[id(layer)]
 
     for name in LAYERS:
         layer = getattr(built, name, None)

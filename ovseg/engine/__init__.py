@@ -1,1 +1,1 @@
-"""Configs, hooks and optimiser constructors: the parts of a run that are neither model nor data."""
+"""Configs, hooks and optimizer constructors: the parts of a run that are neither model nor data."""

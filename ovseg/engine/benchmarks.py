@@ -15,7 +15,7 @@ from ovseg.datasets.table import BENCHMARKS
 from ovseg.registry import SCOPE, did_you_mean, find_component
 
 COMPONENTS = ("dense", "scorer")
-BOX_LOADERS = {  # of the picture and of the truth, which detectors read after they resized the picture
+BOX_LOADERS = {  # of the image and of the truth, which detectors read after they resized the image
     "ovseg.SceneBoxes": (dict(type="ovseg.LoadScenePicture"), dict(type="ovseg.LoadSceneBoxes")),
     "ovseg.COCOMiniBoxes": (
         dict(type="mmcv.LoadImageFromFile"),

@@ -19,9 +19,9 @@ class DataReport:
     """What the labels of one split hold.
 
     classes    names by id
-    pixels     (K,) int64 per class;  images: (K,) int64, in how many pictures a class occurs
-    count      pictures that were read;  ignored: pixels with label 255, of ``total`` pixels
-    problems   what is wrong, one line per picture
+    pixels     (K,) int64 per class;  images: (K,) int64, in how many images a class occurs
+    count      images that were read;  ignored: pixels with label 255, of ``total`` pixels
+    problems   what is wrong, one line per image
     """
 
     classes: tuple[str, ...]
@@ -36,7 +36,7 @@ class DataReport:
         self.pixels, self.images = np.zeros(len(self.classes), np.int64), np.zeros(len(self.classes), np.int64)
 
     def add(self, name: str, labels: np.ndarray, size: tuple[int, int]):
-        """Count one label map (H, W); ``size`` is (H, W) of its picture."""
+        """Count one label map (H, W); ``size`` is (H, W) of its image."""
         if labels.shape != tuple(size):
             self.problems.append(f"{name}: the label map has {labels.shape} pixels, the picture {tuple(size)}")
             return
@@ -64,12 +64,12 @@ def bare_dataset(cfg: dict) -> dict:
 
 
 def check_split(cfg: Config, split: str, limit: int | None = None, progress: Callable = iter) -> DataReport:
-    """Read every picture and label map of ``<split>_dataloader``.
+    """Read every image and label map of ``<split>_dataloader``.
 
     Args:
         cfg: a config.
         split: ``train``, ``val`` or ``test``.
-        limit: only that many pictures.
+        limit: only that many images.
         progress: wraps the sequence of indices.
 
     Raises:
@@ -84,13 +84,13 @@ def check_split(cfg: Config, split: str, limit: int | None = None, progress: Cal
     if not dataset.metainfo.get("classes"):
         raise ValueError(f"{type(dataset).__name__} names no classes; give metainfo=dict(classes=[…]).")
     report = DataReport(tuple(dataset.metainfo["classes"]))
-    read = Compose([step for step in dataset.pipeline.transforms if type(step).__name__.startswith(LOADERS)])
+    load = Compose([step for step in dataset.pipeline.transforms if type(step).__name__.startswith(LOADERS)])
     for index in progress(range(min(len(dataset), limit or len(dataset)))):
         info = dataset.get_data_info(index)
         name = info.get("img_path", str(index))
         try:
-            item = read(info)
-        except Exception as error:  # whatever a decoder raises: the next picture may be sound
+            item = load(info)
+        except Exception as error:  # whatever a decoder raises: the next image may be sound
             report.problems.append(f"{name}: {' '.join(str(error).split())[:160] or type(error).__name__}")
             continue
         report.add(name, item["gt_seg_map"], item["img"].shape[:2])

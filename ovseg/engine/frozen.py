@@ -1,4 +1,4 @@
-"""Evaluation on several processes of a model that trains nothing."""
+"""Distributed evaluation of a model without trainable parameters."""
 
 from torch import nn
 
@@ -7,10 +7,10 @@ from ovseg.registry import MODEL_WRAPPERS
 
 @MODEL_WRAPPERS.register_module()
 class FrozenWrapper(nn.Module):
-    """Stands where MMEngine puts ``DistributedDataParallel``, which refuses models without trainable parameters.
+    """Replaces MMEngine's ``DistributedDataParallel``, which rejects models without trainable parameters.
 
     Args:
-        module: the model; each process has its own copy and nothing is exchanged.
+        module: the model; each process has its own copy, without communication.
     """
 
     def __init__(self, module: nn.Module):

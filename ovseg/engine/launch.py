@@ -8,8 +8,8 @@ from mmengine.config import Config
 def start_processes(cfg: Config):
     """Choose the backend of a distributed run: NCCL on GPUs, which MMEngine sets up, gloo on CPUs.
 
-    MMEngine asks for a CUDA device whatever the backend, and gives ``DistributedDataParallel`` one; so on a machine
-    without one the group and the wrapper's settings are made here, before the runner looks for them.
+    MMEngine requests a CUDA device for any backend and passes it to ``DistributedDataParallel``, so on a machine
+    without one the process group and the wrapper's settings are created here, before the runner needs them.
     """
     if torch.cuda.is_available():
         cfg.env_cfg.dist_cfg.backend = "nccl"

@@ -1,4 +1,4 @@
-"""Learning rates that shrink towards the input of a CLIP backbone (ELECTRA; BEiT's recipe for fine-tuning ViTs).
+"""Learning rates that shrink toward the input of a CLIP backbone (ELECTRA; BEiT's recipe for fine-tuning ViTs).
 
 lr = base·rate^(L − l) for block l = 0 … L−1, l = −1 for embeddings, l = L for what follows the blocks and for the
 rest of the model; no weight decay on norms, biases, position tables and class embeddings.
@@ -44,7 +44,7 @@ class LayerDecay(DefaultOptimWrapperConstructor):
             self._scale(params, module)
 
     def _scale(self, params: list[dict], model: nn.Module):
-        """Change the groups of one parameter each that MMEngine has made."""
+        """Adjust the parameter groups that MMEngine created, one per parameter."""
         backbones = {name: m for name, m in model.named_modules() if isinstance(m, CLIPBackbone)}
         if not backbones:
             raise ValueError(

@@ -9,10 +9,10 @@ from ovseg.rng import random_states, set_random_states
 @LOOPS.register_module()
 class TrainLoop(IterBasedTrainLoop):
     """MMEngine's ``IterBasedTrainLoop``, with two differences: validation leaves the random states as they were, and a
-    resumed run goes on with those of its checkpoint.
+    resumed run continues with those of its checkpoint.
 
     Attributes:
-        resumed: random states to go on with, set by ``Trainer.resume``.
+        resumed: random states to continue with, set by ``Trainer.resume``.
     """
 
     def __init__(self, *args, **kwargs):

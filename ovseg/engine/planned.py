@@ -20,7 +20,7 @@ def provenance_of(model: nn.Module, cfg: Config) -> Provenance:
 
 
 def planned(cfg: Config) -> Provenance:
-    """Of a prepared config; weights are loaded, no picture is."""
+    """Of a prepared config; weights are loaded, no image is."""
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "ovseg")):
         model = MODELS.build(cfg.model)
     if cfg.get("load_from"):

@@ -1,4 +1,4 @@
-"""A progress bar for training and measuring, where somebody looks."""
+"""A progress bar for training and testing on a terminal."""
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -10,7 +10,7 @@ from ovseg.registry import HOOKS
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Steps done, loss, elapsed and remaining time on a terminal; nothing where the output is a file."""
+    """Shows steps, loss, elapsed and remaining time on a terminal; silent if the output is a file."""
 
     priority = "LOW"
 

@@ -95,7 +95,7 @@ class TrainedDetector:
         """Encode a vocabulary."""
         self.model.set_classes(vocabulary)
         if progress:
-            progress(len(set(vocabulary.queries)))
+            progress(len(set(vocabulary.prompts)))
         return vocabulary
 
     @torch.no_grad()

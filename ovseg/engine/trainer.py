@@ -1,4 +1,4 @@
-"""MMEngine's runner with checkpoints that hold no code and resume exactly."""
+"""MMEngine's runner with checkpoints that contain no code and resume exactly."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from .config import self_contained
 class Trainer(Runner):
     """A runner that writes and reads the checkpoints of ``ovseg.engine.checkpoints``.
 
-    ``resume=True`` goes on from the newest complete checkpoint of the work dir, or from ``load_from``; with the data of
-    ``ovseg.datasets.seeded`` and ``TrainLoop`` the weights become those of a run that was never interrupted.
+    ``resume=True`` continues from the newest complete checkpoint of the work dir, or from ``load_from``; with the data
+    of ``ovseg.datasets.seeded`` and ``TrainLoop`` the weights become those of a run that was never interrupted.
     """
 
     @property
@@ -28,7 +28,8 @@ class Trainer(Runner):
         return self.model.module if is_model_wrapper(self.model) else self.model
 
     def build_logger(self, *args, **kwargs):
-        """MMEngine's, without its warning for every frozen parameter: ``tools/train.py`` says how many train."""
+        """As in MMEngine, without its warning for every frozen parameter: ``tools/train.py`` prints how many are
+        trained."""
         logger = super().build_logger(*args, **kwargs)
         logger.addFilter(lambda record: "since its requires_grad=" not in record.getMessage())
         return logger
@@ -38,7 +39,7 @@ class Trainer(Runner):
         self, out_dir, filename, file_client_args=None, save_optimizer=True, save_param_scheduler=True, meta=None,
         by_epoch=True, backend_args=None,
     ):  # fmt: skip
-        """As the base class; ``file_client_args`` and ``backend_args`` have no meaning here."""
+        """As in the base class; ``file_client_args`` and ``backend_args`` are ignored."""
         model, path = self.bare_model, Path(out_dir) / filename
         content = {"state_dict": {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}}
         self.call_hook("before_save_checkpoint", checkpoint=content)  # where moving averages take their place
@@ -62,7 +63,7 @@ class Trainer(Runner):
         checkpoints.forget_orphans(out_dir)
 
     def load_checkpoint(self, filename, map_location="cpu", strict=False, revise_keys=()):
-        """Load weights: those of a run, or a file of another format of which the fitting part is taken.
+        """Load weights: those of a run, or the matching part of a file of another format.
 
         Raises:
             FileNotFoundError, ValueError: see ``checkpoints.load_weights``.
@@ -80,7 +81,7 @@ class Trainer(Runner):
         return notes
 
     def resume(self, filename, resume_optimizer=True, resume_param_scheduler=True, map_location="default"):
-        """Go on from a checkpoint.
+        """Continue from a checkpoint.
 
         Raises:
             ValueError: a checkpoint without its state, or of another number of processes.
@@ -132,7 +133,7 @@ class Trainer(Runner):
         """States of the schedulers without MMEngine's class objects.
 
         Raises:
-            ValueError: several groups of schedulers, which this runner does not keep.
+            ValueError: several groups of schedulers, which this runner does not support.
         """
         if isinstance(self.param_schedulers, dict):
             raise ValueError("Trainer keeps one list of param_scheduler; a dict of lists cannot be resumed from.")

@@ -55,21 +55,21 @@ class WordMetric(BaseMetric):
         return tuple(self.dataset_meta["classes"])
 
     def groups(self) -> dict[str, list[int]]:
-        """Class ids of ``base`` and ``novel``, where the dataset or the caller tells them.
+        """Class ids of ``base`` and ``novel``, if the dataset or the caller defines them.
 
         Raises:
             ValueError: names that the dataset does not have.
         """
         meta = self.dataset_meta or {}
-        told = dict(base=self.base or meta.get("base_classes"), novel=self.novel or meta.get("novel_classes"))
-        found = {}
-        for group, names in told.items():
+        configured = dict(base=self.base or meta.get("base_classes"), novel=self.novel or meta.get("novel_classes"))
+        groups = {}
+        for group, names in configured.items():
             unknown = [name for name in names or () if name not in self.names]
             if unknown:
                 raise ValueError(f"{group}: the dataset has no classes {', '.join(unknown)}.")
             if names:
-                found[group] = [self.names.index(name) for name in names]
-        return found
+                groups[group] = [self.names.index(name) for name in names]
+        return groups
 
     def write(self, scores: dict, images: int, **details) -> dict:
         if self.work_dir is not None:
@@ -84,16 +84,17 @@ class OpenVocabAP(WordMetric):
 
     A data sample is a mapping with ``gt_instances`` (``bboxes``, ``labels``, ``masks`` for ``segm``), optionally
     ``ignored_instances``, and ``pred_instances`` (``bboxes``, ``scores``, ``labels``, ``masks``), all in pixels of the
-    picture.  Reports ``AP``, ``AP50``, ``AP50_base``, ``AP50_novel``, ``AR100``, ``AR100_any`` (boxes found whatever
-    they are called); with ``segm`` also ``mask_AP`` and so on.
+    image.  Reports ``AP``, ``AP50``, ``AP50_base``, ``AP50_novel``, ``AR100``, ``AR100_any`` (boxes that match
+    whatever their class); with ``segm`` also ``mask_AP`` and so on.
 
     Args:
-        segm: score masks too, where the predictions have them.
-        largest: detections per picture that count.
+        segm: also score masks, if the predictions have them.
+        largest: number of detections per image that are scored.
         **shared: see ``WordMetric``.
 
     Raises:
-        ValueError: a sample without truth or prediction, scores that are not finite, labels that are no class ids.
+        ValueError: a sample without ground truth or predictions, scores that are not finite, labels that are not class
+            ids.
     """
 
     default_prefix = "boxes"
@@ -103,7 +104,7 @@ class OpenVocabAP(WordMetric):
         self.segm, self.largest = segm, largest
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]):
-        """Keep boxes, and masks as COCO's run lengths."""
+        """Store boxes, and masks as COCO run-length encodings."""
         for sample in data_samples:
             missing = [key for key in ("gt_instances", "pred_instances") if key not in sample]
             if missing:
@@ -112,26 +113,26 @@ class OpenVocabAP(WordMetric):
                     "the truth is loaded by the dataset's pipeline, the prediction is that of a detector."
                 )
             self.provenance = same_provenance(sample, self.provenance)
-            truth, found = sample["gt_instances"], sample["pred_instances"]
-            scores = _numpy(found["scores"])
+            truth, predicted = sample["gt_instances"], sample["pred_instances"]
+            scores = _numpy(predicted["scores"])
             if not np.isfinite(scores).all():
                 raise ValueError(f"{_called(sample)}: {int((~np.isfinite(scores)).sum())} scores are not finite.")
             ignored = sample.get("ignored_instances")
             if ignored is None:
                 ignored = dict(bboxes=np.zeros((0, 4)), labels=np.zeros(0))
-            masks = self.segm and "masks" in truth and "masks" in found
+            masks = self.segm and "masks" in truth and "masks" in predicted
             shape = tuple(sample["ori_shape"][:2])
             self.results.append(
                 dict(
                     shape=shape,
-                    truth=self._kept(truth, shape, masks, sample),
-                    ignored=self._kept(ignored, shape, masks and "masks" in ignored, sample),
-                    found=self._kept(found, shape, masks, sample),
+                    truth=self._instances(truth, shape, masks, sample),
+                    ignored=self._instances(ignored, shape, masks and "masks" in ignored, sample),
+                    predicted=self._instances(predicted, shape, masks, sample),
                     scores=scores.astype(float),
                 )
             )
 
-    def _kept(self, instances, shape, masks: bool, sample) -> dict:
+    def _instances(self, instances, shape, masks: bool, sample) -> dict:
         labels = _numpy(instances["labels"]).astype(int)
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.names):
             raise ValueError(
@@ -142,7 +143,7 @@ class OpenVocabAP(WordMetric):
         return dict(boxes=boxes, labels=labels, masks=_run_lengths(instances["masks"], shape) if masks else None)
 
     def compute_metrics(self, results: list) -> dict:
-        """Scores of all pictures; writes the JSON file."""
+        """Scores of all images; writes the JSON file."""
         scores, table = self._scores(results, "bbox")
         if self.segm and all(each["truth"]["masks"] is not None for each in results):
             masks, of_masks = self._scores(results, "segm")
@@ -153,11 +154,11 @@ class OpenVocabAP(WordMetric):
 
     def _scores(self, results: list, kind: str) -> tuple[dict, list[dict]]:
         precision, recall = self._run(results, kind, per_class=True)
-        _, found = self._run(results, kind, per_class=False)
+        _, recall_any = self._run(results, kind, per_class=False)
         scores = {"AP": _mean(precision), "AP50": _mean(precision[0])}
         for group, ids in self.groups().items():
             scores[f"AP50_{group}"] = _mean(precision[0][:, ids])
-        scores |= {"AR100": _mean(recall), "AR100_any": _mean(found)}
+        scores |= {"AR100": _mean(recall), "AR100_any": _mean(recall_any)}
         table = [
             dict(name=name, AP=_mean(precision[:, :, k]), AP50=_mean(precision[0][:, k]))
             for k, name in enumerate(self.names)
@@ -165,17 +166,17 @@ class OpenVocabAP(WordMetric):
         return scores, table
 
     def _run(self, results: list, kind: str, per_class: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Precision (10 IoUs, 101 recalls, K) and recall (10 IoUs, K); −1 where a class has no truth."""
+        """Precision (10 IoUs, 101 recalls, K) and recall (10 IoUs, K); −1 for classes without ground truth."""
         categories = range(len(self.names) if per_class else 1)
-        images, truths, found = [], [], []
+        images, truths, predictions = [], [], []
         for number, each in enumerate(results, 1):
             height, width = each["shape"]
             images.append(dict(id=number, height=height, width=width))
             for source, ignore in ((each["truth"], 0), (each["ignored"], 1)):
                 truths += self._entries(source, number, per_class, iscrowd=ignore)
             order = np.argsort(-each["scores"], kind="stable")[: self.largest]
-            entries = self._entries(each["found"], number, per_class)
-            found += [entries[i] | dict(score=each["scores"][i]) for i in order]
+            entries = self._entries(each["predicted"], number, per_class)
+            predictions += [entries[i] | dict(score=each["scores"][i]) for i in order]
         for number, truth in enumerate(truths, 1):
             truth["id"] = number
         with contextlib.redirect_stdout(io.StringIO()):
@@ -184,10 +185,10 @@ class OpenVocabAP(WordMetric):
                 images=images, annotations=truths, categories=[dict(id=k, name=str(k)) for k in categories], info={}
             )
             coco.createIndex()
-            if not found:
+            if not predictions:
                 empty = np.where([bool(coco.catToImgs.get(k)) for k in categories], 0.0, -1.0)
                 return np.broadcast_to(empty, (10, 101, len(empty))), np.broadcast_to(empty, (10, len(empty)))
-            evaluation = COCOeval(coco, coco.loadRes(found), kind)
+            evaluation = COCOeval(coco, coco.loadRes(predictions), kind)
             evaluation.params.maxDets = [self.largest]
             evaluation.params.areaRng = evaluation.params.areaRng[:1]
             evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
@@ -210,9 +211,9 @@ class OpenVocabAP(WordMetric):
 
 @METRICS.register_module()
 class BoxAccuracy(WordMetric):
-    """Are given boxes named right?  Shares of the true boxes, in percent: localisation plays no part.
+    """Classification accuracy on ground-truth boxes, in percent; localization is not scored.
 
-    A class is right only if every other one has a lower score: ties are wrong.
+    A prediction is correct only if every other class has a lower score: ties count as errors.
 
     A data sample has ``gt_instances.labels`` (R,) and, in the same order, ``pred_instances.class_scores`` (R, K).
     Reports ``top1``, ``top5``, and ``mAcc``, the mean of the classes' top-1; with base and novel classes ``mAcc_base``
@@ -222,13 +223,14 @@ class BoxAccuracy(WordMetric):
         **shared: see ``WordMetric``.
 
     Raises:
-        ValueError: another number of scores than boxes or classes, scores that are not finite, or no box at all.
+        ValueError: numbers of scores that do not match the boxes or classes, scores that are not finite, or no boxes at
+            all.
     """
 
     default_prefix = "gt_boxes"
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]):
-        """Keep the label of every box and the rank of its class."""
+        """Store the label of every box and the rank of its class."""
         for sample in data_samples:
             self.provenance = same_provenance(sample, self.provenance)
             labels = _numpy(sample["gt_instances"]["labels"]).astype(int)
@@ -266,7 +268,7 @@ def _numpy(values) -> np.ndarray:
 
 
 def _run_lengths(masks, shape: tuple[int, int]) -> list[dict]:
-    """COCO's run lengths of masks (R, H, W), or of those that are run lengths already."""
+    """COCO run-length encodings of masks (R, H, W); masks that are already encoded are returned as they are."""
     if isinstance(masks, (list, tuple)) and masks and isinstance(masks[0], dict):
         return list(masks)
     array = masks.to_ndarray() if hasattr(masks, "to_ndarray") else _numpy(masks)
@@ -275,6 +277,6 @@ def _run_lengths(masks, shape: tuple[int, int]) -> list[dict]:
 
 
 def _mean(values: np.ndarray) -> float:
-    """The mean in percent of what is not −1; nan of nothing."""
+    """The mean in percent of all values other than −1; nan if there are none."""
     values = np.asarray(values)
     return 100 * float(values[values > -1].mean()) if (values > -1).any() else float("nan")

@@ -1,4 +1,4 @@
-"""mIoU of open-vocabulary segmentation: MMSegmentation's numbers, exact, with the conditions they were made under."""
+"""mIoU of open-vocabulary segmentation: exact versions of MMSegmentation's metrics, saved with their provenance."""
 
 from collections.abc import Sequence
 
@@ -19,25 +19,25 @@ class OpenVocabIoU(IoUMetric):
     Differences to the base class:
 
     * Pixels are counted in integers and divided in float64. (float32 sums lose pixels beyond 2**24 per class.)
-    * A label or prediction that is no class id and not ``ignore_index`` is an error; mmseg leaves it out silently.
+    * A label or prediction that is neither a class id nor ``ignore_index`` is an error; mmseg skips it silently.
     * ``groups``: the mean IoU of chosen classes, ``mIoU_<group>``.
-    * ``unseen``: the classes training never saw make two groups, ``mIoU_seen`` and ``mIoU_unseen``, and hIoU, the
+    * ``unseen``: the classes hidden from training define two groups, ``mIoU_seen`` and ``mIoU_unseen``, and hIoU, the
       harmonic mean of the two, 2·s·u/(s + u).
     * Rank 0 writes ``<work_dir>/metrics_<dataset>.json``: full-precision scores, the per-class table and the
       provenance (``ovseg.evaluation.report``). The file is replaced in one step.
 
-    A class that neither the labels nor the predictions contain is nan and left out of the means.
+    A class that occurs in neither the labels nor the predictions is nan and excluded from the means.
 
-    Several processes: every process keeps the counts of its images, one entry per image in the order of its sampler,
-    and all entries are gathered. ``DefaultSampler`` deals images out in turn and repeats the first ones at the end to
-    even the shares, so re-interleaving the shares and cutting at the size of the dataset drops just the repeats.
+    Distributed runs: every process stores the counts of its images, one entry per image in the order of its sampler,
+    and all entries are gathered. ``DefaultSampler`` assigns images in turn and repeats the first ones at the end to
+    equalize the shares, so re-interleaving them and truncating to the size of the dataset drops exactly the repeats.
 
     Args:
         groups: name -> class ids; by default the dataset's own (``metainfo['groups']``).
         unseen: names of classes; by default the dataset's own (``metainfo['unseen']``).
         work_dir: folder of the JSON file; None writes none.
         ignore_index: label of pixels that are not scored.
-        output_dir: also save predictions there as PNG.
+        output_dir: folder in which predictions are also saved as PNG.
         format_only: only save predictions, for test sets without labels.
         prefix: prefix of the metric names.
         collect_device: ``gpu`` sends the counts through the process group (which works on CPU with gloo); ``cpu``
@@ -152,17 +152,17 @@ class OpenVocabIoU(IoUMetric):
                     "the number of classes."
                 )
         predicted = torch.bincount(pred_label, minlength=num_classes).cpu()
-        labelled = torch.bincount(label, minlength=num_classes).cpu()
+        labeled = torch.bincount(label, minlength=num_classes).cpu()
         intersection = torch.bincount(label[pred_label == label], minlength=num_classes).cpu()
-        return intersection, predicted + labelled - intersection, predicted, labelled
+        return intersection, predicted + labeled - intersection, predicted, labeled
 
     @staticmethod
-    def total_area_to_metrics(intersection, union, predicted, labelled, *args, **kwargs):
+    def total_area_to_metrics(intersection, union, predicted, labeled, *args, **kwargs):
         """As the base class, in float64."""
-        areas = (torch.as_tensor(area).double() for area in (intersection, union, predicted, labelled))
+        areas = (torch.as_tensor(area).double() for area in (intersection, union, predicted, labeled))
         return IoUMetric.total_area_to_metrics(*areas, *args, **kwargs)
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean without nan; nan if nothing else is there."""
+    """Mean over values that are not nan; nan if there are none."""
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

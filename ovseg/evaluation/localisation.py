@@ -1,4 +1,4 @@
-"""Phrase localisation: accuracy at IoU 0.5 and the pointing game.
+"""Phrase localization: accuracy at IoU 0.5 and the pointing game.
 
 Boxes are (x1, y1, x2, y2) in pixels, edges: the pixel in column c covers x from c to c + 1.
 """
@@ -17,7 +17,7 @@ def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Intersection over union, (…,) float64, of boxes (…, 4) that broadcast against each other; 0 of two points.
 
     Raises:
-        ValueError: boxes that are not (…, 4), not finite, or inside out.
+        ValueError: boxes that are not (…, 4), not finite, or have x2 < x1 or y2 < y1.
     """
     first, second = _boxes(first, "boxes"), _boxes(second, "boxes")
     low, high = np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])
@@ -27,13 +27,13 @@ def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def box_hit(box: np.ndarray, truth: np.ndarray, threshold: float = 0.5, merge: bool = False) -> bool:
-    """Whether a box (4,) is right: IoU above the threshold (not equal to it) with any true box of the phrase (M, 4).
+    """Whether a box (4,) is correct: IoU strictly above the threshold with any ground-truth box of the phrase (M, 4).
 
-    ``merge`` compares with the one box around all true boxes instead; the two give different numbers on phrases that
-    name several things, so say which was used.
+    ``merge`` compares with the single box around all ground-truth boxes instead; results differ for phrases that
+    refer to several objects, so report which was used.
 
     Raises:
-        ValueError: no true box, or boxes inside out.
+        ValueError: no ground-truth box, or boxes with x2 < x1 or y2 < y1.
     """
     truth = _truth(truth)
     if merge:
@@ -42,10 +42,10 @@ def box_hit(box: np.ndarray, truth: np.ndarray, threshold: float = 0.5, merge: b
 
 
 def peak(heat: np.ndarray) -> tuple[float, float]:
-    """Centre (x, y) in pixels of the hottest pixel of a map (H, W); the first of equals, row by row.
+    """Center (x, y) in pixels of the maximum of a map (H, W); the first in row-major order if there are several.
 
     Raises:
-        ValueError: not a map of finite numbers.
+        ValueError: not a map of finite values.
     """
     heat = np.asarray(heat)
     if heat.ndim != 2 or not heat.size or not np.isfinite(heat).all():
@@ -55,10 +55,10 @@ def peak(heat: np.ndarray) -> tuple[float, float]:
 
 
 def point_hit(point: Sequence[float], truth: np.ndarray) -> bool:
-    """The pointing game: whether a point (x, y) lies in any true box (M, 4), borders included.
+    """The pointing game: whether a point (x, y) lies in any ground-truth box (M, 4), borders included.
 
     Raises:
-        ValueError: no true box, or boxes inside out.
+        ValueError: no ground-truth box, or boxes with x2 < x1 or y2 < y1.
     """
     truth, (x, y) = _truth(truth), point
     return bool(((truth[:, 0] <= x) & (x <= truth[:, 2]) & (truth[:, 1] <= y) & (y <= truth[:, 3])).any())
@@ -80,7 +80,7 @@ class PhraseMetric(BaseMetric):
         collect_device, prefix: as for every MMEngine metric.
 
     Raises:
-        ValueError: a sample without phrases to read, a phrase that was not answered, no phrase at all, or provenance
+        ValueError: a sample without phrases, a phrase without prediction, no phrases at all, or provenance
             that changes.
     """
 
@@ -101,7 +101,7 @@ class PhraseMetric(BaseMetric):
         self.provenance = None
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]):
-        """Keep per image the numbers of phrases, of right boxes, and of right points (None where there is no point)."""
+        """Store per image the numbers of phrases, of correct boxes, and of correct points (None without points)."""
         for sample in data_samples:
             if "phrases" not in sample:
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""Score files: JSON that is either complete or not there, with the conditions the scores were made under.
+"""Score files: JSON written atomically, with the provenance of the scores.
 
 Provenance comes with the predictions: a model puts its ``Provenance`` into the metainfo of its data samples.  It is the
 same for all images.
@@ -30,7 +30,7 @@ def same_provenance(sample: dict, before: Provenance | None) -> Provenance | Non
 def write_scores(
     work_dir: str | Path, dataset: str, images: int, scores: dict, provenance: Provenance | None, **details
 ):
-    """Write ``<work_dir>/metrics_<dataset>.json``: scores, what they were made with, and ``details``."""
+    """Write ``<work_dir>/metrics_<dataset>.json``: scores, their provenance, and ``details``."""
     if provenance is None:
         print_log(f"the scores of {dataset} are saved without a protocol: the model tells none", "current")
     report = dict(dataset=dataset, images=images, scores=scores, **(provenance or Provenance()).to_dict(), **details)

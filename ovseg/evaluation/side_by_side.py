@@ -1,4 +1,4 @@
-"""One set of scores for each of several models that predicted the same pictures."""
+"""One set of scores for each of several models that predicted the same images."""
 
 from mmengine.evaluator import Evaluator
 
@@ -7,7 +7,7 @@ from ovseg.registry import EVALUATORS
 
 @EVALUATORS.register_module()
 class SideBySideEvaluator(Evaluator):
-    """An evaluator of its own per model; scores are named ``<model>/<score>``.
+    """A separate evaluator per model; scores are named ``<model>/<score>``.
 
     Args:
         metrics: model name → config of its metric.
@@ -28,7 +28,7 @@ class SideBySideEvaluator(Evaluator):
             evaluator.dataset_meta = meta
 
     def process(self, data_samples, data_batch=None):
-        """Samples as ``SideBySide`` gives them: one mapping from model name to data sample per picture."""
+        """Samples as returned by ``SideBySide``: one mapping from model name to data sample per image."""
         for name, evaluator in self.evaluators.items():
             evaluator.process([sample[name] for sample in data_samples], data_batch)
 

@@ -1,7 +1,7 @@
-"""Phrase localization: a heat map of a phrase over regions, and the box that holds the heat."""
+"""Phrase localization: a heat map of a phrase over regions, and the box that contains the heat."""
 
-from .box_search import FoundBox, box_objective, search_box
+from .box_search import ScoredBox, box_objective, search_box
 from .heatmap import heat_map
-from .phrase_search import PhraseSearch, Place
+from .phrase_search import PhraseMatch, PhraseSearch
 
-__all__ = ["FoundBox", "PhraseSearch", "Place", "box_objective", "heat_map", "search_box"]
+__all__ = ["ScoredBox", "PhraseSearch", "PhraseMatch", "box_objective", "heat_map", "search_box"]

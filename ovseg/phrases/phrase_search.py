@@ -3,11 +3,11 @@
     g_r  ← g_r + O( softmax(s·q(g_r) [k(patches of r), k(g_r)]ᵀ) [v(patches of r); v(g_r)] ),   g_r ← g_r + FFN(g_r)
     s_r  = cos(phrase, proj(ln_post(g_r)))
     h(p) = mean over the superpixels r that cover p of exp(s_r / T),   then scaled to [0, 1] by its least and largest
-    box  = arg max over boxes of   Σ h inside / Σ h − α · area / (H·W)
+    box  = argmax over boxes of   Σ h inside / Σ h − α · area / (H·W)
 
-g_r is one more class token per superpixel r, in all blocks.  The superpixels are SLIC's at eleven scales; the picture
-is squashed to a square; the phrase is read as it is, without template.  Parts: ``masked_tokens.py`` (g_r),
-``superpixels.py``, ``heatmap.py`` (h), ``box_search.py``.
+g_r is an additional class token for each superpixel r, in all blocks.  The superpixels are SLIC's at eleven scales; the
+image is resized to a square without keeping its aspect ratio; the phrase is encoded without a template.  Parts:
+``regions/masked_tokens.py`` (g_r), ``regions/superpixels.py``, ``heatmap.py`` (h), ``box_search.py``.
 """
 
 import re
@@ -37,15 +37,15 @@ SETTINGS = ("alpha", "temperature", "upsample", "start_block", "counts", "size")
 
 
 @dataclass(eq=False)
-class Place:
-    """Where a phrase was found in one picture.
+class PhraseMatch:
+    """The location of a phrase in one image.
 
-    phrase     as it was given
-    box        (x1, y1, x2, y2) in pixels of the picture, edges: x from 0 to W, y from 0 to H
-    score      largest cosine between the phrase and a region that meets the box, in [−1, 1]
-    objective  what the box search maximised: share of the heat inside minus α times the share of the area
-    heat       (h, w) float32 in [0, 1], the heat map at the size the tower saw; ``heatmap`` has the picture's size
-    shape      (H, W) of the picture
+    phrase     the phrase
+    box        (x1, y1, x2, y2) in pixels of the image, edges: x from 0 to W, y from 0 to H
+    score      largest cosine between the phrase and a region that intersects the box, in [−1, 1]
+    objective  objective of the box search: share of the heat inside minus α times the share of the area
+    heat       (h, w) float32 in [0, 1], the heat map at the tower's input size; ``heatmap`` has the size of the image
+    shape      (H, W) of the image
     """
 
     phrase: str
@@ -57,13 +57,13 @@ class Place:
 
     @cached_property
     def heatmap(self) -> np.ndarray:
-        """(H, W) float32 in [0, 1], bilinear."""
+        """(H, W) float32 in [0, 1], upsampled bilinearly."""
         return cv2.resize(self.heat, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 @dataclass(frozen=True, eq=False)
-class SeenPicture:
-    """What is kept of a picture: region ids (S, h, w), unit embeddings of the regions (R, E), its size (H, W)."""
+class RegionFeatures:
+    """The regions of an image: ids (S, h, w), unit embeddings (R, E), and the image size (H, W)."""
 
     maps: np.ndarray
     features: Tensor
@@ -71,22 +71,23 @@ class SeenPicture:
 
 
 class PhraseSearch:
-    """Finds phrases in pictures: ``read`` does the work of the tower once, ``find`` may follow with any phrases.
+    """Locates phrases in images: ``encode`` runs the tower once, then ``find`` can be called with any phrases.
 
     Args:
-        tower: a Vision Transformer that reads its class token, with a text model.
-        alpha: price of area; larger gives tighter boxes.  The paper: 0.75 and 0.8 (ViT-L/14, Flickr30k and Visual
-            Genome), 0.8 and 0.85 (ViT-B/16), 0.9 (ViT-B/32).
-        temperature: of the heat map; smaller stresses the best regions.  The paper: 0.01 (ViT-B/16), 0.02 (ViT-L/14).
-        upsample, start_block: see ``MaskedTokens``; ``upsample`` None is 2, or 1 where ``size`` already gives more
-            tokens than the training did.
+        tower: a Vision Transformer whose image embedding is that of its class token, with a text model.
+        alpha: weight of the area; larger values give tighter boxes.  The paper: 0.75 and 0.8 (ViT-L/14, Flickr30k and
+            Visual Genome), 0.8 and 0.85 (ViT-B/16), 0.9 (ViT-B/32).
+        temperature: of the heat map; smaller values emphasize the best regions.  The paper: 0.01 (ViT-B/16), 0.02
+            (ViT-L/14).
+        upsample, start_block: see ``MaskedTokens``; ``upsample`` None means 2, or 1 if ``size`` already gives more
+            tokens than in training.
         counts: superpixels per segmentation.
-        size: side or (H, W) in pixels the picture is squashed to; None takes what suits the weights: the short side
-            their card names, else that of their training.
-        cache: keep text embeddings on disk.
+        size: side or (H, W) in pixels that the image is resized to; None: the short side recorded with the weights,
+            else their training resolution.
+        cache: cache text embeddings on disk.
 
     Raises:
-        ValueError: a tower that is not a ViT with a class token, a setting out of range.
+        ValueError: a tower that is not a ViT with a class token, or a setting out of range.
     """
 
     paper = MaskedTokens.paper
@@ -115,7 +116,7 @@ class PhraseSearch:
                 f"pixels) and counts of superpixels; got temperature={temperature}, alpha={alpha}, "
                 f"size={as_recorded(self.size)}, counts={self.counts}."
             )
-        self.regions.grid_of(tower, torch.empty(1, 3, *self.size))  # an unfit tower is refused at once
+        self.regions.grid_of(tower, torch.empty(1, 3, *self.size))  # rejects unsuitable towers early
         self.encoder = _PhraseEncoder(tower, "name", EmbeddingCache() if cache else None)
 
     @property
@@ -125,56 +126,56 @@ class PhraseSearch:
         values = (self.alpha, self.temperature, used.upsample, used.start_block, list(self.counts), size)
         return dict(zip(SETTINGS, values, strict=True))
 
-    def read(self, picture: np.ndarray) -> SeenPicture:
-        """Embed the regions of a picture, (H, W, 3) uint8 RGB of any size."""
+    def encode(self, picture: np.ndarray) -> RegionFeatures:
+        """Embed the regions of an image (H, W, 3), uint8 RGB of any size."""
         squashed = Image.fromarray(picture).resize(self.size[::-1], Image.Resampling.BICUBIC)
         pixels = np.asarray(squashed)
         maps = superpixels(pixels, self.counts)
-        return SeenPicture(maps, self._embed(pixels, maps), picture.shape[:2])
+        return RegionFeatures(maps, self._embed(pixels, maps), picture.shape[:2])
 
-    def find(self, seen: SeenPicture, phrases: Sequence[str]) -> list[Place]:
-        """The place of each phrase, in their order.
+    def find(self, regions: RegionFeatures, phrases: Sequence[str]) -> list[PhraseMatch]:
+        """The location of each phrase, in the order of the phrases.
 
         Raises:
-            ValueError: no phrase, or one that is blank or too long.
+            ValueError: no phrases, or one that is blank or too long.
         """
         if not phrases or any(not isinstance(p, str) or not p.strip() for p in phrases):
-            raise ValueError(f'phrases are words such as "a red umbrella", one or a list of them; got {phrases!r}.')
-        scores = (self.encoder(phrases) @ seen.features.T).float().cpu().numpy()
-        return [self._place(seen, phrase, row) for phrase, row in zip(phrases, scores, strict=True)]
+            raise ValueError(f'expected phrases such as "a red umbrella", one or a list of them; got {phrases!r}.')
+        scores = (self.encoder(phrases) @ regions.features.T).float().cpu().numpy()
+        return [self._match(regions, phrase, row) for phrase, row in zip(phrases, scores, strict=True)]
 
     def _embed(self, pixels: np.ndarray, maps: np.ndarray) -> Tensor:
-        """Unit embeddings (R, E) of the superpixels of one squashed picture."""
+        """Unit embeddings (R, E) of the superpixels of one resized image."""
         images = torch.from_numpy(np.array(pixels)).to(self.tower.device).permute(2, 0, 1)[None] / 255
-        images = self.tower.normalise(images)
+        images = self.tower.normalize(images)
         ids = nearest(torch.from_numpy(maps), self.regions.grid_of(self.tower, images)).numpy()
         cells = np.zeros((int(maps.max()) + 1, *ids.shape[1:]), dtype=bool)
         cells[: int(ids.max()) + 1] = as_masks(ids)  # regions may have vanished on the token grid
-        # Many superpixels are the same few tokens: each such set is embedded once.
-        _, kept, which = np.unique(
+        # Many superpixels cover the same tokens: each distinct set is embedded once.
+        _, first, which = np.unique(
             np.packbits(cells.reshape(len(cells), -1), axis=1), axis=0, return_index=True, return_inverse=True
         )
-        features = self.regions.encode(self.tower, images, torch.from_numpy(cells[kept])[None])
+        features = self.regions.encode(self.tower, images, torch.from_numpy(cells[first])[None])
         features = features[:, torch.from_numpy(which.reshape(-1)).to(features.device)]
         return F.normalize(features[0].float(), dim=-1)
 
-    def _place(self, seen: SeenPicture, phrase: str, scores: np.ndarray) -> Place:
-        heat = heat_map(scores, seen.maps, self.temperature)
-        found = search_box(heat, self.alpha)
-        inside = seen.maps[:, found.y1 : found.y2 + 1, found.x1 : found.x2 + 1]
-        down, across = (here / there for here, there in zip(seen.shape, self.size, strict=True))
-        return Place(
+    def _match(self, regions: RegionFeatures, phrase: str, scores: np.ndarray) -> PhraseMatch:
+        heat = heat_map(scores, regions.maps, self.temperature)
+        best = search_box(heat, self.alpha)
+        inside = regions.maps[:, best.y1 : best.y2 + 1, best.x1 : best.x2 + 1]
+        down, across = (here / there for here, there in zip(regions.shape, self.size, strict=True))
+        return PhraseMatch(
             phrase=phrase,
-            box=(found.x1 * across, found.y1 * down, (found.x2 + 1) * across, (found.y2 + 1) * down),
+            box=(best.x1 * across, best.y1 * down, (best.x2 + 1) * across, (best.y2 + 1) * down),
             score=float(scores[np.unique(inside)].max()),
-            objective=found.objective,
+            objective=best.objective,
             heat=heat,
-            shape=seen.shape,
+            shape=regions.shape,
         )
 
 
 class _PhraseEncoder(TextEncoder):
-    """Phrases as they are, without template; "a bus" counts as known where "bus" is."""
+    """Encodes phrases without a template; "a bus" counts as known if "bus" does."""
 
     def check_known(self, words: Sequence[str]):
         super().check_known([re.sub(r"^\s*(an?|the)\s+", "", word, flags=re.IGNORECASE) for word in words])

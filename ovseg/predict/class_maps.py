@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ovseg.argmax import KnotMaps, make_axis, resize_rows, side_by_side, source_rows
+from ovseg.argmax import BreakpointMaps, make_axis, resize_rows, side_by_side, source_rows
 from ovseg.dense import DenseFeatures
 from ovseg.dense.windows import Box
 from ovseg.score import CosineScore
 
 
 @dataclass
-class Encoded:
+class ImageFeatures:
     """Kept features of one picture.
 
     parts    dense features of the windows, in batches of (n, E, h, w)
@@ -43,7 +43,7 @@ class Encoded:
 class ClassMaps:
     """Maps (C, rows, W) of any range of words and any band of rows, from the kept features of one picture."""
 
-    def __init__(self, encoded: Encoded, text: Tensor, scorer: CosineScore, side: int | None = None):
+    def __init__(self, encoded: ImageFeatures, text: Tensor, scorer: CosineScore, side: int | None = None):
         self.encoded, self.text, self.scorer, self.side = encoded, text, scorer, side
         if type(scorer).forward is CosineScore.forward:
             self._prepared = [scorer.prepare(view) for view in encoded.views]
@@ -57,8 +57,8 @@ class ClassMaps:
             return [scores[:, words] for scores in self._scores]
         return [self.scorer.score(prepared, self.text[words]) for prepared in self._prepared]
 
-    def knots(self) -> KnotMaps:
-        """All words by their values at knots, for scores without an activation."""
+    def breakpoints(self) -> BreakpointMaps:
+        """All words by their values at breakpoints, for scores without an activation."""
         encoded, scorer = self.encoded, self.scorer
         channels = encoded.parts[0].features.shape[1]
         by_features = self._prepared is not None and scorer.keeps_features(len(self.text), channels)
@@ -74,7 +74,7 @@ class ClassMaps:
             size = (encoded.resized[i], encoded.size[i])
             axes.append(make_axis(starts, window, grid[i], padding, *size, seen, self.text.device))
         patches = side_by_side(torch.cat(views), len({box[0] for box in encoded.boxes}))
-        return KnotMaps(patches, whole, *axes, self.text if by_features else None)
+        return BreakpointMaps(patches, whole, *axes, self.text if by_features else None)
 
     def stitched(self, scores: list[Tensor], rows: tuple[int, int]) -> Tensor:
         """Rows [a, b) of the resized picture: the mean over the windows that cover a pixel, (C, b − a, W')."""

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from ovseg.argmax import best_word
+from ovseg.argmax import max_over_synonyms
 from ovseg.regions.crops import CropReader
 from ovseg.regions.pooling import pool_boxes, pool_masks
 from ovseg.regions.proposals import box_masks, contrast, mask_boxes, outermost, score_regions
@@ -32,7 +32,7 @@ from ovseg.text.names import fold
 from ovseg.text.vocabulary import Vocabulary
 
 from .box_settings import BACKGROUND, BoxSettings
-from .class_maps import ClassMaps, Encoded
+from .class_maps import ClassMaps, ImageFeatures
 from .pipeline import Pipeline
 from .protocol import digest
 from .stitch import stitch
@@ -49,7 +49,7 @@ class EncodedPicture:
     image    (H, W, 3) uint8 RGB, the picture itself
     """
 
-    windows: Encoded
+    windows: ImageFeatures
     dense: Tensor
     image: np.ndarray
 
@@ -63,21 +63,21 @@ class Words(NamedTuple):
     """An encoded vocabulary.
 
     text        (T, E) unit embeddings
-    owners      (T,) the class of each
+    prompt_to_class      (T,) the class of each
     classes     how many there are, with that of the background
     background  the id of the latter, None if there is none
     extra       whether it comes behind the classes of the vocabulary
     """
 
     text: Tensor
-    owners: Tensor
+    prompt_to_class: Tensor
     classes: int
     background: int | None
     extra: bool
 
     def fold(self, scores: Tensor) -> Tensor:
         """Scores (B, T, h, w) of words as those of classes, (B, K, h, w)."""
-        return best_word(scores, self.owners, self.classes)
+        return max_over_synonyms(scores, self.prompt_to_class, self.classes)
 
 
 class Found(NamedTuple):
@@ -145,20 +145,20 @@ class DenseDetector(nn.Module):
                 f"the vocabulary has a background threshold, {policy.threshold:g}, which belongs to label maps: give "
                 "detections a score_threshold instead, and background words as background=[…]."
             )
-        queries, owners = list(vocabulary.queries), list(vocabulary.query_class)
+        prompts, prompt_to_class = list(vocabulary.prompts), list(vocabulary.prompt_to_class)
         background = 0 if policy.kind == "words" else None
-        extra = self._background(queries) if background is None else ()
+        extra = self._background(prompts) if background is None else ()
         if extra:
             background = len(vocabulary)
-            queries, owners = [*queries, *extra], owners + [background] * len(extra)
-        text = self.encoder(queries, progress)
-        owners = torch.tensor(owners, device=text.device)
-        return Words(text, owners, len(vocabulary) + bool(extra), background, bool(extra))
+            prompts, prompt_to_class = [*prompts, *extra], prompt_to_class + [background] * len(extra)
+        text = self.encoder(prompts, progress)
+        prompt_to_class = torch.tensor(prompt_to_class, device=text.device)
+        return Words(text, prompt_to_class, len(vocabulary) + bool(extra), background, bool(extra))
 
-    def _background(self, queries: Sequence[str]) -> tuple[str, ...]:
+    def _background(self, prompts: Sequence[str]) -> tuple[str, ...]:
         if self.settings.background is not None:
             return self.settings.background
-        known, taken = self.pipeline.tower.card.words, {fold(word) for word in queries}
+        known, taken = self.pipeline.tower.card.words, {fold(word) for word in prompts}
         return tuple(w for w in BACKGROUND if fold(w) not in taken and (known is None or w.casefold() in known))
 
     @torch.inference_mode()

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovseg.argmax import Confidence, KnotMaps, RunningArgmax, class_chunks, winning_words
+from ovseg.argmax import BreakpointMaps, Confidence, RunningArgmax, class_chunks, winning_prompts
 from ovseg.dense import DenseFeatures
 from ovseg.dense.windows import windows
 from ovseg.refine import LabelRefiner, MapRefiner, Picture
@@ -25,7 +25,7 @@ from ovseg.score import CosineScore
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import IMAGENET, Tower
 
-from .class_maps import ClassMaps, Encoded
+from .class_maps import ClassMaps, ImageFeatures
 from .decoded import Decoded
 from .protocol import Protocol
 from .resize import resize
@@ -87,12 +87,12 @@ class Pipeline(nn.Module):
             fingerprint=applied.fingerprint,
         )
 
-    def encode(self, image: np.ndarray) -> Encoded:
+    def encode(self, image: np.ndarray) -> ImageFeatures:
         """Run the tower over the windows of one uint8 RGB picture (H, W, 3)."""
         return self.encode_all([image])[0]
 
     @torch.inference_mode()
-    def encode_all(self, images: Sequence[np.ndarray]) -> list[Encoded]:
+    def encode_all(self, images: Sequence[np.ndarray]) -> list[ImageFeatures]:
         """Run the tower over the windows of uint8 RGB pictures (H, W, 3) of any sizes.
 
         Windows of one size share forward passes, whichever pictures they are of.
@@ -101,7 +101,7 @@ class Pipeline(nn.Module):
         whole = [self.normalised(image) for image in images] if self.protocol.whole_view else None
         see_pixels = any(isinstance(refiner, LabelRefiner) and refiner.sees_pixels for refiner in self.refiners)
         return [
-            Encoded(
+            ImageFeatures(
                 parts,
                 boxes,
                 tuple(resized.shape[1:]),
@@ -199,16 +199,16 @@ class Pipeline(nn.Module):
     def normalised(self, image: np.ndarray) -> Tensor:
         """uint8 RGB (H, W, 3) → (3, H, W) by the protocol's statistics."""
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.tower.device).permute(2, 0, 1)[None] / 255
-        return self.tower.normalise(pixels, IMAGENET if self.protocol.normalisation == "imagenet" else None)[0]
+        return self.tower.normalize(pixels, IMAGENET if self.protocol.normalisation == "imagenet" else None)[0]
 
     @torch.inference_mode()
-    def decode(self, encoded: Encoded, text: Tensor, query_class, background: bool = False) -> Decoded:
+    def decode(self, encoded: ImageFeatures, text: Tensor, prompt_to_class, background: bool = False) -> Decoded:
         """Label map for words, before any threshold on the probability.
 
         Args:
             encoded: what ``encode`` returned.
             text: (T, E) unit word embeddings.
-            query_class: class of each word, in non-decreasing order.
+            prompt_to_class: class of each word, in non-decreasing order.
             background: class 0 is the background, which the area threshold never drops.
         """
         maps = ClassMaps(encoded, text, self.scorer, self.protocol.window)
@@ -217,52 +217,56 @@ class Pipeline(nn.Module):
             for refiner in self.refiners
             if isinstance(refiner, MapRefiner)
         ]
-        query_class = list(query_class)
+        prompt_to_class = list(prompt_to_class)
         if affinities or self.scorer.activation is not None:
-            find = partial(self._streamed, encoded, maps, affinities, query_class)
+            find = partial(self._streamed, encoded, maps, affinities, prompt_to_class)
         else:
-            find = partial(self.bounded, maps.knots(), query_class)
+            find = partial(self.bounded, maps.breakpoints(), prompt_to_class)
         found = find()
         if self.protocol.area_threshold > 0:
-            small = self._small_classes(found.labels, query_class[-1] + 1, background)
+            small = self._small_classes(found.labels, prompt_to_class[-1] + 1, background)
             if small:
                 found = find(small)
-        found.labels = self._relabelled(found.labels, encoded, maps, affinities, query_class)
+        found.labels = self._relabelled(found.labels, encoded, maps, affinities, prompt_to_class)
         return found
 
-    def bounded(self, knots: KnotMaps, query_class, exclude=frozenset(), memory: int | None = None) -> Decoded:
+    def bounded(
+        self, breakpoints: BreakpointMaps, prompt_to_class, exclude=frozenset(), memory: int | None = None
+    ) -> Decoded:
         """By branch and bound: for maps that are linear from the patches to the picture.
 
         Args:
-            knots: values of all words.
-            query_class: class of each word, in non-decreasing order.
+            breakpoints: values of all words.
+            prompt_to_class: class of each word, in non-decreasing order.
             exclude: classes that may not win.
             memory: bytes that the maps may take; those of the protocol unless given.
         """
         memory = max(2**18, (self.protocol.memory if memory is None else memory) // 8)
-        classes = torch.tensor(query_class, device=self.tower.device)
+        classes = torch.tensor(prompt_to_class, device=self.tower.device)
         excluded = None
         if exclude:
             excluded = torch.isin(classes, torch.tensor(sorted(exclude), device=classes.device))
             kept = (~excluded).nonzero()[:, 0]
-            winners = kept[winning_words(knots.of(kept), memory)] if len(kept) else None
+            winners = kept[winning_prompts(breakpoints.of(kept), memory)] if len(kept) else None
         else:
-            winners = winning_words(knots, memory)
+            winners = winning_prompts(breakpoints, memory)
         if winners is None:
-            winners = torch.zeros(knots.rows.size, knots.columns.size, dtype=torch.long, device=classes.device)
+            winners = torch.zeros(
+                breakpoints.rows.size, breakpoints.columns.size, dtype=torch.long, device=classes.device
+            )
             labels = winners.clone()
         else:
-            labels = winners if query_class == list(range(len(query_class))) else classes[winners]
+            labels = winners if prompt_to_class == list(range(len(prompt_to_class))) else classes[winners]
         scale = None if self.scorer.probabilities else self.protocol.logit_scale
-        confidence = Confidence(knots, winners.int(), classes, scale, excluded, memory)
+        confidence = Confidence(breakpoints, winners.int(), classes, scale, excluded, memory)
         return Decoded(labels, confidence.scores, confidence.below)
 
-    def _relabelled(self, labels, encoded, maps, affinities, query_class) -> Tensor:
+    def _relabelled(self, labels, encoded, maps, affinities, prompt_to_class) -> Tensor:
         """The label map after the refiners that look at it as a whole."""
 
         def logits(classes):
             rows = (0, encoded.size[0])
-            words = {c: [i for i, of in enumerate(query_class) if of == c] for c in classes}
+            words = {c: [i for i, of in enumerate(prompt_to_class) if of == c] for c in classes}
             parts = (self._logits(maps, slice(w[0], w[-1] + 1), rows, affinities) for w in words.values())
             return torch.stack([part.amax(0) for part in parts])
 
@@ -281,20 +285,20 @@ class Pipeline(nn.Module):
             return chunk.clamp(min=1e-12).log()
         return chunk * self.protocol.logit_scale
 
-    def _streamed(self, encoded, maps, affinities, query_class, exclude=frozenset()) -> Decoded:
+    def _streamed(self, encoded, maps, affinities, prompt_to_class, exclude=frozenset()) -> Decoded:
         """By the maps of all words, which a refiner or an activation asks for: bands of rows, and in each the words in
         portions, sized so that the maps stay within the memory budget."""
         height, width = encoded.size
         row_bytes = 4 * 6 * max(width, encoded.resized[1]) * max(1.0, encoded.resized[0] / height)
-        few = min(len(query_class), 16)
+        few = min(len(prompt_to_class), 16)
         rows = height if affinities else int(min(height, max(1, self.protocol.memory // (few * row_bytes))))
         words = int(max(1, self.protocol.memory // (rows * row_bytes)))
         bands = []
         for first in range(0, height, rows):
             band = (first, min(first + rows, height))
             running = RunningArgmax((band[1] - first, width), self.tower.device, exclude)
-            for part in class_chunks(query_class, words):
-                running.update(self._logits(maps, part, band, affinities), query_class[part])
+            for part in class_chunks(prompt_to_class, words):
+                running.update(self._logits(maps, part, band, affinities), prompt_to_class[part])
             bands.append(running.result())
         labels, *confidence = (torch.cat(column) for column in zip(*bands, strict=True))
         return Decoded(labels, lambda: tuple(confidence))

@@ -10,7 +10,7 @@ from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
 
-from .class_maps import Encoded
+from .class_maps import ImageFeatures
 from .decoded import Decoded
 from .pipeline import Pipeline
 
@@ -46,17 +46,17 @@ class Segmenter:
         Raises:
             ValueError: prompts too long for the text tower.
         """
-        return EncodedWords(vocabulary, self.encoder(vocabulary.queries, progress))
+        return EncodedWords(vocabulary, self.encoder(vocabulary.prompts, progress))
 
-    def encode(self, image: np.ndarray) -> Encoded:
+    def encode(self, image: np.ndarray) -> ImageFeatures:
         """Run the tower over one uint8 RGB picture (H, W, 3)."""
         return self.pipeline.encode(image)
 
-    def decode(self, encoded: Encoded, words: EncodedWords) -> Decoded:
+    def decode(self, encoded: ImageFeatures, words: EncodedWords) -> Decoded:
         """The label map before any threshold, see ``Pipeline.decode``, of what ``encode`` and ``read`` returned."""
         vocabulary, text = words
         background = vocabulary.background.kind != "none"
-        return self.pipeline.decode(encoded, text, vocabulary.query_class, background)
+        return self.pipeline.decode(encoded, text, vocabulary.prompt_to_class, background)
 
     def provenance(self, vocabulary: Vocabulary | None) -> Provenance:
         """What its label maps are made with, whatever the picture."""

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .class_maps import Encoded
+from .class_maps import ImageFeatures
 
 
-def stitch(encoded: Encoded, views: Sequence[Tensor]) -> Tensor:
+def stitch(encoded: ImageFeatures, views: Sequence[Tensor]) -> Tensor:
     """One map of the resized picture from those of its windows: (C, h, w), the mean where windows overlap.
 
     Args:

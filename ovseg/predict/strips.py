@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ovseg.argmax import KnotMaps, make_axis
+from ovseg.argmax import BreakpointMaps, make_axis
 from ovseg.pictures.raster import CHUNK, PER_PIXEL, Raster
 from ovseg.score import CosineScore
 
@@ -29,7 +29,7 @@ class Strips:
         pipeline: tower, extractor, scorer and protocol; see ``check_pipeline`` for what it must not have.
         raster: open for reading.
         text: (T, E) unit word embeddings.
-        query_class: class of each word, in non-decreasing order.
+        prompt_to_class: class of each word, in non-decreasing order.
         budget: bytes of memory that the process may have.
 
     Attributes:
@@ -41,9 +41,9 @@ class Strips:
     """
 
     @torch.inference_mode()
-    def __init__(self, pipeline: Pipeline, raster: Raster, text: Tensor, query_class, budget: int):
+    def __init__(self, pipeline: Pipeline, raster: Raster, text: Tensor, prompt_to_class, budget: int):
         check_pipeline(pipeline)
-        self.pipeline, self.raster, self.text, self.query_class = pipeline, raster, text, list(query_class)
+        self.pipeline, self.raster, self.text, self.prompt_to_class = pipeline, raster, text, list(prompt_to_class)
         protocol = pipeline.protocol
         self.grid = grid = Grid.of(raster.height, raster.width, protocol.window, protocol.stride)
         black = np.zeros((*grid.window, 3), np.uint8)
@@ -64,7 +64,9 @@ class Strips:
             forward=4 * (12 * pipeline.tower.width * tokens + tokens**2 + 9 * black.size),
         )
         batch = min(protocol.window_batch, len(grid.tops) * len(grid.lefts))
-        most = max(32 * len(text) * self.rows.knots * self.columns.knots, PER_LABEL * grid.height * grid.width)
+        most = max(
+            32 * len(text) * self.rows.breakpoints * self.columns.breakpoints, PER_LABEL * grid.height * grid.width
+        )
         self.plan = make_plan(grid, costs, budget, batch, min(protocol.memory, most))
 
     def run(
@@ -135,8 +137,8 @@ class Strips:
         for top in range(strip.top, strip.bottom, step):
             rows = (top, min(top + step, strip.bottom))
             axis = self.rows.band(rows, (strip.first, strip.stop))
-            knots = KnotMaps(patches, None, axis, self.columns, text)
-            found = self.pipeline.bounded(knots, self.query_class, memory=self.plan.maps)
+            breakpoints = BreakpointMaps(patches, None, axis, self.columns, text)
+            found = self.pipeline.bounded(breakpoints, self.prompt_to_class, memory=self.plan.maps)
             part = labels[rows[0] - strip.top : rows[1] - strip.top]
             part[:] = found.labels.cpu().numpy()
             if threshold > 0:

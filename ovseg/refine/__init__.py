@@ -1,4 +1,4 @@
-"""Maps → better maps.  Refiners are found by their modules, as methods in ``ovseg.dense`` are."""
+"""Refinement of class maps and label maps.  Refiners are found by their modules, as methods in ``ovseg.dense`` are."""
 
 from ovseg.registry import REFINERS, registered_in
 

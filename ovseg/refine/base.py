@@ -1,4 +1,4 @@
-"""The two kinds of refiners: of maps, one by one, and of the label map as a whole."""
+"""The two kinds of refiners: of class maps, one at a time, and of the whole label map."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -9,27 +9,28 @@ from torch import Tensor, nn
 
 
 class MapRefiner(nn.Module, ABC):
-    """Class maps → better class maps, each on its own, so that classes may come in any portions."""
+    """Refines class maps independently of each other, so that classes can be processed in chunks."""
 
     @abstractmethod
     def affinity(self, image: Tensor):
-        """What a normalised image (B, 3, H, W) has to say; computed once, given to every ``apply_to``."""
+        """What is needed of a normalized image (B, 3, H, W); computed once and passed to every ``apply_to``."""
 
     @abstractmethod
     def apply_to(self, maps: Tensor, affinity) -> Tensor:
-        """Refine maps (B, C, H, W) of the image's size."""
+        """Refined maps (B, C, H, W) from maps of the same shape, at the size of the image."""
 
 
 @dataclass
 class Picture:
-    """What a label map was made of, for refiners that look at it as a whole.
+    """What a label map was computed from, for label refiners.
 
     parts    dense features of the windows (``DenseFeatures``), in batches
-    boxes    the windows (top, left, bottom, right) in the resized picture
-    resized  (H', W') of the resized picture
-    image    (3, H, W) normalised, of the picture's own size; None where no refiner wants it
-    pixels   the picture itself, (H, W, 3) uint8 RGB; None where no refiner wants it
-    logits   classes → their logits (C, H, W), scaled as for the soft-max (log-probabilities where scores are those)
+    boxes    the windows (top, left, bottom, right) in the resized image
+    resized  (H', W') of the resized image
+    image    (3, H, W) normalized, at the original size; None if no refiner needs it
+    pixels   (H, W, 3) uint8 RGB, the original image; None if no refiner needs it
+    logits   function from class ids to their logits (C, H, W), scaled as for the softmax (log-probabilities if the
+             scores are probabilities)
     """
 
     parts: list
@@ -41,9 +42,9 @@ class Picture:
 
 
 class LabelRefiner(nn.Module, ABC):
-    """Label map → better label map, after the arg-max.
+    """Refines a label map after the argmax.
 
-    ``sees_image`` and ``sees_pixels`` say what it wants of a ``Picture``.
+    ``sees_image`` and ``sees_pixels`` tell which optional fields of ``Picture`` it needs.
     """
 
     sees_image = False

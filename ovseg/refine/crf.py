@@ -1,10 +1,11 @@
-"""Mean-field inference in a conditional random field over neighbourhoods.
+"""Mean-field inference in a conditional random field over neighborhoods.
 
     k(p, n) = w_b · exp(−|n|²/2θ_α² − ‖I(p) − I(p+n)‖²/2θ_β²) + w_s · exp(−|n|²/2θ_γ²)     0 < |n|_∞ ≤ radius
     Q ← softmax( U + Σ_n k(p, n) Q(p + n) )                                               steps times, Potts model
 
-The energy is that of the fully connected CRF (Krähenbühl and Koltun, NeurIPS 2011); pairs further apart than ``radius``
-are left out, which makes it a sum over shifted maps (as in convolutional CRFs, Teichmann and Cipolla, BMVC 2019).
+The energy is that of the fully connected CRF (Krähenbühl and Koltun, NeurIPS 2011), restricted to pairs at most
+``radius`` apart, so that it becomes a sum over shifted maps (as in convolutional CRFs, Teichmann and Cipolla, BMVC
+2019).
 """
 
 import torch
@@ -18,17 +19,17 @@ from .base import LabelRefiner, Picture
 
 @REFINERS.register_module()
 class MeanFieldCRF(LabelRefiner):
-    """Pixels agree with near ones of like colour; U are the logits of the classes that the picture has.
+    """Encourages nearby pixels of similar color to agree; U are the logits of the classes present in the label map.
 
     Args:
         steps: iterations.
-        radius: half the side of the neighbourhood, in pixels.
-        bilateral, smooth: w_b and w_s, summed over a neighbourhood of equals they weigh as much as logits of that size.
+        radius: half the side of the neighborhood, in pixels.
+        bilateral, smooth: w_b and w_s, the total weight of a uniform neighborhood in units of logits.
         theta_alpha, theta_gamma: θ_α and θ_γ in pixels.
-        theta_beta: θ_β in units of the normalised colours.
+        theta_beta: θ_β in units of the normalized colors.
 
     Raises:
-        ValueError: a negative number of steps, a radius or width that is not positive.
+        ValueError: a negative number of steps, or a radius or width that is not positive.
     """
 
     name = "mean_field_crf"
@@ -52,7 +53,7 @@ class MeanFieldCRF(LabelRefiner):
         self.theta_alpha, self.theta_beta, self.theta_gamma = theta_alpha, theta_beta, theta_gamma
 
     def _shifted(self, maps: Tensor):
-        """((dy, dx), maps at p + n (C, H, W)) of every neighbour; outside the picture zero."""
+        """((dy, dx), maps at p + n (C, H, W)) of every neighbor; zero outside the image."""
         r, (height, width) = self.radius, maps.shape[-2:]
         padded = F.pad(maps, (r, r, r, r))
         for dy in range(2 * r + 1):
@@ -61,13 +62,13 @@ class MeanFieldCRF(LabelRefiner):
                     yield (dy - r, dx - r), padded[:, dy : dy + height, dx : dx + width]
 
     def kernel(self, image: Tensor) -> Tensor:
-        """k (neighbours, H, W) of a normalised image (3, H, W); zero where the neighbour is outside."""
+        """k (neighbors, H, W) of a normalized image (3, H, W); zero where the neighbor is outside the image."""
         inside = torch.ones_like(image[:1])
         weights = []
-        for ((dy, dx), colour), (_, known) in zip(self._shifted(image), self._shifted(inside), strict=True):
+        for ((dy, dx), color), (_, known) in zip(self._shifted(image), self._shifted(inside), strict=True):
             square = float(dy * dy + dx * dx)
             near = torch.exp(
-                -square / (2 * self.theta_alpha**2) - (colour - image).square().sum(0) / (2 * self.theta_beta**2)
+                -square / (2 * self.theta_alpha**2) - (color - image).square().sum(0) / (2 * self.theta_beta**2)
             )
             even = torch.exp(torch.tensor(-square / (2 * self.theta_gamma**2), device=image.device))
             weights.append((self.bilateral * near + self.smooth * even) * known[0])
@@ -81,7 +82,7 @@ class MeanFieldCRF(LabelRefiner):
         kernel, q = self.kernel(picture.image), unary.softmax(0)
         for _ in range(self.steps):
             message = torch.zeros_like(q)
-            for weight, (_, neighbour) in zip(kernel, self._shifted(q), strict=True):
-                message.addcmul_(weight[None], neighbour)
+            for weight, (_, neighbor) in zip(kernel, self._shifted(q), strict=True):
+                message.addcmul_(weight[None], neighbor)
             q = (unary + message).softmax(0)
         return classes[q.argmax(0)]

@@ -1,9 +1,9 @@
-"""Guided upsampling: maps follow the edges of the picture (guided filter: He, Sun and Tang, ECCV 2010).
+"""Guided upsampling: maps are aligned with the edges of the image (guided filter: He, Sun and Tang, ECCV 2010).
 
     in every window ω:   m ≈ aᵀ I + b,   a = (Σ_ω + ε 1)⁻¹ cov_ω(I, m),   b = mean_ω(m) − aᵀ mean_ω(I)
     m(p) ← mean(a)ᵀ I(p) + mean(b)       over the windows that cover p
 
-I is the normalised picture, three channels; the means are box filters that count only pixels inside the picture.
+I is the normalized image with three channels; the means are box filters over pixels inside the image only.
 """
 
 import torch
@@ -17,11 +17,11 @@ from .base import MapRefiner
 
 @REFINERS.register_module()
 class GuidedUpsampling(MapRefiner):
-    """Local linear models of each map in the colours of the picture.
+    """Local linear models of each map in the colors of the image.
 
     Args:
         radius: half the side of the windows, in pixels.
-        eps: ε, in units of the normalised colours squared; larger is smoother.
+        eps: ε, in units of the normalized colors squared; larger is smoother.
 
     Raises:
         ValueError: ``radius`` below 1 or ``eps`` not positive.
@@ -36,7 +36,7 @@ class GuidedUpsampling(MapRefiner):
         self.radius, self.eps = radius, eps
 
     def mean(self, maps: Tensor) -> Tensor:
-        """Box means (B, C, H, W); a window at the border is smaller."""
+        """Box means (B, C, H, W); windows are cropped at the border."""
         rows, columns = (min(self.radius, side - 1) for side in maps.shape[-2:])
         return F.avg_pool2d(maps, (2 * rows + 1, 2 * columns + 1), 1, (rows, columns), count_include_pad=False)
 

@@ -1,4 +1,4 @@
-"""Every mask takes one label: the commonest of its pixels (the last step of CorrCLIP, ICCV 2025)."""
+"""Every mask takes the most frequent label of its pixels (the last step of CorrCLIP, ICCV 2025)."""
 
 import numpy as np
 import torch
@@ -12,10 +12,10 @@ from .cluster import vote
 
 @REFINERS.register_module()
 class MaskVote(LabelRefiner):
-    """Pixels of no mask keep their label.
+    """One label per mask; pixels outside all masks keep theirs.
 
     Args:
-        masks: a mask source (``ovseg.regions.sources``), its config, or any function from the picture to region ids.
+        masks: a mask source (``ovseg.regions.sources``), its config, or any function from the image to region ids.
     """
 
     name = "mask_vote"
@@ -30,12 +30,12 @@ class MaskVote(LabelRefiner):
         """Labels (H, W) after the vote.
 
         Raises:
-            ValueError: masks of another size than the picture.
+            ValueError: masks whose size is not that of the image.
         """
         regions = torch.from_numpy(np.asarray(self.masks(picture.pixels))).to(labels.device)
         if regions.shape != labels.shape:
             raise ValueError(
-                f"masks of {tuple(regions.shape)} for a picture of {tuple(labels.shape)}: region ids (H, W) have the "
-                "picture's own size."
+                f"masks of {tuple(regions.shape)} for a picture of {tuple(labels.shape)}: region ids (H, W) must have "
+                "the size of the picture."
             )
         return torch.where(regions < 0, labels, vote(labels, regions))

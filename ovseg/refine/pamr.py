@@ -2,8 +2,8 @@
 
     a_n(p) = mean_c( −|x_c(p) − x_c(p+n)| / (10⁻⁸ + 0.1·σ_c(p)) ),   w = softmax_n(a),   m(p) ← Σ_n w_n(p)·m(p+n)
 
-n runs over the 8 neighbours at each dilation (edges replicated; the pixel itself is not among them); σ is the unbiased
-standard deviation over the 3×3 neighbourhoods, centre included, of all dilations together.
+n runs over the 8 neighbors at each dilation (edges replicated, the pixel itself excluded); σ is the unbiased standard
+deviation over the 3×3 neighborhoods of all dilations together, center included.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,17 +19,17 @@ from .base import MapRefiner
 
 @REFINERS.register_module()
 class PAMR(MapRefiner):
-    """Let neighbours of like colour agree.
+    """Averages maps over neighbors of similar color.
 
-    Every map is refined on its own, so words may come in any portions: ``affinity(image)`` once, then ``apply`` to
-    each.
+    Every map is refined independently, so classes can be processed in chunks: call ``affinity(image)`` once, then
+    ``apply_to`` for each chunk.
 
     Args:
         steps: iterations.
-        dilations: distances of the neighbours, in pixels.
+        dilations: distances of the neighbors, in pixels.
 
     Raises:
-        ValueError: no dilation, or one below 1.
+        ValueError: no dilations, one below 1, or a negative number of steps.
     """
 
     name = "pamr"
@@ -42,39 +42,39 @@ class PAMR(MapRefiner):
             )
         self.steps, self.dilations = steps, tuple(dilations)
 
-    def _neighbours(self, maps: Tensor, centre: bool = False) -> Iterator[Tensor]:
-        """The values (B, C, H, W) at p + n: 8 neighbours per dilation, with ``centre`` 9."""
+    def _neighbors(self, maps: Tensor, center: bool = False) -> Iterator[Tensor]:
+        """The values (B, C, H, W) at p + n: 8 neighbors per dilation, with ``center`` 9."""
         height, width = maps.shape[-2:]
         for d in self.dilations:
             padded = F.pad(maps, (d, d, d, d), mode="replicate")
             for dy in (0, d, 2 * d):
                 for dx in (0, d, 2 * d):
-                    if centre or (dy, dx) != (d, d):
+                    if center or (dy, dx) != (d, d):
                         yield padded[..., dy : dy + height, dx : dx + width]
 
     def _deviation(self, image: Tensor) -> Tensor:
-        """Unbiased standard deviation of the neighbourhoods, (B, 3, H, W), one neighbour at a time."""
+        """Unbiased standard deviation of the neighborhoods, (B, 3, H, W), computed one neighbor at a time."""
         count = 9 * len(self.dilations)
-        mean = sum(self._neighbours(image, centre=True)) / count
-        squares = sum((value - mean).square() for value in self._neighbours(image, centre=True))
+        mean = sum(self._neighbors(image, center=True)) / count
+        squares = sum((value - mean).square() for value in self._neighbors(image, center=True))
         return (squares / (count - 1)).sqrt()
 
     def affinity(self, image: Tensor) -> Tensor:
-        """Weights (8·dilations, B, 1, H, W) of a normalised image (B, 3, H, W)."""
+        """Weights (8·dilations, B, 1, H, W) of a normalized image (B, 3, H, W)."""
         spread = 1e-8 + 0.1 * self._deviation(image)
-        distances = [((value - image).abs() / spread).mean(1, keepdim=True) for value in self._neighbours(image)]
+        distances = [((value - image).abs() / spread).mean(1, keepdim=True) for value in self._neighbors(image)]
         return torch.stack(distances).neg().softmax(0)
 
     def apply_to(self, maps: Tensor, affinity: Tensor) -> Tensor:
-        """Refine maps (B, C, H, W) of the image's size."""
+        """Refined maps (B, C, H, W) from maps of the same shape, at the size of the image."""
         for _ in range(self.steps):
             total = torch.zeros_like(maps)
-            for weight, value in zip(affinity, self._neighbours(maps), strict=True):
+            for weight, value in zip(affinity, self._neighbors(maps), strict=True):
                 total.addcmul_(weight.expand_as(maps), value)
             maps = total
         return maps
 
     def forward(self, image: Tensor, maps: Tensor) -> Tensor:
-        """Refined maps (B, C, H, W); maps of another size are first enlarged (bilinear, align_corners True)."""
+        """Refined maps (B, C, H, W); maps of another size are first resized (bilinear, align_corners True)."""
         maps = F.interpolate(maps, image.shape[-2:], mode="bilinear", align_corners=True)
         return self.apply_to(maps, self.affinity(image))

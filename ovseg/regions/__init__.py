@@ -1,4 +1,4 @@
-"""Regions of a picture: where they come from, and their embeddings.  Mask sources are found by their modules."""
+"""Regions of an image: mask sources and region embeddings.  Mask sources are found by their modules."""
 
 from ovseg.registry import MASKS, registered_in
 

@@ -1,8 +1,8 @@
 """The regions of CLIPSelf (Wu et al., ICLR 2024), its crops and its loss.
 
-grid     (m, n) drawn from all with m ≤ M and ⌈m/2⌉ ≤ n ≤ min(2m, M); its m·n cells, at most 20 of them, in random order
-boxes    those with 8² ≤ area ≤ 1024², at most 20 of them, in random order
-crop     of the box, enlarged about its centre where wanted, resized to fit the size of the tower, centred on black
+grid     (m, n) drawn from all with m ≤ M and ⌈m/2⌉ ≤ n ≤ min(2m, M); at most 20 of its m·n cells, in random order
+boxes    at most 20 of those with 8² ≤ area ≤ 1024², in random order
+crop     of the box, enlarged about its center where wanted, resized to fit the size of the tower, centered on black
 ℓ = 1 − mean_r cos(s_r, t_r),   s the student's region features, t the teacher's image embeddings of the crops
 
 The draws come from torch's global generator, so a resumed run draws what an uninterrupted one would.
@@ -21,7 +21,7 @@ def grids(max_split: int = 6) -> list[tuple[int, int]]:
 
 
 def grid_cells(rows: int, columns: int, size: tuple[int, int]) -> Tensor:
-    """Cells of a grid over a picture of ``size`` (H, W): boxes (rows·columns, 4), x1, y1, x2, y2, row by row."""
+    """Cells of a grid over an image of ``size`` (H, W): boxes (rows·columns, 4), x1, y1, x2, y2, row by row."""
     y, x = (torch.linspace(0, length, parts + 1) for length, parts in zip(size, (rows, columns), strict=True))
     top, left = torch.meshgrid(y[:-1], x[:-1], indexing="ij")
     down, right = torch.meshgrid(y[1:], x[1:], indexing="ij")
@@ -29,14 +29,14 @@ def grid_cells(rows: int, columns: int, size: tuple[int, int]) -> Tensor:
 
 
 def draw_cells(size: tuple[int, int], max_split: int = 6, most: int = 20) -> Tensor:
-    """Cells (R, 4) of a random grid over a picture of ``size`` (H, W), at most ``most``."""
+    """Cells (R, 4) of a random grid over an image of ``size`` (H, W), at most ``most``."""
     choices = grids(max_split)
     cells = grid_cells(*choices[int(torch.randint(len(choices), ()))], size)
     return cells[torch.randperm(len(cells))[:most]]
 
 
 def draw_boxes(boxes: Tensor, size: tuple[int, int], sides: tuple[float, float] = (8, 1024), most: int = 20) -> Tensor:
-    """At most ``most`` of given boxes (R, 4), cut to a picture of ``size`` (H, W); the whole picture if none is left.
+    """At most ``most`` of the boxes (R, 4), clipped to an image of ``size`` (H, W); the whole image if none remain.
 
     ``sides``: side in pixels of the squares whose area bounds that of a box.
     """
@@ -50,22 +50,22 @@ def draw_boxes(boxes: Tensor, size: tuple[int, int], sides: tuple[float, float] 
 
 
 def fitted_crops(picture: Tensor, boxes: Tensor, size: int | tuple[int, int], enlarge: float = 1.0) -> Tensor:
-    """Crops of boxes, each resized (bicubic, anti-aliased) to fit a frame and centred on black.
+    """Crops of boxes, each resized (bicubic, anti-aliased) to fit a frame and centered on black.
 
     Args:
         picture: (3, H, W) RGB in [0, 1].
         boxes: (R, 4) x1, y1, x2, y2 in pixels, rounded to whole ones.
         size: (H', W') of the frame in pixels, one number for a square.
-        enlarge: factor on both sides of a box about its centre, within the picture.
+        enlarge: factor on both sides of a box about its center, within the image.
 
     Returns:
         (R, 3, H', W') RGB in [0, 1].
     """
     height, width = picture.shape[1:]
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * enlarge / 2
+    center, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * enlarge / 2
     limits = torch.tensor([width, height], device=boxes.device)
-    low = (centre - half).clamp(min=0).minimum(limits - 1).round().long().tolist()
-    high = (centre + half).minimum(limits).round().long().tolist()
+    low = (center - half).clamp(min=0).minimum(limits - 1).round().long().tolist()
+    high = (center + half).minimum(limits).round().long().tolist()
     frame = as_size(size)
     crops = picture.new_zeros(len(boxes), 3, *frame)
     for crop, (left, top), (right, bottom) in zip(crops, low, high, strict=True):

@@ -1,10 +1,10 @@
-"""Embeddings of boxes by looking at each of them: crops, with margins, averaged.
+"""Embeddings of boxes from their crops, averaged over several margins.
 
     e_r = unit( Σ_m unit(E(crop of r, enlarged m times)) ),   E the tower's image embedding, m = 1, 1.5, …
 
 The guided cropping of GC-CLIP (Saranrittichai et al., 2023) [recalled]: a box that surrounds a thing with some margin,
-seen alone at the tower's own size, is named better than the whole picture.  A masked crop has the mean colour of the
-weights in place of what does not belong to the region.
+encoded alone at the tower's own size, is classified better than the whole image.  A masked crop has the mean color of
+the weights outside the region.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ class CropReader:
     """Image embeddings of the crops of boxes.
 
     Args:
-        tower: its own picture size is that of the crops.
-        margins: factors on both sides of a box about its centre, within the picture; the embeddings are averaged.
-        masked: replace what lies outside of a region.
+        tower: crops are resized to its image size.
+        margins: factors on both sides of a box about its center, within the image; the embeddings are averaged.
+        masked: replace pixels outside the region.
         batch: crops per forward pass.
 
     Raises:
-        ValueError: no margin, or one below 1.
+        ValueError: no margins, or one below 1.
     """
 
     def __init__(self, tower: Tower, margins: Sequence[float] = MARGINS, masked: bool = False, batch: int = 64):
@@ -44,8 +44,8 @@ class CropReader:
 
         Args:
             picture: (3, H, W) RGB in [0, 1].
-            boxes: (R, 4) x1, y1, x2, y2 in pixels, with some area inside the picture.
-            masks: (R, H, W) boolean: what belongs to each region; by default what lies in its box.
+            boxes: (R, 4) x1, y1, x2, y2 in pixels, with some area inside the image.
+            masks: (R, H, W) boolean masks of the regions; by default their boxes.
         """
         total = picture.new_zeros(len(boxes), self.tower.embed_dim)
         for margin in self.margins:
@@ -69,11 +69,11 @@ class CropReader:
             )
         else:
             crops = fitted_crops(picture, boxes, size, margin)
-        return F.normalize(self.tower(self.tower.normalise(crops))[0].float(), dim=1)
+        return F.normalize(self.tower(self.tower.normalize(crops))[0].float(), dim=1)
 
 
 def _inside(boxes: Tensor, size: Sequence[int], masks: Tensor | None):
-    """What belongs to each region, (H, W) boolean, one after the other."""
+    """The mask (H, W) of each region in turn."""
     if masks is not None:
         yield from masks
         return

@@ -12,7 +12,7 @@ v2  captions  mean_r log Σ exp(t_r·t_q) over the 10 largest, q ≠ r; a simila
     sigmoid   −(1/R) Σ_rq log σ(±(e^s i_r·t_q + b)), + for r = q
     ℓ = sigmoid_long + sigmoid_short + 0.2 contrast + 0.1 captions + 0.5 hard
 
-Functions of no regions give zero.
+Without regions, all functions return zero.
 """
 
 from typing import NamedTuple
@@ -46,12 +46,12 @@ def region_contrast(image: Tensor, text: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def hard_negatives(image: Tensor, texts: Tensor, log_scale: Tensor) -> Tensor:
-    """The right caption among the wrong ones: regions (R, E), captions (R, K + 1, E), the right one first."""
+    """Cross entropy of the right caption: regions (R, E), captions (R, K + 1, E), the right one first."""
     return _pair(log_scale.exp() * _similarity(image, texts)) if len(image) else _nothing(image, texts)
 
 
 def caption_contrast(text: Tensor, most: int = 10, same: float = 0.95) -> Tensor:
-    """Pushes captions (R, E) of different regions apart; those that say the same are left alone."""
+    """Pushes captions (R, E) of different regions apart; near-duplicates are ignored."""
     if not len(text):
         return _nothing(text)
     similarity = text @ text.T
@@ -66,7 +66,7 @@ def hard_total(image: Tensor, texts: Tensor, log_scale: Tensor, threshold: Tenso
         image: (R, E).
         texts: (R, K + 1, E), the right caption first.
         log_scale: h.
-        threshold: τ, of the step before.
+        threshold: τ of the previous step.
     """
     threshold = torch.as_tensor(threshold, dtype=image.dtype, device=image.device)
     if not len(image):
@@ -103,7 +103,7 @@ def sigmoid_loss(image: Tensor, text: Tensor, log_scale: Tensor, bias: Tensor) -
 
 
 def weighted(weights: dict[str, float], **terms: Tensor) -> Tensor:
-    """Sum of terms by the weights of ``V1`` or ``V2``; terms that are not given are left out.
+    """Sum of terms by the weights of ``V1`` or ``V2``; missing terms are skipped.
 
     Raises:
         ValueError: a term without a weight.

@@ -8,10 +8,10 @@ with q, k, v of LN₁, β_r = 0 on the patches of region r and −100 on the oth
 evolve as in plain CLIP, and the class token is no key of a region.  Embedding of region r: proj(ln_post(g_r)).
 
 The stem's stride is patch / ``upsample`` for a finer grid, its padding (patch − 1) // 2, the position table is resized
-bilinearly, and a region is brought to the grid by nearest neighbour.  A region that vanishes there is left with its own
-token alone: −100 is finite, but e^−100 is nothing beside it.  In the paper's code the tokens of the other regions are
-keys as well, at −100; they are left out here, which changes nothing that float32 can hold and makes an embedding
-independent of the regions asked for beside it.
+bilinearly, and a region is resampled to the grid by nearest neighbor.  A region that vanishes there attends only to its
+own token: −100 is finite, but e^−100 is negligible.  In the paper's code the tokens of the other regions are keys as
+well, at −100; they are omitted here, which makes no difference in float32 and makes an embedding independent of the
+other regions.
 """
 
 import torch
@@ -47,15 +47,15 @@ class MaskedTokens:
 
     @torch.inference_mode()
     def __call__(self, tower: Tower, images: Tensor, masks: Tensor) -> Tensor:
-        """Embeddings (B, R, E), not normalised, of the regions of normalised images.
+        """Embeddings (B, R, E), not normalized, of the regions of normalized images.
 
         Args:
-            tower: a ViT that reads its class token.
-            images: (B, 3, H, W) of any size from one patch up.
+            tower: a ViT with a class token.
+            images: (B, 3, H, W) of any size of at least one patch.
             masks: (B, R, H, W), bool or 0 and 1; regions may overlap.
 
         Raises:
-            ValueError: a tower without class token, masks of another size or without a single pixel.
+            ValueError: a tower without class token, masks of the wrong size or without any pixels.
         """
         shape = (images.shape[0], *images.shape[-2:])
         if masks.ndim != 4 or (masks.shape[0], *masks.shape[-2:]) != shape or masks.shape[1] == 0:
@@ -131,8 +131,8 @@ class MaskedTokens:
 
 
 def nearest(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(…, H, W) → (…, h, w) by nearest neighbour, as ``interpolate(mode="nearest")`` picks; of any dtype."""
+    """(…, H, W) → (…, h, w) by nearest neighbor, as ``interpolate(mode="nearest")`` picks; of any dtype."""
     for dim, size in ((-2, grid[0]), (-1, grid[1])):
-        places = torch.arange(masks.shape[dim], dtype=torch.float32, device=masks.device)
-        masks = masks.index_select(dim, F.interpolate(places[None, None], size, mode="nearest")[0, 0].long())
+        indices = torch.arange(masks.shape[dim], dtype=torch.float32, device=masks.device)
+        masks = masks.index_select(dim, F.interpolate(indices[None, None], size, mode="nearest")[0, 0].long())
     return masks

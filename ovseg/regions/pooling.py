@@ -1,12 +1,12 @@
 """Features of boxes and masks from a map: RoIAlign and the masked mean.
 
 RoIAlign (He et al., ICCV 2017) is bilinear sampling at a regular grid of points and a mean over them.  Both are
-separable, so one value per box is a single matrix product for all boxes of a picture:
+separable, so one value per box is a single matrix product for all boxes of an image:
 
     f_r = Σ_ij a_ri b_rj m_ij,   a (R, h), b (R, w) the weights that the points of box r put on rows and columns
     f_r = Σ_ij M_rij m_ij / (Σ_ij M_rij + 1e-12)                                              for masks
 
-It is ten times as fast as torchvision's operator and equal to it; several bins per box are left to that operator.
+This is ten times as fast as torchvision's operator and equal to it; that operator is used for several bins per box.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,25 +26,25 @@ def pool_boxes(
     sampling_ratio: int = -1,
     memory: int = MEMORY,
 ) -> Tensor:
-    """RoIAlign (``aligned=True``) of the boxes of every picture.
+    """RoIAlign (``aligned=True``) of the boxes of every image.
 
     Args:
         maps: (B, C, h, w).
-        boxes: B tensors (R_b, 4): x1, y1, x2, y2 in pixels (edges, not indices) of the picture that the map covers,
+        boxes: B tensors (R_b, 4): x1, y1, x2, y2 in pixels (edges, not indices) of the image that the map covers,
             padding included.
-        image_size: (H, W) of that picture in pixels; the map is taken to cover it exactly.
+        image_size: (H, W) of that image in pixels; the map is assumed to cover it exactly.
         output: bins per side, or (rows, columns).
-        sampling_ratio: points per bin and side; below one: as many as the bin is wide in cells of the map, rounded up.
-        memory: bytes that may be held for it at once, besides the result.
+        sampling_ratio: points per bin and side; below one: the width of the bin in cells of the map, rounded up.
+        memory: bytes that may be held at once, besides the result.
 
     Returns:
-        (ΣR, C) if ``output`` is 1, else (ΣR, C, rows, columns), pictures one after the other.  Boxes without area, with
-        coordinates that are not finite, or wholly outside of the picture give zeros; what a box has outside of the
-        picture counts as zeros in its mean, up to eight times its size away, where boxes are cut.  The mean of unit
-        vectors is not a unit vector.
+        (ΣR, C) if ``output`` is 1, else (ΣR, C, rows, columns), concatenated over images.  Boxes without area, with
+        coordinates that are not finite, or entirely outside the image give zeros; the part of a box outside the
+        image counts as zeros in its mean, up to eight times the map size away, where boxes are clipped.  The mean of
+        unit vectors is not a unit vector.
 
     Raises:
-        ValueError: another number of box tensors than of maps, or shapes that are not as above.
+        ValueError: a number of box tensors that does not match the maps, or other shapes than above.
     """
     _check(maps, boxes, "boxes", (4,))
     rows, columns = (output, output) if isinstance(output, int) else output
@@ -53,7 +53,7 @@ def pool_boxes(
         raise ValueError(f"pool_boxes: image_size and output are at least 1, got {tuple(image_size)} and {output}.")
     cells = torch.tensor([w, h, w, h], device=maps.device)
     scale = cells / torch.tensor([width, height, width, height], device=maps.device)
-    found = [maps.new_zeros(0, *((channels,) if output == 1 else (channels, rows, columns)))]
+    pooled = [maps.new_zeros(0, *((channels,) if output == 1 else (channels, rows, columns)))]
     for one, each in zip(maps, boxes, strict=True):
         each = _sound(each.to(maps.device).float() * scale, cells)
         if output == 1:
@@ -61,26 +61,26 @@ def pool_boxes(
                 down = line_weights(part[:, 1], part[:, 3], h, sampling_ratio)
                 across = line_weights(part[:, 0], part[:, 2], w, sampling_ratio)
                 weights = (down[:, :, None] * across[:, None]).flatten(1)
-                found.append(weights.to(one.dtype) @ one.flatten(1).T)
+                pooled.append(weights.to(one.dtype) @ one.flatten(1).T)
         else:
             for part in _portions(each, 4 * channels * rows * columns, memory):
-                found.append(roi_align(one[None], [part.to(one.dtype)], (rows, columns), 1.0, sampling_ratio, True))
-    return torch.cat(found)
+                pooled.append(roi_align(one[None], [part.to(one.dtype)], (rows, columns), 1.0, sampling_ratio, True))
+    return torch.cat(pooled)
 
 
 def _sound(boxes: Tensor, cells: Tensor) -> Tensor:
-    """Boxes in cells of the map, (0, 0, 0, 0) in place of those without area, and cut eight map sizes away."""
-    kept = boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
-    return torch.where(kept[:, None], boxes, 0).clamp(-8 * cells, 9 * cells)
+    """Boxes in cells of the map, with (0, 0, 0, 0) for those without area, clipped eight map sizes away."""
+    valid = boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return torch.where(valid[:, None], boxes, 0).clamp(-8 * cells, 9 * cells)
 
 
 def line_weights(start: Tensor, end: Tensor, cells: int, sampling_ratio: int = -1) -> Tensor:
-    """What the sampling points of intervals put on the cells of a line: (R, cells) from edges (R,) in cells.
+    """The weights of the cells of a line in the sampling points of intervals: (R, cells) from edges (R,) in cells.
 
-    Cell i has its centre at i + ½.  Points up to one cell beyond the first or last centre take that cell's value, those
-    farther away count with weight zero.
+    Cell i has its center at i + ½.  Points up to one cell beyond the first or last center take that cell's value,
+    points farther away have weight zero.
     """
-    start, end = start[:, None] - 0.5, end[:, None] - 0.5  # counted from the first centre
+    start, end = start[:, None] - 0.5, end[:, None] - 0.5  # counted from the first center
     length = end - start
     count = torch.full_like(length, sampling_ratio) if sampling_ratio > 0 else length.ceil().clamp(min=1)
     index = torch.arange(int(count.max()), device=start.device)
@@ -99,25 +99,25 @@ def pool_masks(maps: Tensor, masks: Sequence[Tensor], memory: int = MEMORY) -> T
     Args:
         maps: (B, C, h, w).
         masks: B tensors (R_b, h, w) on the map's grid, boolean or weights from 0 to 1.
-        memory: bytes that may be held for it at once, besides the result.
+        memory: bytes that may be held at once, besides the result.
 
     Returns:
         (ΣR, C); zeros for empty masks.
 
     Raises:
-        ValueError: another number of mask tensors than of maps, or masks on another grid.
+        ValueError: a number of mask tensors that does not match the maps, or masks on another grid.
     """
     _check(maps, masks, "masks", tuple(maps.shape[-2:]))
-    found = [maps.new_zeros(0, maps.shape[1])]
+    pooled = [maps.new_zeros(0, maps.shape[1])]
     for one, each in zip(maps, masks, strict=True):
         for part in _portions(each.to(maps.device).flatten(1), 4 * one[0].numel(), memory):
             weights = part.to(one.dtype)
-            found.append(weights @ one.flatten(1).T / (weights.sum(1, keepdim=True) + 1e-12))
-    return torch.cat(found)
+            pooled.append(weights @ one.flatten(1).T / (weights.sum(1, keepdim=True) + 1e-12))
+    return torch.cat(pooled)
 
 
 def _portions(regions: Tensor, size: int, memory: int) -> Iterator[Tensor]:
-    """Parts of the regions, of which each needs ``size`` bytes, within ``memory``."""
+    """Chunks of the regions, each of which needs ``size`` bytes, within ``memory``."""
     return iter(regions.split(max(1, memory // max(1, size)))) if len(regions) else iter(())
 
 

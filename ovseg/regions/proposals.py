@@ -1,11 +1,11 @@
-"""Boxes and masks out of score maps, without training.
+"""Training-free boxes and masks from score maps.
 
     regions of class k, share a:  8-connected components of { p_k ≥ max(a · max p_k, floor) },   a = 0.2, 0.35, …, 0.8
     contrast of a region:         [mean of p_k inside − mean of p_k in the ring around]₊
 
-Several shares of the peak give nested regions, of which the later scoring keeps the best.  Touching things of one class
-are one region; a lower share joins what a higher one tells apart.  The ring is the region's box, 1.5 times as wide and
-high about its centre, without the region.
+Several fractions of the peak give nested regions, of which later scoring selects the best.  Touching objects of one
+class are one region; a lower fraction joins what a higher one separates.  The ring is the region's box, 1.5 times as
+wide and high about its center, without the region.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,11 +23,11 @@ RING = 1.5
 
 
 class Proposals(NamedTuple):
-    """R regions of a picture.
+    """R regions of an image.
 
     boxes   (R, 4) x1, y1, x2, y2, edges in cells of the grid, float32
     masks   (R, h, w) on that grid, boolean or shares of the cells
-    labels  (R,) the class whose map a region was found in, int64
+    labels  (R,) the class whose map the region comes from, int64
     """
 
     boxes: Tensor
@@ -38,17 +38,17 @@ class Proposals(NamedTuple):
 def score_regions(
     scores: Tensor, shares: Sequence[float] = SHARES, floor: float = 0.0, area: float = 4, most: int = 1000
 ) -> Proposals:
-    """Connected regions of every class' map.
+    """Connected regions of the map of every class.
 
     Args:
-        scores: (K, h, w), not negative; values that are not finite count as zero.
-        shares: of a class' peak, each in (0, 1].
+        scores: (K, h, w), non-negative; values that are not finite count as zero.
+        shares: fractions of the peak of a class, each in (0, 1].
         floor: classes with a lower peak have no regions, and no region has values below it.
         area: smallest region in cells.
-        most: regions that are kept, those of the highest peaks.
+        most: largest number of regions, those with the highest peaks.
 
     Raises:
-        ValueError: another shape, shares or numbers out of their range.
+        ValueError: an invalid shape, or fractions or numbers out of range.
     """
     if scores.ndim != 3 or not shares or not all(0 < share <= 1 for share in shares) or area < 0 or most < 1:
         raise ValueError(
@@ -86,19 +86,19 @@ def _components(mask: np.ndarray, area: float) -> Iterator[tuple[tuple[int, ...]
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """Boxes (R, 4) float32, edges in cells, around masks (R, h, w); zeros for empty masks."""
+    """Bounding boxes (R, 4) float32 of masks (R, h, w), edges in cells; zeros for empty masks."""
     edges = []
     for axis in (1, 2):  # what the columns and the rows hold
         line = masks.bool().any(axis)
-        places = torch.arange(line.shape[1], device=masks.device)
-        low = torch.where(line, places, line.shape[1]).amin(1)
-        edges.append((torch.where(line.any(1), low, 0), torch.where(line, places + 1, 0).amax(1)))
+        indices = torch.arange(line.shape[1], device=masks.device)
+        low = torch.where(line, indices, line.shape[1]).amin(1)
+        edges.append((torch.where(line.any(1), low, 0), torch.where(line, indices + 1, 0).amax(1)))
     (left, right), (top, bottom) = edges
     return torch.stack([left, top, right, bottom], 1).float()
 
 
 def box_masks(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Share of each cell, (R, h, w) in [0, 1], that lies in boxes (R, 4) given in cells."""
+    """Fraction of each cell, (R, h, w) in [0, 1], that lies in boxes (R, 4) in cells."""
     shares = []
     for axis, cells in ((1, grid[0]), (0, grid[1])):
         edge = torch.arange(cells, device=boxes.device)
@@ -108,37 +108,37 @@ def box_masks(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def enlarged(boxes: Tensor, factor: float = RING) -> Tensor:
-    """Boxes (R, 4), ``factor`` times as wide and high about their centres."""
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * factor
-    return torch.cat([centre - half, centre + half], 1)
+    """Boxes (R, 4), enlarged by ``factor`` about their centers."""
+    center, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * factor
+    return torch.cat([center - half, center + half], 1)
 
 
 def contrast(scores: Tensor, boxes: Tensor, masks: Tensor) -> Tensor:
-    """How much more each class is at home inside a region than around it, (R, K).
+    """How much higher the score of each class is inside a region than around it, (R, K).
 
     Args:
         scores: (K, h, w) probabilities.
-        boxes: (R, 4) of the regions in cells of that grid; the ring lies in them, ``RING`` times enlarged.
-        masks: (R, h, w) boolean or shares; a region without surroundings is compared with nothing.
+        boxes: (R, 4) of the regions in cells of that grid; the ring lies in the box enlarged by ``RING``.
+        masks: (R, h, w) boolean or fractions; a region without surroundings is compared with zero.
     """
-    found = [scores.new_zeros(0, len(scores))]
+    differences = [scores.new_zeros(0, len(scores))]
     for box, mask in zip(boxes.split(256), masks.split(256), strict=True):
         inside = mask.to(scores.dtype)
         around = (box_masks(enlarged(box), tuple(scores.shape[1:])) - inside).clamp(min=0)
         mean_in, mean_out = (pool_masks(scores[None], [weights]) for weights in (inside, around))
-        found.append((mean_in - mean_out).clamp(min=0))
-    return torch.cat(found)
+        differences.append((mean_in - mean_out).clamp(min=0))
+    return torch.cat(differences)
 
 
 def outermost(boxes: Tensor, labels: Tensor, share: float) -> Tensor:
-    """Which of the boxes (R, 4), the best first, are left when of two of one class the later one goes if the smaller
+    """The boxes (R, 4), best first, that remain when the later of two boxes of one class is dropped if the smaller
     lies inside the larger by more than ``share`` of its area: indices (R',)."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    gone, kept = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device), []
+    removed, selected = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device), []
     for i in range(len(boxes)):
-        if not gone[i]:
-            kept.append(i)
+        if not removed[i]:
+            selected.append(i)
             low, high = torch.maximum(boxes[:, :2], boxes[i, :2]), torch.minimum(boxes[:, 2:], boxes[i, 2:])
             common = (high - low).clamp(min=0).prod(1)
-            gone |= (labels == labels[i]) & (common > share * torch.minimum(area, area[i]))
-    return torch.tensor(kept, dtype=torch.long, device=boxes.device)
+            removed |= (labels == labels[i]) & (common > share * torch.minimum(area, area[i]))
+    return torch.tensor(selected, dtype=torch.long, device=boxes.device)

@@ -1,11 +1,11 @@
 """RegionCLIP: Region-based Language-Image Pretraining (Zhong et al., CVPR 2022): region features and scores.
 
-x  = conv stem → layer1 → layer2 → layer3 of a CLIP ResNet, (B, C, H/16, W/16), once per picture
+x  = conv stem → layer1 → layer2 → layer3 of a CLIP ResNet, (B, C, H/16, W/16), once per image
 r  = RoIAlign(x, box), 2g×2g bins for a position table of g×g;   layer4 halves it to g×g;   f = attention pool, as it is
 s_k = cos(f, t_k)/τ,  τ = 0.01;   background is the zero vector, hence s_bg = 0
 p  = softmax over classes and background;   score √(p·o) with an objectness o, or p alone
 
-Only the mean token of the pool is asked for, so keys and values need no projection of their own: with q its query,
+Only the mean token of the pool is needed, so keys and values need not be projected separately: with q its query,
 q·(W_k x + b_k) = (W_kᵀ q)·x + const, and Σ a (W_v x + b_v) = W_v (Σ a x) + b_v.
 """
 
@@ -27,7 +27,7 @@ OBJECTNESS = ("probability", "logit")
 
 
 def res_stages(tower: Tower, images: Tensor) -> list[Tensor]:
-    """The first three stages of normalised pictures (B, 3, H, W): strides 4, 8, 16; regions are cut from the last.
+    """The first three stages of normalized images (B, 3, H, W): strides 4, 8, 16; regions are pooled from the last.
 
     Raises:
         ValueError: a tower without stages or attention pool.
@@ -68,28 +68,28 @@ def region_features(
     with_maps: bool = False,
     memory: int = MEMORY,
 ):
-    """Features f of regions, not normalised.
+    """Features f of regions, not normalized.
 
     Args:
         tower: a ResNet; its ``layer4`` and attention pool are run on every region.
         res4: (B, C, h, w), the last of ``res_stages``.
-        boxes: B tensors (R_b, 4): x1, y1, x2, y2 in pixels of the pictures the tower saw.
+        boxes: B tensors (R_b, 4): x1, y1, x2, y2 in pixels of the images the tower saw.
         sampling_ratio: of RoIAlign; 0 is adaptive, as published.
-        with_maps: also give the output of ``layer4``, (ΣR, D, g, g), which a mask head reads.
-        memory: bytes of region maps held at once; gradients keep more.
+        with_maps: also return the output of ``layer4``, (ΣR, D, g, g), for mask heads.
+        memory: bytes of region maps held at once; more with gradients.
 
     Returns:
-        (ΣR, E), pictures one after the other, or that and the maps.
+        (ΣR, E), concatenated over images; with ``with_maps`` a pair of that and the maps.
     """
     each = 4 * res4.shape[1] * (2 * table_side(tower)) ** 2 * 4  # about four such maps live inside layer4
     size = max(1, memory // each)
     features, maps = [], []
     for index, regions in enumerate(boxes):
         for part in regions.split(size):
-            found = tower.visual.layer4(region_maps(tower, res4[index : index + 1], [part], sampling_ratio))
-            features.append(first_token(tower, found))
+            outputs = tower.visual.layer4(region_maps(tower, res4[index : index + 1], [part], sampling_ratio))
+            features.append(first_token(tower, outputs))
             if with_maps:
-                maps.append(found)
+                maps.append(outputs)
     if not features:
         features = [res4.new_zeros(0, tower.embed_dim)]
     if not with_maps:
@@ -105,7 +105,7 @@ def region_logits(features: Tensor, text: Tensor, temperature: float = 0.01) -> 
 def with_objectness(probabilities: Tensor, logits: Tensor, rule: str = "probability") -> Tensor:
     """√(p·o) for probabilities (R, K) and objectness logits (R,).
 
-    ``probability``: o = σ(logit), defined everywhere.  ``logit``: the reference multiplies by the logit itself, so that
+    ``probability``: o = σ(logit), always defined.  ``logit``: the reference multiplies by the logit itself, so that
     scores exceed 1 and rows with a negative logit are NaN, which its filter of finite values then drops.
 
     Raises:

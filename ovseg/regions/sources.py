@@ -1,7 +1,7 @@
-"""Where masks without names come from.
+"""Sources of masks without class labels.
 
-A mask source takes a uint8 RGB picture (H, W, 3) and returns region ids (H, W) int64, −1 for no region.  Any function
-of that kind will do in its place.
+A mask source takes a uint8 RGB image (H, W, 3) and returns region ids (H, W) int64, −1 for no region.  Any such
+function can be used instead.
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ from .superpixels import superpixels
 
 @MASKS.register_module()
 class Superpixels:
-    """SLIC superpixels: nothing to download.
+    """SLIC superpixels; requires no download.
 
     Args:
-        count: about how many.
-        compactness: how much nearness counts beside colour.
+        count: approximate number.
+        compactness: weight of distance relative to color.
     """
 
     def __init__(self, count: int = 60, compactness: float = 10.0):
@@ -32,7 +32,7 @@ class SamMasks:
     """Segment Anything's automatic masks through transformers (``pip install transformers``). Not yet measured by us.
 
     Args:
-        model: a name of the hub, or a folder with the model's files.
+        model: a name on the hub, or a folder with the model's files.
 
     Raises:
         ImportError: transformers is missing.

@@ -10,20 +10,20 @@ SEGMENT_COUNTS = tuple(range(100, 601, 50))
 def superpixels(
     image: np.ndarray, counts: Sequence[int] = SEGMENT_COUNTS, compactness: float = 50, sigma: float = 0
 ) -> np.ndarray:
-    """Segmentations of a picture, one per count of segments.
+    """Segmentations of an image, one per count of segments.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        counts: about how many segments each segmentation has; SLIC itself decides.
-        compactness: how much nearness counts beside colour; larger is squarer.
-        sigma: width of the Gaussian that smooths the picture first, in pixels.
+        counts: approximate number of segments in each segmentation; SLIC decides the exact number.
+        compactness: weight of distance relative to color; larger values give more compact segments.
+        sigma: width in pixels of the Gaussian that smooths the image beforehand.
 
     Returns:
-        (S, H, W) int32 region ids for S counts.  Ids go on from one segmentation to the next, so that the R regions of
-        all are 0 … R − 1.
+        (S, H, W) int32 region ids for S counts.  Ids continue from one segmentation to the next, so that the R regions
+        of all segmentations are 0 … R − 1.
 
     Raises:
-        ValueError: not a picture, or no counts.
+        ValueError: not an image, or no counts.
         ImportError: scikit-image is missing.
     """
     image = np.asarray(image)

@@ -1,4 +1,4 @@
-"""Dense features × word embeddings → scores.  Scorers are found by their modules, as methods in ``ovseg.dense`` are."""
+"""Dense features × text embeddings → scores.  Scorers are found by their modules, as methods in ``ovseg.dense`` are."""
 
 from ovseg.registry import SCORERS, registered_in
 

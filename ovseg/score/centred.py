@@ -1,6 +1,6 @@
-"""Scores relative to the mean word, for features whose length means something (Gandelsman et al., ICLR 2024).
+"""Scores relative to the mean prompt, for features whose norm carries information (Gandelsman et al., ICLR 2024).
 
-s = ⟨f, t⟩ − mean over all words t' of ⟨f, t'⟩
+s = ⟨f, t⟩ − mean over all prompts t' of ⟨f, t'⟩
 """
 
 from torch import Tensor
@@ -13,17 +13,17 @@ from .cosine import CosineScore
 
 @SCORERS.register_module()
 class CentredScore(CosineScore):
-    """Inner products with features as they are, minus their mean over all words at that position.
+    """Inner products with unnormalized features, minus their mean over all prompts at that position.
 
-    A soft-max or a maximum over words does not see the subtraction; heat maps of single words do: without it all of
-    them show where the picture embedding comes from.  Looks at all words of a picture at once, so the scores of the
-    whole vocabulary on the patch grid are held; with a single word they are zero.
+    A softmax or maximum over prompts is invariant to the subtraction, but heat maps of single prompts are not: without
+    it, all of them show where the image embedding comes from.  Needs all prompts of an image at once, so the scores of
+    the whole vocabulary are held on the patch grid; with a single prompt they are zero.
     """
 
     name = "centered"
 
     def prepare(self, dense: DenseFeatures) -> Tensor:
-        """The features themselves (B, E, h, w)."""
+        """The unnormalized features (B, E, h, w)."""
         return dense.features.float()
 
     def forward(self, dense: DenseFeatures, text: Tensor) -> Tensor:

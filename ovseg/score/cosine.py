@@ -1,4 +1,4 @@
-"""Dense features × word embeddings → scores on the patch grid: the cosine, unscaled."""
+"""Dense features × text embeddings → unscaled cosines on the patch grid."""
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,9 @@ from ovseg.registry import SCORERS
 class CosineScore(nn.Module):
     """s = ⟨f/‖f‖, t⟩.
 
-    A scorer is prepared once per picture and then asked for any range of words, so that a large vocabulary never needs
-    all its maps at a time.  ``probabilities`` says what the scores are: cosines (False) or probabilities (True).  An
-    ``activation`` makes them so only once the maps of a window are enlarged.
+    A scorer is prepared once per image and then evaluated for any range of prompts, so that a large vocabulary never
+    needs all its maps at once.  ``probabilities`` says whether the scores are probabilities (True) or cosines (False).
+    An ``activation`` is applied after the maps of a window have been enlarged.
     """
 
     name = "cosine"
@@ -26,11 +26,11 @@ class CosineScore(nn.Module):
         return F.normalize(dense.features.float(), dim=1)
 
     def score(self, prepared: Tensor, text: Tensor) -> Tensor:
-        """Scores (B, T, h, w) of unit word embeddings (T, E)."""
+        """Scores (B, T, h, w) for unit text embeddings (T, E)."""
         return torch.einsum("behw,te->bthw", prepared, text)
 
     def keeps_features(self, words: int, channels: int) -> bool:
-        """Whether features take less memory than scores of so many words, and scores are inner products with them."""
+        """Whether scores are inner products with the features, and features take less memory than so many scores."""
         return type(self).score is CosineScore.score and words > channels
 
     def forward(self, dense: DenseFeatures, text: Tensor) -> Tensor:

@@ -1,13 +1,12 @@
 """MaskCLIP's key smoothing and prompt denoising (Zhou et al., ECCV 2022, section 3.2).
 
     p = softmax_T(100·cos)
-    prompt denoising   words whose p stays below t_d everywhere in the picture get the score −100
+    prompt denoising   prompts whose p stays below t_d everywhere in the image get the score −100
     key smoothing      p replaces the scores; where max p < t_k:  p ← W p,  W = k̂ k̂ᵀ over positions (rows not
-    normalised)
+    normalized)
 
-Denoising comes first.  The paper's k̂ is the key of a position at unit length; the reference code divides by the norm
-over
-positions, channel by channel (``key_norm="positions"``).
+Denoising comes first.  The paper's k̂ is the key of a position at unit length; the reference code divides each channel
+by its norm over positions (``key_norm="positions"``).
 """
 
 import torch.nn.functional as F
@@ -23,15 +22,15 @@ from .cosine import CosineScore
 class DenoisedScore(CosineScore):
     """Cosine scores with key smoothing and prompt denoising.
 
-    Both look at all words of a picture at once, so the scores of the whole vocabulary on the patch grid are held.
+    Both need all prompts of an image at once, so the scores of the whole vocabulary are held on the patch grid.
 
     Args:
-        key_smoothing: t_k in [0, 1], or None for no smoothing; needs ``MaskCLIP(keys=True)``.
-        prompt_denoising: t_d in [0, 1], or None for none.
+        key_smoothing: t_k in [0, 1], or None for no smoothing; requires ``MaskCLIP(keys=True)``.
+        prompt_denoising: t_d in [0, 1], or None for no denoising.
         key_norm: ``channels`` (the paper) or ``positions`` (the reference code).
 
     Raises:
-        ValueError: another ``key_norm``; no keys from the extractor.
+        ValueError: unknown ``key_norm``; the extractor returns no keys.
     """
 
     name = "denoised"
@@ -39,7 +38,7 @@ class DenoisedScore(CosineScore):
     def __init__(self, key_smoothing: float | None = None, prompt_denoising: float | None = None, key_norm="channels"):
         super().__init__()
         if key_norm not in ("channels", "positions"):
-            raise ValueError(f"key_norm is channels (paper) or positions (reference code), got {key_norm!r}.")
+            raise ValueError(f"key_norm must be channels (paper) or positions (reference code), got {key_norm!r}.")
         self.key_smoothing, self.prompt_denoising, self.key_norm = key_smoothing, prompt_denoising, key_norm
 
     @property

@@ -1,4 +1,4 @@
-"""PixelCLIP's scores (NeurIPS 2024): features are enlarged bilinearly before the cosine, not the cosines after it."""
+"""PixelCLIP's scores (NeurIPS 2024): features are upsampled bilinearly before the cosine, instead of the cosines."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +14,7 @@ class EnlargedScore(CosineScore):
     """Cosine scores on a finer grid.
 
     Args:
-        side: the map of a window is side × side.
+        side: height and width of a window's map.
     """
 
     name = "enlarged"

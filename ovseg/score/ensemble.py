@@ -1,10 +1,11 @@
-"""Two opinions on a region: the detector's own, and that of the frozen tower.
+"""The geometric mean of two scores of a region: the detector's p and the frozen tower's q.
 
 base and background   p^(1−α) q^α
-novel                 p^(1−β) q^β           nothing is normalised afterwards, so the rows do not sum to one
+novel                 p^(1−β) q^β           not renormalized, so the rows do not sum to one
 
-F-VLM, F-ViT: α < β, the detector knows what it was trained on.  BARON's f is α = 1 − f, β = f.  p and q are
-probabilities of a softmax or sigmoids, as the detector was trained; the exponents mean another thing then.
+F-VLM and F-ViT choose α < β, because the detector is more reliable on the classes it was trained on.  BARON's f is
+α = 1 − f, β = f.  p and q come from a softmax or from sigmoids, depending on how the detector was trained; exponents do
+not carry over from one to the other.
 """
 
 from torch import Tensor
@@ -16,11 +17,11 @@ def geometric_ensemble(p: Tensor, q: Tensor, base: Tensor, alpha: float, beta: f
     Args:
         p: (R, K) the detector's probabilities, in [0, 1].
         q: (R, K) those of the frozen tower, in [0, 1].
-        base: (K,) boolean, classes that the detector was trained on; background is one of them.
+        base: (K,) boolean, the classes that the detector was trained on, including background.
         alpha, beta: share of q in base and in other classes, in [0, 1].
 
     Raises:
-        ValueError: shapes that do not match, or shares beyond [0, 1].
+        ValueError: shapes that do not match, or shares outside [0, 1].
     """
     if p.shape != q.shape or p.shape[-1:] != base.shape or not (0 <= alpha <= 1 and 0 <= beta <= 1):
         raise ValueError(

@@ -1,10 +1,10 @@
 """ResCLIP's second pass (Yang et al., CVPR 2025): the classes of a first pass steer the attention of the last block.
 
-    first pass   class of a pixel: arg-max of the enlarged cosines, word 0 where softmax(τ·cos) < θ;
-                 class of a patch: the commonest of its pixels
-    second pass  cosines of the features read again with Sem (``ovseg.dense.resclip.semantic_feedback``)
+    first pass   class of a pixel: argmax of the enlarged cosines, prompt 0 where softmax(τ·cos) < θ;
+                 class of a patch: the most frequent one among its pixels
+    second pass  cosines of the features recomputed with Sem (``ovseg.dense.resclip.semantic_feedback``)
 
-How the authors' code scales the soft-max before θ is inferred, not read; θ = 0 does not depend on it.
+The scale of the softmax before θ in the authors' code is [inferred]; θ = 0 does not depend on it.
 """
 
 import torch
@@ -20,15 +20,15 @@ from .cosine import CosineScore
 
 @SCORERS.register_module()
 class FeedbackScore(CosineScore):
-    """Cosines after semantic feedback; looks at all words of a window at once.
+    """Cosines after semantic feedback; needs all prompts of a window at once.
 
     Args:
         threshold: θ in [0, 1].
-        logit_scale: τ of the soft-max before θ.
+        logit_scale: τ of the softmax before θ.
         pixels: pixels per patch side at which the first pass votes.
 
     Raises:
-        ValueError: the extractor cannot read its last block again.
+        ValueError: the extractor cannot recompute its last block.
     """
 
     name = "feedback"
@@ -38,7 +38,7 @@ class FeedbackScore(CosineScore):
         self.threshold, self.logit_scale, self.pixels = threshold, logit_scale, pixels
 
     def patch_classes(self, scores: Tensor) -> Tensor:
-        """The first pass' class of each patch, (h, w), of cosines (T, h, w)."""
+        """The class of each patch, (h, w), in the first pass, from cosines (T, h, w)."""
         large = F.interpolate(scores[None], scale_factor=self.pixels, mode="bilinear", align_corners=False)[0]
         labels = large.argmax(0)
         if self.threshold > 0:
@@ -49,7 +49,7 @@ class FeedbackScore(CosineScore):
 
     def forward(self, dense: DenseFeatures, text: Tensor) -> Tensor:
         if dense.reread is None:
-            raise ValueError("FeedbackScore reads the last block twice: use it with the method resclip.")
+            raise ValueError("FeedbackScore computes the last block twice, so it only works with the method resclip.")
         first = super().forward(dense, text)
         semantic = torch.stack([semantic_feedback(self.patch_classes(scores)) for scores in first])
         return self.score(F.normalize(dense.reread(semantic, slice(None)).float(), dim=1), text)

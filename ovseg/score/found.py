@@ -13,11 +13,12 @@ from .cosine import CosineScore
 
 @SCORERS.register_module()
 class FoundScore(CosineScore):
-    """Probabilities of the words; looks at all words of a picture at once.
+    """Probabilities of the prompts; needs all prompts of an image at once.
 
     Args:
-        background: give unsure places outside the foreground to the first word. The paper does so on VOC21 and
-            COCO-Object only; it needs a background class in the vocabulary and ``extras["foreground"]`` (B, 1, h, w).
+        background: assign uncertain positions outside the foreground to the first prompt. The paper does so on VOC21
+            and COCO-Object only; requires a background class in the vocabulary and ``extras["foreground"]`` (B, 1, h,
+            w).
         delta: δ in [0, 1].
     """
 

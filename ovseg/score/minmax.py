@@ -1,12 +1,12 @@
-"""Maps between 0 and 1, as heat maps are shown (GEM, adapting-CLIP, clip_prs)."""
+"""Min-max normalization of maps, as heat maps are displayed (GEM, adapting-CLIP, clip_prs)."""
 
 from torch import Tensor
 
 
 def min_max(maps: Tensor, rounding: float = 0.0) -> Tensor:
-    """(…, H, W) maps, each shifted and scaled to [0, 1] by its own extremes.
+    """(…, H, W) maps, each shifted and scaled to [0, 1] by its own minimum and maximum.
 
-    An even map, one whose extremes lie within ``rounding``, becomes zeros.
+    A constant map, whose minimum and maximum differ by at most ``rounding``, becomes zeros.
     """
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     span = high - low

@@ -1,4 +1,4 @@
-"""CLIPtrase's scores on VOC20 (Shao et al., ECCV 2024): each word's map times the word's score for the whole picture.
+"""CLIPtrase's scores on VOC20 (Shao et al., ECCV 2024): each prompt's map times its score for the whole image.
 
 s = ⟨f/‖f‖, t⟩ · ⟨e/‖e‖, t⟩ · 100
 """
@@ -14,7 +14,7 @@ from .cosine import CosineScore
 
 @SCORERS.register_module()
 class WholeImageScore(CosineScore):
-    """Cosines weighted by those of the class token c.
+    """Cosines weighted by those of the class token.
 
     Args:
         scale: the model's logit scale, 100 in the paper.

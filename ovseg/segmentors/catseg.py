@@ -2,7 +2,7 @@
 
 L = mean over all classes and pixels of BCE(σ(z), y) = log(1 + exp z) − z·y,   y = 1 for the class of the pixel, else 0
 
-Pixels without a class are targets of zero for every class, as in the reference, or left out.
+Pixels without a class have target zero for every class, as in the reference, or are skipped.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ def class_loss(logits: Tensor, labels: Tensor, ignore: str = "zero") -> Tensor:
     Args:
         logits: before the sigmoid.
         labels: class ids in [0, K), or 255 for none.
-        ignore: pixels without a class are ``zero`` for all classes, or ``skip``: left out of the mean.
+        ignore: target of pixels without a class: ``zero`` for all classes, or ``skip`` to exclude them from the mean.
     """
     logits = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
     valid = labels != IGNORED
@@ -38,15 +38,15 @@ def class_loss(logits: Tensor, labels: Tensor, ignore: str = "zero") -> Tensor:
 
 @MODELS.register_module(name="CATSeg")  # as configs and checkpoints name it
 class CATSegTraining(TrainableSegmentor):
-    """Trains ``CostScore`` on ``CATSeg``'s features, and what ``tuning`` chooses of the towers.
+    """Trains ``CostScore`` on ``CATSeg``'s features, and the parts of the towers that ``tuning`` selects.
 
-    Pictures are resized to the protocol's ``view`` for the tower, as in prediction.
+    Images are resized to the protocol's ``view`` for the tower, as in prediction.
 
     Args:
         ignore: see ``class_loss``.
-        train_classes: of each picture, only the classes it holds and random others, up to this number, enter cost
-            volume and loss, each with its first word; ours, to save time and memory with large vocabularies.  None: all
-            classes, as in the paper.
+        train_classes: only the classes present in each image and random others, up to this number, enter the cost
+            volume and the loss, each with its first name; our addition, to save time and memory with large
+            vocabularies.  None: all classes, as in the paper.
         **parts: see ``TrainableSegmentor``.
 
     Raises:
@@ -71,18 +71,18 @@ class CATSegTraining(TrainableSegmentor):
         if self.train_classes is None:
             logits = self.by_class(self.pipeline.scorer(dense, text))
         else:
-            owners = self.train_vocabulary.query_class
-            first = torch.tensor([owners.index(k) for k in range(owners[-1] + 1)], device=text.device)
-            kept = some_classes(labels, len(first), self.train_classes)
-            logits = self.pipeline.scorer(dense, text[first[kept]][:, :, None])
-            labels = torch.stack([places(label, ids) for label, ids in zip(labels, kept, strict=True)])
+            prompt_to_class = self.train_vocabulary.prompt_to_class
+            first = torch.tensor([prompt_to_class.index(k) for k in range(prompt_to_class[-1] + 1)], device=text.device)
+            sampled = some_classes(labels, len(first), self.train_classes)
+            logits = self.pipeline.scorer(dense, text[first[sampled]][:, :, None])
+            labels = torch.stack([positions_in(label, ids) for label, ids in zip(labels, sampled, strict=True)])
         return {"loss_classes": class_loss(logits, labels, self.ignore)} | self.penalties()
 
     def export(self, path: str | Path):
         """One file for prediction: the tuned CLIP in OpenAI's names and the aggregation, for ``weights`` and
-        ``checkpoint`` alike; its prediction settings travel with it."""
-        kept = ("size", "short_side", "window", "stride", "view", "whole_view", "templates", "normalisation")
-        protocol = {name: getattr(self.pipeline.protocol, name) for name in kept}
+        ``checkpoint`` alike, with its prediction settings."""
+        exported = ("size", "short_side", "window", "stride", "view", "whole_view", "templates", "normalisation")
+        protocol = {name: getattr(self.pipeline.protocol, name) for name in exported}
         scorer = self.pipeline.scorer
         head = {f"{OURS}{name}": tensor for name, tensor in scorer.state_dict().items()}
         dense = {name: getattr(self.pipeline.dense, name) for name in ("relations", "residual", "ffn", "last_n")}
@@ -90,21 +90,21 @@ class CATSegTraining(TrainableSegmentor):
         save_tower(self.tower, path, Path(path).stem, protocol, head, notes)
 
 
-def places(label: Tensor, ids: Tensor) -> Tensor:
-    """Where the class ids of a label map stand in sorted ``ids``; 255 stays."""
+def positions_in(label: Tensor, ids: Tensor) -> Tensor:
+    """The positions in sorted ``ids`` of the class ids of a label map; 255 is kept."""
     return torch.searchsorted(ids, label.contiguous()).where(label != IGNORED, IGNORED)
 
 
 def some_classes(labels: Tensor, classes: int, most: int) -> Tensor:
-    """For each label map of (B, H, W), sorted ids (B, S) of the classes it holds and of random others.
+    """For each label map of (B, H, W), sorted ids (B, S) of the classes it contains and of random others.
 
-    S is ``most``, or the largest number of classes that a map holds if that is more.
+    S is ``most``, or the largest number of classes in a map if that is more.
     """
     present = [label[label != IGNORED].unique() for label in labels]
     size = min(classes, max(most, *map(len, present)))
-    kept = []
+    chosen = []
     for own in present:
         others = torch.randperm(classes).to(own.device)
         others = others[~torch.isin(others, own)][: size - len(own)]
-        kept.append(torch.cat([own, others]).sort().values)
-    return torch.stack(kept)
+        chosen.append(torch.cat([own, others]).sort().values)
+    return torch.stack(chosen)

@@ -29,8 +29,8 @@ def pyramid_steps(width: int, norm_cfg: dict, first=None) -> list[nn.Module]:
 
     Args:
         width: D.
-        norm_cfg: the normalisation between the two deconvolutions of the finest.
-        first: ``first(1, D)`` makes what each begins with, such as ``nn.GroupNorm``; None: nothing.
+        norm_cfg: the normalization between the two deconvolutions of the finest.
+        first: ``first(1, D)`` builds the first module of each, such as ``nn.GroupNorm``; None: no such module.
     """
 
     def up():
@@ -47,28 +47,28 @@ BLOCKS = ("attention_blocks", "class_token", "patch_stem")  # or these
 
 @MODELS.register_module()
 class CLIPBackbone(BaseModule):
-    """Levels of a CLIP image tower, for pictures of any size.
+    """Levels of a CLIP image tower, for images of any size.
 
     Parameters carry OpenAI's names (``conv1``, ``transformer.resblocks.0…``, ``layer1…``), those of the pyramid
-    ``fpn1`` to ``fpn4``.  All parameters that the output depends on train unless ``tuning`` says otherwise; what it
-    does not depend on is frozen.  A BatchNorm whose scale is frozen keeps its statistics.
+    ``fpn1`` to ``fpn4``.  All parameters that the output depends on are trained unless ``tuning`` says otherwise; all
+    others are frozen.  A BatchNorm with a frozen scale keeps its statistics.
 
     Args:
         weights: see ``ovseg.towers.weights``, or a tower; None is the embedded demo model.
-        out_indices: blocks of a ViT to read; None: four, evenly spaced.
-        pyramid: make four strides of a ViT's four maps; False leaves them at the stride of the patches.
-        joint: end with [global, map] in the space of the text.
+        out_indices: blocks of a ViT whose outputs are used; None: four, evenly spaced.
+        pyramid: resample a ViT's four maps to four strides; False keeps them at the stride of the patches.
+        joint: append [global, map] in the joint space.
         positions: how the position table is resized, see ``ovseg.towers.positions``.
-        position_size: side or (H, W) in pixels of the pictures whose position table is held; None: that of the weights.
+        position_size: side or (H, W) in pixels of the images whose position table is held; None: that of the weights.
         class_token_twice: add the class embedding of a ViT a second time, as DenseCLIP's code does.
-        norm_cfg: the normalisation inside the pyramid's finest level, BN unless given. SyncBN needs CUDA: rather set
+        norm_cfg: the normalization inside the pyramid's finest level, BN by default. SyncBN requires CUDA; instead, set
             ``sync_bn="torch"`` in the config, which turns every BatchNorm into it in distributed runs.
-        tuning: presets of ``ovseg.towers.tuning``; the tower is frozen but for them. ``()`` freezes all of it.
-        arch, quick_gelu: for weight files that do not say.
+        tuning: presets of ``ovseg.towers.tuning``; everything else in the tower is frozen. ``()`` freezes all of it.
+        arch, quick_gelu: for weight files that do not record them.
 
     Attributes:
-        tower: the tower; it shares its modules with the backbone.
-        channels: of each level.
+        tower: the tower, which shares its modules with the backbone.
+        channels: channels of each level.
         embed_dim: E.
         depth: number of blocks or stages.
 
@@ -124,7 +124,8 @@ class CLIPBackbone(BaseModule):
         return self._kept[0]
 
     def layer_of(self, name: str) -> int:
-        """Where a parameter of this module stands: −1 before the first block or stage, its index, ``depth`` behind."""
+        """The depth of a parameter of this module: −1 before the first block or stage, its index, ``depth`` after the
+        last."""
         if name.startswith("transformer.resblocks."):
             return int(name.split(".")[2])
         if self.has_stages and name.startswith("layer"):
@@ -136,10 +137,10 @@ class CLIPBackbone(BaseModule):
         """Levels (B, C, h, w), finest first, and with ``joint`` a last element [global (B, E), map (B, E, h, w)].
 
         Args:
-            images: (B, 3, H, W) RGB, normalised.
+            images: (B, 3, H, W) RGB, normalized.
 
         Raises:
-            ValueError: pictures smaller than a patch, or than two patches a side with a pyramid.
+            ValueError: images smaller than a patch, or than two patches a side with a pyramid.
         """
         self._share()
         levels, joint = self._stages(images) if self.has_stages else self._blocks(images)
@@ -153,7 +154,7 @@ class CLIPBackbone(BaseModule):
         return self
 
     def _share(self):
-        """Let the tower read what is registered here, also where it was replaced (SyncBN, conversion of the dtype)."""
+        """Point the tower to the modules registered here, including replaced ones (SyncBN, dtype conversion)."""
         visual = self.tower.visual
         for own, theirs in ((self._modules, visual._modules), (self._parameters, visual._parameters)):
             theirs.update({name: own[name] for name in theirs if name in own})
@@ -166,12 +167,12 @@ class CLIPBackbone(BaseModule):
                     f"{type(preset).__name__} adds a term to the loss, and a backbone has none; leave its weight at 0."
                 )
 
-    def _indices(self, given) -> tuple[int, ...]:
+    def _indices(self, out_indices) -> tuple[int, ...]:
         if self.has_stages:
-            if given is not None and tuple(given) != (0, 1, 2, 3):
-                raise ValueError(f"a ResNet gives its four stages; leave out_indices={tuple(given)} out.")
+            if out_indices is not None and tuple(out_indices) != (0, 1, 2, 3):
+                raise ValueError(f"a ResNet gives its four stages; leave out_indices={tuple(out_indices)} out.")
             return (0, 1, 2, 3)
-        chosen = [math.ceil(self.depth * k / 4) - 1 for k in (1, 2, 3, 4)] if given is None else given
+        chosen = [math.ceil(self.depth * k / 4) - 1 for k in (1, 2, 3, 4)] if out_indices is None else out_indices
         if not chosen or not all(-self.depth <= i < self.depth for i in chosen):
             raise ValueError(f"out_indices={tuple(chosen)}: the blocks of this tower are 0 to {self.depth - 1}.")
         if self.pyramid and len(chosen) != 4:

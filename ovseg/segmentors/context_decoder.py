@@ -1,8 +1,8 @@
-"""DenseCLIP's context decoder: text embeddings ask a picture what it shows (CVPR 2022).
+"""DenseCLIP's context decoder: text embeddings attend to an image (CVPR 2022).
 
 m = LN(W·LN(v)),  x = W·LN(t);   per layer  x += SA(LN₁ x),  x += CA(LN₂ x, m),  x += MLP(LN₃ x);   Δt = W·LN(x)
 
-Queries, keys and values are projected without bias; the memory m is not normalised again.  Names are those of the
+Queries, keys and values are projected without bias; the memory m is not normalized again.  Names are those of the
 released checkpoints.
 """
 
@@ -21,7 +21,7 @@ class MultiHeadAttention(nn.Module):
         self.proj_drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """(B, T, D) asks (B, N, D) → (B, T, D)."""
+        """(B, T, D) attends to (B, N, D) → (B, T, D)."""
         pairs = ((self.q_proj, x), (self.k_proj, memory), (self.v_proj, memory))
         q, k, v = (layer(y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer, y in pairs)
         y = F.scaled_dot_product_attention(q, k, v)
@@ -48,15 +48,15 @@ class DecoderLayer(nn.Module):
 
 
 class ContextDecoder(nn.Module):
-    """Δt for text embeddings, from the tokens of a picture.
+    """Δt for text embeddings, from the tokens of an image.
 
     Args:
-        channels: E of text and picture.
+        channels: E of text and image.
         width, heads, layers: of the decoder.
-        dropout: while training.
+        dropout: in training.
 
     Raises:
-        ValueError: a width that the heads do not divide.
+        ValueError: a width that is not a multiple of the number of heads.
     """
 
     def __init__(self, channels: int, width: int = 256, heads: int = 4, layers: int = 3, dropout: float = 0.1):
@@ -74,7 +74,7 @@ class ContextDecoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, text: Tensor, visual: Tensor) -> Tensor:
-        """(B, K, E) of text and (B, N, E) of a picture → (B, K, E)."""
+        """(B, K, E) of text and (B, N, E) of an image → (B, K, E)."""
         memory, x = self.memory_proj(visual), self.text_proj(text)
         for layer in self.decoder:
             x = layer(x, memory)

@@ -1,8 +1,8 @@
-"""PixelCLIP's head (NeurIPS 2024): a cost map of one word → its mask logits, four times as large.
+"""PixelCLIP's head (NeurIPS 2024): from the cost map of one class to its mask logits at four times the resolution.
 
     Conv3×3 1→64, up ×2, double conv, up ×2 to 32 channels, double conv, Conv3×3 32→1
 
-It is used in training only; every word passes by itself, so the number of words is free.
+It is used in training only; every class is processed separately, so their number is arbitrary.
 """
 
 from torch import Tensor, nn
@@ -11,10 +11,10 @@ from ovseg.catseg.decoder import DoubleConv
 
 
 class ConvHead(nn.Module):
-    """The head with its parameters named as in the authors' checkpoint (118,145 numbers with 64 and 32 channels).
+    """The head, with parameters named as in the authors' checkpoint (118,145 parameters with 64 and 32 channels).
 
     Args:
-        channels: channels at one and two times, and at four times the size of the cost map; multiples of 16.
+        channels: channels at 1× and 2×, and at 4× the resolution of the cost map; multiples of 16.
     """
 
     def __init__(self, channels: tuple[int, int] = (64, 32)):
@@ -29,10 +29,10 @@ class ConvHead(nn.Module):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> "ConvHead":
-        """From a state dict that holds the head under the prefix ``head.``, among others.
+        """From a state dict that contains the head under the prefix ``head.``, among others.
 
         Raises:
-            ValueError: it holds no such head.
+            ValueError: it contains no such head.
         """
         own = {key[5:]: value.float() for key, value in state.items() if key.startswith("head.")}
         if not {"conv0.weight", "conv2.double_conv.0.weight"} <= own.keys():

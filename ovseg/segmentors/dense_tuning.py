@@ -1,4 +1,4 @@
-"""Any training-free method made better by a few parameters of its tower: cross-entropy on its own scores.
+"""Fine-tuning a few parameters of the tower for any training-free method: cross-entropy on its own scores.
 
 ℓ = CE(τ·s, label),   s (B, K, h, w) the method's scores, enlarged bilinearly to the labels
 """
@@ -12,13 +12,14 @@ from .trainable import TrainableSegmentor
 
 @MODELS.register_module()
 class DenseTuning(TrainableSegmentor):
-    """Cross-entropy over the words of the training vocabulary; τ is the protocol's ``logit_scale``.
+    """Cross-entropy over the prompts of the training vocabulary; τ is the protocol's ``logit_scale``.
 
     Args:
-        **parts: see ``TrainableSegmentor``; without ``tuning`` only modules of the extractor and the scorer train.
+        **parts: see ``TrainableSegmentor``; without ``tuning``, only modules of the extractor and the scorer are
+            trained.
 
     Raises:
-        ValueError: nothing to train, or a scorer that gives probabilities.
+        ValueError: nothing to train, or a scorer that returns probabilities.
     """
 
     name = "dense_tuning"

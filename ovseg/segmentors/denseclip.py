@@ -1,11 +1,11 @@
 """DenseCLIP: Language-Guided Dense Prediction with Context-Aware Prompting (Rao et al., CVPR 2022).
 
-t   (K, C) text with learned contexts;   g, V = global embedding and map of the picture, both in the space of the text
+t   (K, C) text with learned contexts;   g, V = global embedding and map of the image, both in the space of the text
 t' = t + γ ⊙ Δ(t, [g; V]),   Δ the context decoder, γ = 10⁻⁴ at first
 s  = ⟨V/‖V‖, t'/‖t'‖⟩,   unscaled; K maps beside the channels of one level of the backbone, before the neck
 L  = L_decode + 0.4·CE(s/τ, labels),   τ = 0.07
 
-Closed set: the words are those of the training labels.  Neck and decode head are any of MMSegmentation.
+Closed vocabulary: the classes are those of the training labels.  Neck and decode head are any of MMSegmentation.
 """
 
 from collections.abc import Mapping
@@ -35,13 +35,13 @@ def pixel_text_score(text: Tensor, visual: Tensor) -> Tensor:
 
 
 def score_loss(score: Tensor, labels: Tensor, tau: float = 0.07, ignore_index: int = 255) -> Tensor:
-    """Mean cross entropy, over labelled pixels, of score/τ (B, K, h, w) enlarged to labels (B, H, W)."""
+    """Mean cross entropy, over labeled pixels, of score/τ (B, K, h, w) enlarged to labels (B, H, W)."""
     logits = F.interpolate(score / tau, labels.shape[-2:], mode="bilinear", align_corners=False)
     return F.cross_entropy(logits, labels.long(), ignore_index=ignore_index)
 
 
 def beside(level: Tensor, score: Tensor) -> Tensor:
-    """A level (B, D, h, w) with score maps behind its channels, resized to it where need be: (B, D + K, h, w)."""
+    """A level (B, D, h, w) with score maps appended to its channels, resized if necessary: (B, D + K, h, w)."""
     if level.shape[-2:] != score.shape[-2:]:
         score = F.interpolate(score, level.shape[-2:], mode="bilinear", align_corners=False)
     return torch.cat([level, score], 1)
@@ -50,13 +50,13 @@ def beside(level: Tensor, score: Tensor) -> Tensor:
 class Prompting(nn.Module):
     """t' and s of the equations above; ``text_encoder``, ``context_decoder``, ``contexts`` and ``gamma`` are its parts.
 
-    A mix-in: its parameters sit at the top of the model, where the released checkpoints have them.
+    A mix-in, so that its parameters are at the top level of the model, as in the released checkpoints.
     """
 
     trained_weights: Weights | None = None  # the checkpoint that was loaded
 
     def add_prompting(self, source: nn.Module, length: int, contexts: int, channels: int, decoder: dict, gamma: float):
-        """Make the parts: ``source`` is a text tower, ``length`` N₁, ``contexts`` N₂, ``channels`` C."""
+        """Build the parts: ``source`` is a text tower, ``length`` N₁, ``contexts`` N₂, ``channels`` C."""
         self.text_encoder = ContextTextEncoder(source, length + contexts)
         self.contexts = nn.Parameter(torch.empty(1, contexts, self.text_encoder.width))
         nn.init.trunc_normal_(self.contexts, std=0.02)
@@ -85,11 +85,12 @@ class Prompting(nn.Module):
         gamma: float,
         heads: Mapping[str, int],
     ):
-        """Make the parts for ``self.backbone``; arguments as of ``DenseCLIP``, ``heads`` names heads and their classes.
+        """Build the parts for ``self.backbone``; arguments as for ``DenseCLIP``, ``heads`` maps heads to their class
+        counts.
 
         Raises:
-            ValueError: weights without text, class names that are too long, or channels and class counts that do not
-                fit.
+            ValueError: weights without a text tower, class names that are too long, or channels and class counts that
+                do not fit.
         """
         self.vocabulary = Vocabulary.parse(vocabulary)
         self._check_classes(heads)
@@ -102,7 +103,7 @@ class Prompting(nn.Module):
         self.register_load_state_dict_pre_hook(fit_checkpoint)
 
     def prompted_levels(self, inputs: Tensor, scale: float = 1.0) -> tuple[list[Tensor], Tensor]:
-        """Levels of the backbone, ``score_level`` with scale·s behind its channels, and s (B, K, h, w)."""
+        """Levels of the backbone, with scale·s appended to ``score_level``, and s (B, K, h, w)."""
         *levels, (embedding, visual) = self.backbone(inputs)
         score = self.prompt(self.tokens, embedding, visual)[-1]
         levels[self.score_level] = beside(levels[self.score_level], scale * score)
@@ -151,14 +152,14 @@ class Prompting(nn.Module):
 
 @MODELS.register_module()
 class DenseCLIP(Prompting, EncoderDecoder):
-    """An ``EncoderDecoder`` whose neck also sees how well each pixel fits each class name.
+    """An ``EncoderDecoder`` whose neck also gets the score map of each class.
 
     The text tower is frozen (its learning rate is 0 in the published recipe) unless a preset of the backbone's
     ``tuning`` covers the text side.
 
     Args:
         backbone: arguments of a ``CLIPBackbone`` of whole CLIP weights; [global, map] are asked of it, and it resizes
-            positions and adds the class embedding as DenseCLIP's code does unless told otherwise.
+            positions and adds the class embedding as DenseCLIP's code does unless specified otherwise.
         decode_head: any decode head.
         vocabulary: the classes, anything ``Vocabulary.parse`` takes; each is encoded by its name.
         neck: any neck; level ``score_level`` of its ``in_channels`` has K channels more than the backbone's.
@@ -168,13 +169,14 @@ class DenseCLIP(Prompting, EncoderDecoder):
         context_tokens: N₂.
         too_long: of class names that need more tokens, ``raise``, ``truncate`` or ``grow``.
         score_level: level that gets the score maps: 3 for a ResNet, 2 for a ViT (None: so), whose stride is the map's.
-        gamma: γ at first.
+        gamma: initial γ.
         tau: τ.
         score_weight: weight of the loss on s.
         train_cfg, test_cfg, data_preprocessor, init_cfg: see ``EncoderDecoder``.
 
     Raises:
-        ValueError: weights without text, class names that are too long, or channels and class counts that do not fit.
+        ValueError: weights without a text tower, class names that are too long, or channels and class counts that do
+            not match.
     """
 
     name = "denseclip"
@@ -228,11 +230,11 @@ class DenseCLIP(Prompting, EncoderDecoder):
         return self._features(inputs)[0]
 
     def predict(self, inputs: Tensor, data_samples=None):
-        """As ``EncoderDecoder``, with the conditions of the prediction beside it (``provenance``)."""
-        found = super().predict(inputs, data_samples)
-        for sample in found:
+        """As ``EncoderDecoder``, with ``provenance`` added to the metainfo of the samples."""
+        predictions = super().predict(inputs, data_samples)
+        for sample in predictions:
             sample.set_metainfo({"provenance": self.provenance})
-        return found
+        return predictions
 
     def loss(self, inputs: Tensor, data_samples) -> dict:
         """Losses of the heads, and ``score.loss_ce`` and ``score.acc_seg`` of the score maps."""
@@ -248,24 +250,29 @@ class DenseCLIP(Prompting, EncoderDecoder):
         return losses
 
     def _features(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """What the heads read, and the score maps s (B, K, h, w)."""
+        """The inputs of the heads, and the score maps s (B, K, h, w)."""
         levels, score = self.prompted_levels(inputs)
         return (self.neck(levels) if self.with_neck else tuple(levels)), score
 
 
 def fit_checkpoint(model: Prompting, state: dict, prefix: str, *_):
-    """Before loading: position tables of another input size are resized; anything else that does not fit is an error.
+    """Before loading: resize position tables of another input size; any other mismatch is an error.
 
     Raises:
-        ValueError: a tensor of another shape, or one that the model has no place for, in a file of a DenseCLIP.
+        ValueError: a tensor of another shape, or one that the model does not have, in a DenseCLIP file.
     """
     if not any(key.startswith(f"{prefix}context_decoder.") for key in state):
         return  # a backbone alone, or weights of another model: MMEngine reports what it finds
     own = model.state_dict(prefix=prefix)
     for name in (prefix + table for table in TABLES):
-        given, ours = state.get(name), own.get(name)
-        if given is not None and ours is not None and given.shape != ours.shape and given.shape[1:] == ours.shape[1:]:
-            state[name] = resize_positions(given, model.backbone.tower.table_grid, model.backbone.positions)
+        stored, ours = state.get(name), own.get(name)
+        if (
+            stored is not None
+            and ours is not None
+            and stored.shape != ours.shape
+            and stored.shape[1:] == ours.shape[1:]
+        ):
+            state[name] = resize_positions(stored, model.backbone.tower.table_grid, model.backbone.positions)
     surplus = [key for key in state if key not in own and not key.endswith(("num_batches_tracked", "attn_mask"))]
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
@@ -273,9 +280,9 @@ def fit_checkpoint(model: Prompting, state: dict, prefix: str, *_):
         if key in state and state[key].shape != own[key].shape
     ]
     if surplus or shapes:
-        found = [f"{len(surplus)} unexpected ({', '.join(surplus[:3])})"] if surplus else []
-        found += [f"{len(shapes)} of another shape ({'; '.join(shapes[:3])})"] if shapes else []
+        problems = [f"{len(surplus)} unexpected ({', '.join(surplus[:3])})"] if surplus else []
+        problems += [f"{len(shapes)} of another shape ({'; '.join(shapes[:3])})"] if shapes else []
         raise ValueError(
-            f"this DenseCLIP checkpoint does not fit the model: {', '.join(found)}. Give the config its backbone, "
+            f"this DenseCLIP checkpoint does not fit the model: {', '.join(problems)}. Give the config its backbone, "
             "classes and prompt length, or leave those tensors out of the file to start them afresh."
         )

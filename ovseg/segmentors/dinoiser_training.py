@@ -6,10 +6,10 @@ L_bkg   BCE-with-logits(b, [S > 0.5]), mean over patches, S a saliency map in [0
 L       L_corr + L_bkg
 
 A cosine serves as logit, so an entry costs at least log(1 + e⁻¹) = 0.313 where the teacher says yes and log 2 = 0.693
-where it says no: L_corr ends on a plateau, not near 0.
+where it says no: L_corr converges to a plateau, not to 0.
 
-The paper's teacher is DINO ViT-B/16 (``TimmValues``), its saliency FOUND's, which has to be given as files
-(``LoadMaps``).  Where a picture brings no saliency map, ours is made of the teacher's features (``partition``).
+The paper's teacher is DINO ViT-B/16 (``TimmValues``); its saliency is FOUND's, which must be supplied as files
+(``LoadMaps``).  For images without a saliency map, we compute one from the teacher's features (``partition``).
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from ovseg.files import atomic_write
 from ovseg.registry import MODELS, PROXIES
 from ovseg.towers import Tower, load_tower
 
-from .aside import Aside
+from .frozen_module import FrozenModule
 from .trainable import TrainableSegmentor
 
 
@@ -39,11 +39,11 @@ def saliency_loss(logits: Tensor, saliency: Tensor) -> Tensor:
 
 
 def partition(cosines: Tensor, least: float = 0.2) -> Tensor:
-    """The object of a picture by a cut of its patches, (B, N) of 0 and 1, from cosines (B, N, N).
+    """Segment the object of an image by a cut of its patches: (B, N) of 0 and 1, from cosines (B, N, N).
 
-    The second smallest eigenvector of the normalised Laplacian of the graph whose edges are the pairs above ``least``
-    parts the patches at its mean; the side that holds its largest magnitude is the object.  After TokenCut (Wang et
-    al., CVPR 2022) [from general knowledge]; as a stand-in for FOUND it is ours.
+    The second smallest eigenvector of the normalized Laplacian of the graph whose edges are the pairs above ``least``
+    splits the patches at its mean; the side with the largest magnitude is the object.  After TokenCut (Wang et
+    al., CVPR 2022) [recalled]; using it in place of FOUND is our choice.
     """
     edges = (cosines > least).to(cosines).clamp(min=1e-5)
     root = edges.sum(-1).rsqrt()
@@ -56,17 +56,17 @@ def partition(cosines: Tensor, least: float = 0.2) -> Tensor:
 
 @MODELS.register_module()
 class DinoiserTraining(TrainableSegmentor):
-    """Trains the convolutions and predicts with them; ``export`` writes the authors' format.
+    """Trains the convolutions and predicts with them; ``export`` writes them in the authors' format.
 
     Args:
-        dense: ``dict(type="CLIPDINOiser")``, with ``checkpoint`` to go on from given convolutions; otherwise they are
-            fresh.
-        teacher: config of a proxy (``ovseg.dense.proxies``), or one. None is the paper's, which timm fetches.
+        dense: ``dict(type="CLIPDINOiser")``, with ``checkpoint`` to continue from existing convolutions; otherwise they
+            are fresh.
+        teacher: config of a proxy (``ovseg.dense.proxies``), or a proxy. None is the paper's, which timm downloads.
         weights, arch, quick_gelu, **parts: see ``TrainableSegmentor``.
 
-    The rest of the tower is frozen, and its text side is asked only at prediction.
+    The tower is frozen, and its text side is only used in prediction.
 
-    A batch may hold saliency maps as ``gt_saliency`` (1, H, W) in its samples, 0 to 255 or 0 to 1.
+    Samples may contain saliency maps as ``gt_saliency`` (1, H, W), from 0 to 255 or 0 to 1.
     """
 
     name = "clip_dinoiser"
@@ -78,7 +78,7 @@ class DinoiserTraining(TrainableSegmentor):
         super().__init__(dense, *args, weights=tower, **parts)
         self.pipeline.dense.correlations.requires_grad_(True)
         teacher = teacher or dict(type="TimmValues", model="vit_base_patch16_224.dino")
-        self.teacher = Aside(PROXIES.build(dict(teacher)) if isinstance(teacher, dict) else teacher)
+        self.teacher = FrozenModule(PROXIES.build(dict(teacher)) if isinstance(teacher, dict) else teacher)
 
     def loss(self, inputs, data_samples) -> dict[str, Tensor]:
         dense, images = self.pipeline.dense, self.images(inputs)
@@ -106,19 +106,19 @@ class DinoiserTraining(TrainableSegmentor):
 
     @staticmethod
     def saliency(cosines: Tensor, grid: tuple[int, int], data_samples) -> Tensor:
-        """S (B, 1, h, w): of the samples that bring one, of ``partition`` for the others."""
+        """S (B, 1, h, w): from the samples that contain one, from ``partition`` for the others."""
         maps = []
         for index, sample in enumerate(data_samples):
             if "gt_saliency" in sample:
-                given = sample.gt_saliency.data.to(cosines)[None]
-                given = given / 255 if given.max() > 1 else given
-                maps.append(F.interpolate(given, grid, mode="bilinear", align_corners=False)[0])
+                labeled = sample.gt_saliency.data.to(cosines)[None]
+                labeled = labeled / 255 if labeled.max() > 1 else labeled
+                maps.append(F.interpolate(labeled, grid, mode="bilinear", align_corners=False)[0])
             else:
                 maps.append(partition(cosines[index : index + 1]).unflatten(1, grid))
         return torch.stack(maps)
 
     def export(self, path: str | Path):
-        """Write the two convolutions as the authors' file holds them; ``CLIPDINOiser(checkpoint=path)`` reads it."""
+        """Write the two convolutions in the format of the authors' file, for ``CLIPDINOiser(checkpoint=path)``."""
         state = {name: value.detach().cpu() for name, value in self.pipeline.dense.correlations.state_dict().items()}
         with atomic_write(path) as part:
             torch.save({"model_state_dict": state}, part)

@@ -1,6 +1,6 @@
-"""Masks without names become targets for pseudo classes (PixelCLIP, NeurIPS 2024, section 3).
+"""From masks without class labels to targets for pseudo classes (PixelCLIP, NeurIPS 2024, section 3).
 
-r   region: a mask m_r of an image, resized by nearest neighbour; those of at most one pixel are dropped
+r   region: a mask m_r of an image, resized by nearest neighbor; those of at most one pixel are dropped
 z_r = Σ_p m_r(p) f(p) / Σ_p m_r(p)        f: the teacher's features, enlarged bilinearly to the size of the masks
 ℓ_rk = ε·cos(z_r, c_k)                     c_k: embedding of pseudo class k
 k_r = argmax_k sinkhorn(softmax_k ℓ)_rk    a hard choice, without gradient
@@ -21,13 +21,13 @@ class Regions(NamedTuple):
 
     means   (R, E)
     masks   (R, H, W) float, 0 or 1
-    owner   (R,) the image of each
+    image_index   (R,) the image of each
     images  B
     """
 
     means: Tensor
     masks: Tensor
-    owner: Tensor
+    image_index: Tensor
     images: int
 
 
@@ -39,7 +39,7 @@ def masks_of_ids(layers: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def proxy_clusters(features: Tensor, count: int) -> Tensor:
-    """Region ids (h, w) from 0: k-means of unit features (C, h, w), always the same for the same features."""
+    """Region ids (h, w) from 0 by k-means of unit features (C, h, w), deterministic."""
     from sklearn.cluster import KMeans
 
     points = F.normalize(features.float(), dim=0).flatten(1).T.cpu().numpy()
@@ -54,10 +54,10 @@ def region_means(features: Tensor, masks: Sequence[Tensor], size: tuple[int, int
     Args:
         features: (B, E, h, w).
         masks: per image (R_i, H, W), R_i may be 0.
-        size: (H', W') at which means are taken.
+        size: (H', W') at which means are computed.
     """
     features = F.interpolate(features.float(), size, mode="bilinear", align_corners=False)
-    means, kept, owner = [features.new_zeros(0, features.shape[1])], [features.new_zeros(0, *size)], []
+    means, resized, image_index = [features.new_zeros(0, features.shape[1])], [features.new_zeros(0, *size)], []
     for index, (feature, own) in enumerate(zip(features, masks, strict=True)):
         if len(own) == 0:
             continue
@@ -65,9 +65,9 @@ def region_means(features: Tensor, masks: Sequence[Tensor], size: tuple[int, int
         area = own.sum((1, 2))
         own, area = own[area > 1], area[area > 1]
         means.append(torch.einsum("ehw,rhw->re", feature, own) / area[:, None])
-        kept.append(own)
-        owner += [index] * len(own)
-    return Regions(torch.cat(means), torch.cat(kept), torch.tensor(owner, dtype=torch.long), len(features))
+        resized.append(own)
+        image_index += [index] * len(own)
+    return Regions(torch.cat(means), torch.cat(resized), torch.tensor(image_index, dtype=torch.long), len(features))
 
 
 def assign(means: Tensor, clusters: Tensor, scale: float) -> Tensor:
@@ -78,7 +78,7 @@ def assign(means: Tensor, clusters: Tensor, scale: float) -> Tensor:
 def merged(regions: Regions, chosen: Tensor, clusters: int) -> Tensor:
     """M (B, K, H, W) from the cluster of each region (R,)."""
     target = regions.masks.new_zeros(regions.images, clusters, *regions.masks.shape[1:])
-    target.index_put_((regions.owner.to(chosen.device), chosen), regions.masks, accumulate=True)
+    target.index_put_((regions.image_index.to(chosen.device), chosen), regions.masks, accumulate=True)
     return target.clamp(max=1)
 
 

@@ -1,6 +1,6 @@
 """MaskCLIP+ of Extract Free Dense Labels from CLIP (Zhou, Loy and Dai, ECCV 2022).
 
-A frozen extractor labels pictures on the fly, and any segmentor of MMSegmentation is trained on these labels.
+A frozen extractor labels images on the fly, and any segmentor of MMSegmentation is trained on these labels.
 
 y_p ← argmax_{c ∈ U} s_c(p)     at pixels p without a label, U the classes without labels
 guided         s: the extractor's scores (cosines; with prompt denoising and key smoothing by ``DenoisedScore``)
@@ -21,41 +21,41 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
-from ovseg.argmax import best_word
+from ovseg.argmax import max_over_synonyms
 from ovseg.registry import MODELS
 from ovseg.towers import IMAGENET
 
-from .aside import Aside
+from .frozen_module import FrozenModule
 
 IGNORED = 255
 
 
 @MODELS.register_module()
 class MaskCLIPPlus(BaseSegmentor):
-    """A student, the extractor that teaches it, and when.
+    """A student segmentor and the extractor that provides its labels during chosen phases.
 
-    The batch comes as MMSegmentation's ``SegDataPreProcessor`` makes it for the student.  Labels of 255 stay ignored;
-    a picture without any label map (a pipeline without ``LoadAnnotations``) is labelled everywhere.
+    The batch is preprocessed by MMSegmentation's ``SegDataPreProcessor`` for the student.  Labels of 255 stay ignored;
+    an image without any label map (a pipeline without ``LoadAnnotations``) is labeled everywhere.
 
     Args:
-        student: config of a segmentor.  ``MaskCLIPPlusHead`` makes its decode head.
-        teacher: arguments of ``OpenVocabSegmentor`` but the vocabulary: ``dict(dense=dict(type="MaskCLIP"), weights=…,
-            scorer=…)``.  It sees pictures with the statistics of its weights; the reference's training gives it those
-            of ImageNet, ``protocol=dict(normalisation="imagenet")``.
+        student: config of a segmentor.  ``MaskCLIPPlusHead`` builds its decode head.
+        teacher: arguments of ``OpenVocabSegmentor`` except the vocabulary: ``dict(dense=dict(type="MaskCLIP"),
+            weights=…, scorer=…)``.  It gets images normalized with the statistics of its weights; the reference trains
+            with those of ImageNet, ``protocol=dict(normalisation="imagenet")``.
         vocabulary: the classes; ids are label ids.
-        unseen: names of the classes whose labels are not to be used; None: all of them.
-        guided: [a, b) of the iterations, counted from 1, in which the teacher labels; b = −1: to the end; None: never.
-        self_training: [a, b) of those in which the student does.
+        unseen: names of the classes whose labels must not be used; None: all of them.
+        guided: [a, b) of the iterations, counted from 1, with labels from the teacher; b = −1: to the end; None: never.
+        self_training: [a, b) of the iterations with labels from the student.
         conf_thresh: t in [0, 1]; 0 keeps every label.
         distillation: λ.
-        reset_counter: count anew from a checkpoint that is loaded; for ``load_from``, not for resumed runs.
+        reset_counter: restart the count when a checkpoint is loaded; for ``load_from``, not for resumed runs.
         data_preprocessor: see MMSegmentation.
 
-    The number of iterations is a buffer, so a resumed run goes on in its phase.  The teacher is no part of the state:
-    checkpoints hold the student alone.
+    The number of iterations is a buffer, so a resumed run continues in its phase.  The teacher is not part of the
+    state: checkpoints contain the student only.
 
     Raises:
-        ValueError: phases that overlap or are no ranges, t outside [0, 1], an unknown class; a student without text
+        ValueError: phases that overlap or are not ranges, t outside [0, 1], an unknown class; a student without text
             space for distillation.
     """
 
@@ -77,7 +77,7 @@ class MaskCLIPPlus(BaseSegmentor):
         super().__init__(data_preprocessor=data_preprocessor)
         self.student = MMSEG_MODELS.build(ConfigDict({**student, "_scope_": "mmseg"}))
         own = dict(type="OpenVocabSegmentor", published=dict(normalisation="weights"), vocabulary=vocabulary)
-        self.teacher = Aside(MODELS.build(own | dict(teacher)))
+        self.teacher = FrozenModule(MODELS.build(own | dict(teacher)))
         self.vocabulary = self.teacher.vocabulary
         names = self.vocabulary.names if unseen is None else unseen
         unseen = sorted({self.vocabulary.index(name) for name in names})
@@ -101,7 +101,7 @@ class MaskCLIPPlus(BaseSegmentor):
 
     @property
     def last_head(self) -> nn.Module:
-        """The head that decides (the last of a cascade)."""
+        """The head that makes the prediction (the last of a cascade)."""
         head = self.student.decode_head
         return head[-1] if isinstance(head, nn.ModuleList) else head
 
@@ -117,8 +117,8 @@ class MaskCLIPPlus(BaseSegmentor):
         labels = []
         for picture, sample in zip(inputs, data_samples, strict=True):
             if "gt_sem_seg" in sample:
-                given = sample.gt_sem_seg.data[0].long()
-                labels.append(given.masked_fill(torch.isin(given, self.unseen), -1))
+                annotated = sample.gt_sem_seg.data[0].long()
+                labels.append(annotated.masked_fill(torch.isin(annotated, self.unseen), -1))
                 continue
             known = torch.full(picture.shape[1:], IGNORED, dtype=torch.long, device=picture.device)
             _, right, _, bottom = sample.metainfo.get("padding_size", (0, 0, 0, 0))
@@ -127,7 +127,7 @@ class MaskCLIPPlus(BaseSegmentor):
         return torch.stack(labels)
 
     def pictures(self, inputs: Tensor) -> Tensor:
-        """The batch as the teacher wants it: the student's normalisation undone."""
+        """The batch normalized for the teacher, with the student's normalization undone."""
         tower, process = self.teacher.pipeline.tower, self.data_preprocessor
         rgb = inputs
         if getattr(process, "_enable_normalize", False):
@@ -135,7 +135,7 @@ class MaskCLIPPlus(BaseSegmentor):
         if not getattr(process, "_channel_conversion", False):
             rgb = rgb.flip(1)
         imagenet = self.teacher.pipeline.protocol.normalisation == "imagenet"
-        return tower.normalise(rgb.to(tower.dtype) / 255, IMAGENET if imagenet else None)
+        return tower.normalize(rgb.to(tower.dtype) / 255, IMAGENET if imagenet else None)
 
     def choose(self, scores: Tensor, scale: float) -> Tensor:
         """Class ids (B, H, W) of scores (B, |U|, H, W); −1 where the best is uncertain."""
@@ -146,18 +146,18 @@ class MaskCLIPPlus(BaseSegmentor):
         return labels
 
     def teacher_labels(self, dense, size: tuple[int, int]) -> Tensor:
-        """Labels (B, H, W) by the extractor's features."""
+        """Labels (B, H, W) from the extractor's features."""
         text, classes = self.teacher._words(self.unseen.tolist())
         scorer = self.teacher.pipeline.scorer
         order = torch.searchsorted(self.unseen, torch.tensor(list(classes), device=self.unseen.device))
-        scores = best_word(scorer(dense, text), order, len(self.unseen))
+        scores = max_over_synonyms(scorer(dense, text), order, len(self.unseen))
         left, top, right, bottom = dense.padding
         padded = (size[0] + top + bottom, size[1] + left + right)
         scores = F.interpolate(scores, padded, mode="bilinear", align_corners=False)
         return self.choose(scores[..., top : top + size[0], left : left + size[1]], 0 if scorer.probabilities else 100)
 
     def student_labels(self, inputs: Tensor) -> Tensor:
-        """Labels (B, H, W) by the student as it predicts, that is in evaluation mode."""
+        """Labels (B, H, W) from the student in evaluation mode."""
         was = self.student.training
         self.student.eval()
         size = inputs.shape[2:]
@@ -193,7 +193,7 @@ class MaskCLIPPlus(BaseSegmentor):
 
     @contextlib.contextmanager
     def _features(self):
-        """What enters the student's last layer meanwhile."""
+        """Records the input of the student's last layer."""
         seen = []
         handle = self.last_head.conv_seg.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         try:
@@ -227,7 +227,7 @@ class MaskCLIPPlus(BaseSegmentor):
 
 
 def _phase(name: str, span) -> tuple[float, float]:
-    """[a, b) with no end as infinity; an empty range for None.
+    """[a, b) with infinity for no end; an empty range for None.
 
     Raises:
         ValueError: not two numbers, or an end before the start.

@@ -1,9 +1,9 @@
-"""MaskCLIP+'s student head (Zhou, Loy and Dai, ECCV 2022): a decode head that ends in frozen words.
+"""MaskCLIP+'s student head (Zhou, Loy and Dai, ECCV 2022): a decode head that ends in frozen text embeddings.
 
-logit_c = ⟨f, t_c⟩,   f (E) the head's features as they are, t_c the unit embedding of class c
+logit_c = ⟨f, t_c⟩,   f (E) the head's unnormalized features, t_c the unit embedding of class c
 
-Neither unit length nor a temperature.  The head is any of MMSegmentation's whose last channels number E; DeepLabv2's,
-which MMSegmentation lacks, is ``ASPPV2Head``:
+There is no temperature.  The head is any of MMSegmentation's with E channels before its last layer; DeepLabv2's,
+which MMSegmentation does not have, is ``ASPPV2Head``:
 
 f = Σ_d Conv3×3_d(x),   d ∈ {6, 12, 18, 24} the dilations
 """
@@ -22,14 +22,14 @@ from .text_head import TextClassifier, head_for
 
 
 class FrozenWords(TextClassifier):
-    """The words themselves as the weights of the last layer; nothing of it trains but the background.
+    """Text embeddings as the weights of the last layer; only the background vector is trained.
 
     Args:
         vocabulary, weights, templates, arch, quick_gelu: see ``TextClassifier``.
-        background: class 0 gets a learned vector of unit length in place of its word.
+        background: class 0 gets a learned unit vector in place of its text embedding.
 
     Raises:
-        ValueError: ``background`` for a vocabulary whose class 0 has several words.
+        ValueError: ``background`` for a vocabulary whose class 0 has several names.
     """
 
     def __init__(self, vocabulary, *source, background: bool = False):
@@ -37,7 +37,7 @@ class FrozenWords(TextClassifier):
         self.project = nn.Identity()
         del self.log_scale
         self.background = nn.Parameter(torch.randn(self.text.shape[1])) if background else None
-        if background and self.vocabulary.query_class.count(0) != 1:
+        if background and self.vocabulary.prompt_to_class.count(0) != 1:
             raise ValueError("a learned background replaces the one word of class 0; give that class one word.")
 
     def words(self, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class FrozenWords(TextClassifier):
 
 @MODELS.register_module()
 class ASPPV2Head(BaseDecodeHead):
-    """DeepLabv2's head: dilated convolutions, summed; ``cls_seg`` behind them.
+    """DeepLabv2's head: the sum of dilated convolutions, followed by ``cls_seg``.
 
     Args:
         dilations: d.
@@ -77,10 +77,10 @@ def MaskCLIPPlusHead(
     arch: str | None = None,
     quick_gelu: bool | None = None,
 ) -> BaseDecodeHead:
-    """The decode head of config ``head`` with ``FrozenWords`` in the place of its ``conv_seg``.
+    """The decode head of config ``head`` with ``FrozenWords`` in place of its ``conv_seg``.
 
     Args:
-        head: config of a head; its ``channels`` are those of the text space, and need not be given.
+        head: config of a head; its ``channels`` default to the dimension of the joint space.
         vocabulary, weights, templates, background, arch, quick_gelu: see ``FrozenWords``; the teacher's.
 
     Raises:

@@ -73,8 +73,8 @@ class OpenVocabSegmentor(BaseSegmentor):
     def _words(self, candidates=None):
         """Word embeddings (T, E) and their classes, restricted to ``candidates`` where given."""
         if self._text is None:
-            self._text = self.encoder()(self.vocabulary.queries)
-        classes = self.vocabulary.query_class
+            self._text = self.encoder()(self.vocabulary.prompts)
+        classes = self.vocabulary.prompt_to_class
         if candidates is None:
             return self._text, classes
         allowed = set(candidates)

@@ -1,14 +1,14 @@
 """PixelCLIP: Towards Open-Vocabulary Semantic Segmentation Without Semantic Labels (Shin et al., NeurIPS 2024).
 
-A CLIP image tower learns from masks without names; afterwards nothing but CLIP remains.
+A CLIP image tower learns from masks without class labels; the result is a plain CLIP.
 
 teacher   θ' ← α θ' + (1 − α) θ, α = 0.999; its features give the means of the masks   (``momentum``)
 classes   K = 64 learned names, through the frozen text tower                        (``pseudo_words``)
 target    masks → pseudo classes by Sinkhorn, merged per image                       (``mask_clusters``, ``sinkhorn``)
 student   cosines with the names → ConvHead → BCE over the pixels inside any mask    (``conv_head``)
 
-Attention and positions of the image tower, the names and the head train.  The names get their gradient from the
-student's cosines alone.
+Attention and positions of the image tower, the names and the head are trained.  The names get gradients from the
+student's cosines only.
 """
 
 from pathlib import Path
@@ -21,8 +21,8 @@ from ovseg.registry import MODELS, PROXIES
 from ovseg.score import CosineScore
 from ovseg.towers.export import save_tower
 
-from .aside import Aside
 from .conv_head import ConvHead
+from .frozen_module import FrozenModule
 from .mask_clusters import assign, covered_loss, masks_of_ids, merged, proxy_clusters, region_means
 from .momentum import Momentum
 from .pseudo_words import PseudoWords
@@ -36,9 +36,9 @@ TUNING = (dict(type="Attention", towers=("visual",)), dict(type="Positions", tow
 class PixelCLIPTraining(TrainableSegmentor):
     """Trains the image tower; ``export`` writes it as plain CLIP weights.
 
-    Samples bring their masks as ``gt_regions`` (S, H, W), S layers of region ids with 0 for none
-    (``datasets.masks``), and the student's view of the picture as ``student_view`` (3, H, W), without which it sees
-    what the teacher sees.
+    Samples contain masks as ``gt_regions`` (S, H, W), S layers of region ids with 0 for none
+    (``datasets.masks``), and the student's view of the image as ``student_view`` (3, H, W), without which it gets
+    the teacher's view.
 
     Args:
         dense: config of the extractor, ``dict(type="PixelCLIP")``.
@@ -46,11 +46,11 @@ class PixelCLIPTraining(TrainableSegmentor):
         scale: ε of the logits before Sinkhorn; 100 for a ViT, 1 for a ConvNeXt.
         iterations: of Sinkhorn.
         decay: α.
-        resolution: side in pixels at which both towers see the pictures; None: as they come.
+        resolution: side in pixels to which images are resized for both towers; None: not resized.
         mask_size: side at which masks are compared.
-        proxy: where a sample brings no masks, they are ``proxy_masks`` clusters of this proxy's features
-            (``ovseg.dense.proxies``); None: samples must bring them.
-        proxy_masks: per picture.
+        proxy: for samples without masks, use ``proxy_masks`` clusters of this proxy's features
+            (``ovseg.dense.proxies``); None: samples must contain masks.
+        proxy_masks: per image.
         seed: of the first names.
         tuning, **parts: see ``TrainableSegmentor``.
     """
@@ -79,7 +79,7 @@ class PixelCLIPTraining(TrainableSegmentor):
         self.head = ConvHead()
         self.momentum = Momentum(self.tower, decay, prefix="visual.")
         proxy = PROXIES.build(dict(proxy)) if isinstance(proxy, dict) else proxy
-        self.proxy = None if proxy is None else Aside(proxy)
+        self.proxy = None if proxy is None else FrozenModule(proxy)
         self.proxy_masks, self.scale, self.iterations = proxy_masks, scale, iterations
         self.resolution, self.mask_size = resolution, (mask_size, mask_size)
 
@@ -87,7 +87,7 @@ class PixelCLIPTraining(TrainableSegmentor):
         views = [s.student_view.data if "student_view" in s else x for s, x in zip(data_samples, inputs, strict=True)]
         teacher, student = self._resized(self.images(inputs)), self._resized(self.images(views))
         self.momentum.update(self.tower)
-        features = self.momentum.read(self.tower, lambda tower, x: self.dense_features(x), teacher).features
+        features = self.momentum.evaluate(self.tower, lambda tower, x: self.dense_features(x), teacher).features
         classes = self.names(self.tower)
         regions = region_means(features, self.masks(teacher, data_samples), self.mask_size)
         affinity = assign(regions.means, classes.detach(), self.scale).float().softmax(-1)
@@ -103,7 +103,7 @@ class PixelCLIPTraining(TrainableSegmentor):
 
     @torch.no_grad()
     def masks(self, images: Tensor, data_samples) -> list[Tensor]:
-        """Masks (R_i, H', W') of every picture at ``mask_size``: the sample's own, or clusters of the proxy.
+        """Masks (R_i, H', W') of every image at ``mask_size``: the sample's own, or clusters of the proxy.
 
         Raises:
             ValueError: a sample brings none, and there is no proxy.
@@ -112,13 +112,13 @@ class PixelCLIPTraining(TrainableSegmentor):
         layers = [sample.gt_regions.data if "gt_regions" in sample else None for sample in data_samples]
         if missing and self.proxy is None:
             raise ValueError(
-                "PixelCLIP learns from masks, and a picture brings none: put dict(type='LoadMaps', folder='…') or "
+                "PixelCLIP learns from masks, but a sample has none: put dict(type='LoadMaps', folder='…') or "
                 "dict(type='MakeRegions', source=dict(type='Superpixels')) into the pipeline and end it with "
                 "dict(type='PackMapInputs', fields=('gt_regions',)); or give the model a proxy=dict(type='TowerProxy')."
             )
         if missing:
-            found = self.momentum.read(self.tower, self._proxy_features, images[missing])
-            for index, feature in zip(missing, found, strict=True):
+            features = self.momentum.evaluate(self.tower, self._proxy_features, images[missing])
+            for index, feature in zip(missing, features, strict=True):
                 layers[index] = proxy_clusters(feature, self.proxy_masks)[None] + 1
         return [masks_of_ids(each.to(images.device), self.mask_size) for each in layers]
 
@@ -127,5 +127,5 @@ class PixelCLIPTraining(TrainableSegmentor):
         return self.proxy(tower, images, tower.advance(state, -1, self.proxy.taps))
 
     def export(self, path: str | Path):
-        """Write the student as CLIP weights in OpenAI's names, for ``weights=path``; the text tower is as it was."""
+        """Write the student as CLIP weights in OpenAI's names, for ``weights=path``; the text tower is unchanged."""
         save_tower(self.tower, path, Path(path).stem)

@@ -42,7 +42,7 @@ class PseudoWords(nn.Module):
         self.prompt_tokens = nn.Parameter(table[words[drawn].to(table.device)].float().clone())
 
     def forward(self, tower: Tower) -> Tensor:
-        """Embeddings (K, E), not normalised."""
+        """Embeddings (K, E), not normalized."""
 
         def replace(module, inputs, embedded: Tensor) -> Tensor:
             learned = self.prompt_tokens.to(embedded)

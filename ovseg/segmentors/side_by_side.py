@@ -1,4 +1,4 @@
-"""Several segmentors on the same pictures: each picture is loaded once, and what they share of a tower runs once."""
+"""Several segmentors on the same images: each image is loaded once, and what they share of a tower runs once."""
 
 from mmengine.model import BaseDataPreprocessor, BaseModel
 
@@ -10,7 +10,7 @@ from ovseg.towers.shared import SharedTower
 
 @MODELS.register_module()
 class SideBySide(BaseModel):
-    """``OpenVocabSegmentor`` models on one picture after the other.
+    """``OpenVocabSegmentor`` models on one image after the other.
 
     Models of the same weights read one ``SharedTower``; every one gives exactly what it gives alone.
 
@@ -41,10 +41,10 @@ class SideBySide(BaseModel):
         return self._towers[key]
 
     def forward(self, inputs, data_samples=None, mode: str = "predict") -> list[dict]:
-        """Per picture: model name → its ``SegDataSample``.
+        """Per image: model name → its ``SegDataSample``.
 
         Args:
-            inputs: list of (3, H, W) uint8 BGR pictures.
+            inputs: list of (3, H, W) uint8 BGR images.
             data_samples: one ``SegDataSample`` each.
 
         Raises:
@@ -54,9 +54,11 @@ class SideBySide(BaseModel):
             raise RuntimeError(
                 f"SideBySide compares predictions and has no mode {mode!r}; train the models one by one."
             )
-        found = []
+        predictions = []
         for picture, sample in zip(inputs, data_samples, strict=True):
-            found.append({name: model.predict([picture], [sample.clone()])[0] for name, model in self._models.items()})
+            predictions.append(
+                {name: model.predict([picture], [sample.clone()])[0] for name, model in self._models.items()}
+            )
             for tower in self._towers.values():
                 tower.clear()
-        return found
+        return predictions

@@ -5,7 +5,7 @@ Q (R, K), rows are regions, columns are clusters; in turn, n times:
     Q_rk ← Q_rk / (K Σ_r Q_rk)      every cluster gets an equal share of all regions
     Q_rk ← Q_rk / (R Σ_k Q_rk)      every region gets one share
 
-Sums over regions, and R, run over all processes, so that many processes assign as one would.
+Sums over regions, and R, are taken over all processes, so that the assignment does not depend on their number.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def all_sum(values: Tensor) -> Tensor:
-    """The sum over all processes; the values themselves where there is one process."""
+    """The sum over all processes; the values themselves with a single process."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return values
     values = values.clone()
@@ -26,7 +26,7 @@ def all_sum(values: Tensor) -> Tensor:
 def sinkhorn(affinities: Tensor, iterations: int = 3) -> Tensor:
     """Assignment Q (R, K) whose rows sum to 1, of positive affinities (R, K).
 
-    Every process must call it as often as the others; R may be 0 on some or on all of them.  A cluster to which no
+    Every process must call it equally often; R may be 0 on some or all of them.  A cluster for which no
     region has any affinity gets none (its share would be 0/0).
     """
     regions, clusters = affinities.shape
@@ -39,5 +39,5 @@ def sinkhorn(affinities: Tensor, iterations: int = 3) -> Tensor:
 
 
 def positive(values: Tensor) -> Tensor:
-    """Divisors without zeros."""
+    """Divisors with zeros replaced."""
     return values.where(values > 0, 1.0)

@@ -1,9 +1,9 @@
-"""Words as the last layer of any decode head: a closed-set head becomes open-vocabulary.
+"""Text embeddings as the last layer of any decode head, which makes a closed-set head open-vocabulary.
 
-logit_c = exp(θ)·max over the words t of class c of ⟨W x/‖W x‖, t⟩,   exp(θ) learned, at most 100, 1/0.07 at first
+logit_c = exp(θ)·max over the prompts t of class c of ⟨W x/‖W x‖, t⟩,   exp(θ) learned, at most 100, initially 1/0.07
 
     decode_head=dict(type="ovseg.OpenVocabHead", vocabulary="ade150", head=dict(type="UPerHead", in_channels=…, …))
-    set_classes(model, ["cat", "dog", "sofa"])          # other words for a trained model
+    set_classes(model, ["cat", "dog", "sofa"])          # other classes for a trained model
 """
 
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
-from ovseg.argmax import best_word
+from ovseg.argmax import max_over_synonyms
 from ovseg.registry import MODELS
 from ovseg.score.text_classifier import NamedWords
 from ovseg.text.vocabulary import Vocabulary
 
 
 class TextClassifier(NamedWords):
-    """A 1×1 convolution into the space of the text, and cosines to the words of a vocabulary.
+    """A 1×1 convolution into the joint space, followed by cosines with the text embeddings of a vocabulary.
 
-    Checkpoints hold the convolution and the temperature, not the words: those come from the vocabulary.
+    Checkpoints contain the convolution and the temperature but no text embeddings, which come from the vocabulary.
 
     Args:
         channels: C of the features.
         vocabulary, weights, templates, arch, quick_gelu: see ``NamedWords``.
 
     Raises:
-        ValueError: weights without text, or a class without words.
+        ValueError: weights without a text tower, or a class without names.
     """
 
     def __init__(
@@ -46,20 +46,20 @@ class TextClassifier(NamedWords):
         self.project = nn.Conv2d(channels, self.text.shape[1], 1)
 
     def words(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) → (B, T, h, w) logits of the words."""
+        """(B, C, h, w) → (B, T, h, w) logits of the prompts."""
         unit = F.normalize(self.project(x).float(), dim=1)
         return self.scale * torch.einsum("bchw,tc->bthw", unit, self.text)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) → (B, K, h, w) logits."""
-        return best_word(self.words(x), self.query_class, len(self.vocabulary))
+        return max_over_synonyms(self.words(x), self.prompt_to_class, len(self.vocabulary))
 
 
 def head_for(head: dict, vocabulary) -> BaseDecodeHead:
     """The decode head of config ``head`` for the classes of a vocabulary, ending in a replaceable ``conv_seg``.
 
     Raises:
-        ValueError: a head that does not end in ``conv_seg``, or whose ``num_classes`` is another number.
+        ValueError: a head that does not end in ``conv_seg``, or whose ``num_classes`` does not match.
     """
     classes = len(Vocabulary.parse(vocabulary))
     if head.get("num_classes", classes) != classes:
@@ -86,17 +86,17 @@ def OpenVocabHead(
     arch: str | None = None,
     quick_gelu: bool | None = None,
 ) -> BaseDecodeHead:
-    """The decode head of config ``head`` with a ``TextClassifier`` in the place of its ``conv_seg``.
+    """The decode head of config ``head`` with a ``TextClassifier`` in place of its ``conv_seg``.
 
-    What is built is a head of that very class (``UPerHead``, ``FPNHead``, ``SegformerHead``, ``FCNHead``, …), with its
-    losses, parameter names and ``predict``; only the last layer is another one.
+    The result is a head of exactly that class (``UPerHead``, ``FPNHead``, ``SegformerHead``, ``FCNHead``, …), with its
+    losses, parameter names and ``predict``; only the last layer differs.
 
     Args:
         head: config of a head of MMSegmentation; ``num_classes`` is taken from the vocabulary.
         vocabulary, weights, templates, arch, quick_gelu: see ``TextClassifier``; the weights are those of the backbone.
 
     Raises:
-        ValueError: a head that does not end in ``conv_seg``, or whose ``num_classes`` is another number.
+        ValueError: a head that does not end in ``conv_seg``, or whose ``num_classes`` does not match.
     """
     built = head_for(head, vocabulary)
     built.conv_seg = TextClassifier(built.conv_seg.in_channels, vocabulary, weights, templates, arch, quick_gelu)
@@ -104,10 +104,10 @@ def OpenVocabHead(
 
 
 def set_classes(model: nn.Module, vocabulary):
-    """Give all text classifiers of a segmentor (or of a head) other classes, and the segmentor their number and names.
+    """Set new classes in all text classifiers of a segmentor (or of a head), and update their number and names.
 
     Raises:
-        ValueError: the model holds no ``TextClassifier``.
+        ValueError: the model contains no ``TextClassifier``.
     """
     heads = [m for m in model.modules() if isinstance(getattr(m, "conv_seg", None), TextClassifier)]
     if not heads:

@@ -1,4 +1,4 @@
-"""What every trained open-vocabulary segmentor shares: it predicts like a training-free one, and adds a loss."""
+"""The base class of trained open-vocabulary segmentors: they predict like training-free ones and add a loss."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ovseg.argmax import best_word
+from ovseg.argmax import max_over_synonyms
 from ovseg.dense import DenseFeatures
 from ovseg.registry import component_name
 from ovseg.results.provenance import RUNNING, Provenance, Weights, tower_weights
@@ -21,19 +21,19 @@ from .open_vocab import OpenVocabSegmentor
 class TrainableSegmentor(OpenVocabSegmentor):
     """An ``OpenVocabSegmentor`` with a loss.
 
-    The tower is frozen but for what ``tuning`` makes trainable; modules of the extractor and the scorer train.
-    Training pictures come in batches of one size, cut by the dataset pipeline; prediction is that of
-    ``OpenVocabSegmentor``, with all words of ``vocabulary``.
+    The tower is frozen except for what ``tuning`` makes trainable; modules of the extractor and the scorer are trained.
+    Training images come in batches of one size, cropped by the dataset pipeline; prediction is that of
+    ``OpenVocabSegmentor``, with all classes of ``vocabulary``.
 
     Args:
-        train_vocabulary: the words whose ids the training labels hold; those of ``vocabulary`` unless given.
-        unseen: names among them that training must not see, see ``text.vocabulary.unseen_names``: their pixels are
-            ignored, their words left out.
+        train_vocabulary: the classes of the training labels; ``vocabulary`` by default.
+        unseen: names of classes hidden from training, see ``text.vocabulary.unseen_names``: their pixels are
+            ignored, their names left out.
         tuning: presets of ``ovseg.towers.tuning``, or their configs.
         **parts: see ``OpenVocabSegmentor``.
 
     Raises:
-        ValueError: unknown settings, words, weights or presets.
+        ValueError: unknown settings, classes, weights or presets.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class TrainableSegmentor(OpenVocabSegmentor):
         **parts,
     ):
         super().__init__(*args, **parts)
-        self._labelled = self.vocabulary if train_vocabulary is None else Vocabulary.parse(train_vocabulary)
+        self._labeled = self.vocabulary if train_vocabulary is None else Vocabulary.parse(train_vocabulary)
         self._unseen = unseen
         self.presets = tune.apply(self.tower, tuning)
         self.cache = None if tune.trains(self.tower, "text") else self.cache  # it knows the words of named weights only
@@ -60,7 +60,7 @@ class TrainableSegmentor(OpenVocabSegmentor):
 
     @property
     def provenance(self) -> Provenance:
-        """As the base class, with the checkpoint beside the tower."""
+        """As in the base class, with the checkpoint added to the weights."""
         base, weights = super().provenance, tower_weights(self.tower.card, self.trained_weights or RUNNING)
         options = {"dense": base.method} | dict(base.options)
         return replace(base, method=component_name(type(self)), options=options, weights=weights)
@@ -75,33 +75,33 @@ class TrainableSegmentor(OpenVocabSegmentor):
 
     @cached_property
     def train_vocabulary(self) -> Vocabulary:
-        """The words that training sees.
+        """The vocabulary used in training.
 
         Raises:
-            ValueError: unseen names that the labels do not have, or nothing but unseen ones.
+            ValueError: unseen names that are not among the labels, or only unseen ones.
         """
-        hidden = unseen_names(self._labelled, self._unseen)
-        kept = [name for name in self._labelled.names if name not in hidden]
-        return self._labelled.subset(kept) if hidden else self._labelled
+        hidden = unseen_names(self._labeled, self._unseen)
+        seen = [name for name in self._labeled.names if name not in hidden]
+        return self._labeled.subset(seen) if hidden else self._labeled
 
     # --- for losses ------------------------------------------------------------------------------------------------
 
     def images(self, inputs) -> Tensor:
-        """Normalised pictures (B, 3, H, W) of (3, H, W) BGR ones in [0, 255].
+        """Normalized images (B, 3, H, W) from BGR images (3, H, W) in [0, 255].
 
         Raises:
-            ValueError: pictures of several sizes.
+            ValueError: images of several sizes.
         """
-        return self.tower.normalise(_stacked(inputs).flip(1).to(self.tower.dtype) / 255)
+        return self.tower.normalize(_stacked(inputs).flip(1).to(self.tower.dtype) / 255)
 
     def labels(self, data_samples) -> Tensor:
         """Positions in ``train_vocabulary`` (B, H, W) int64; 255 is ignored, unseen classes are 255 as well.
 
         Raises:
-            ValueError: an id that no word of the labels' vocabulary has; maps of several sizes.
+            ValueError: an id outside the labels' vocabulary; maps of several sizes.
         """
         labels = _stacked([sample.gt_sem_seg.data for sample in data_samples])[:, 0].long()
-        names = self._labelled.names
+        names = self._labeled.names
         wrong = labels[((labels < 0) | (labels >= len(names))) & (labels != 255)].unique().tolist()
         if wrong:
             raise ValueError(
@@ -110,36 +110,36 @@ class TrainableSegmentor(OpenVocabSegmentor):
             )
         if not self._unseen:
             return labels
-        places = {name: place for place, name in enumerate(self.train_vocabulary.names)}
+        positions = {name: position for position, name in enumerate(self.train_vocabulary.names)}
         table = torch.full((256,), 255, device=labels.device)
-        table[: len(names)] = torch.tensor([places.get(name, 255) for name in names], device=labels.device)
+        table[: len(names)] = torch.tensor([positions.get(name, 255) for name in names], device=labels.device)
         return table[labels]
 
     def dense_features(self, images: Tensor) -> DenseFeatures:
         return self.pipeline.features(images)
 
     def words(self) -> Tensor:
-        """Unit embeddings (T, E) of the training vocabulary's words, with gradients where the text tower trains."""
-        queries = self.train_vocabulary.queries
+        """Unit text embeddings (T, E) of the training vocabulary, with gradients if the text tower is trained."""
+        prompts = self.train_vocabulary.prompts
         if tune.trains(self.tower, "text"):
-            return self.encoder().encode(queries)
+            return self.encoder().encode(prompts)
         if self._train_text is None:
-            self._train_text = self.encoder()(queries).clone()  # out of inference mode, so that losses may use it
+            self._train_text = self.encoder()(prompts).clone()  # out of inference mode, so that losses may use it
         return self._train_text
 
     def by_class(self, scores: Tensor) -> Tensor:
-        """Scores (B, K, h, w) of classes from those of words (B, T, h, w): the best synonym."""
-        owners = torch.tensor(self.train_vocabulary.query_class, device=scores.device)
-        return best_word(scores, owners, len(self.train_vocabulary))
+        """Class scores (B, K, h, w) from prompt scores (B, T, h, w): the maximum over synonyms."""
+        prompt_to_class = torch.tensor(self.train_vocabulary.prompt_to_class, device=scores.device)
+        return max_over_synonyms(scores, prompt_to_class, len(self.train_vocabulary))
 
     def penalties(self) -> dict[str, Tensor]:
-        """Terms of the loss that presets ask for."""
-        found = {f"loss_{type(preset).__name__.lower()}": preset.penalty() for preset in self.presets}
-        return {name: value for name, value in found.items() if value is not None}
+        """Loss terms of the presets."""
+        terms = {f"loss_{type(preset).__name__.lower()}": preset.penalty() for preset in self.presets}
+        return {name: value for name, value in terms.items() if value is not None}
 
     @abstractmethod
     def loss(self, inputs, data_samples) -> dict[str, Tensor]:
-        """Terms by name, ``loss_…``; their sum is minimised."""
+        """Terms by name, ``loss_…``; their sum is minimized."""
 
 
 def _stacked(maps: Sequence[Tensor]) -> Tensor:

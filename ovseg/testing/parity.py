@@ -1,4 +1,4 @@
-"""Compare ovseg with outputs of the authors' own code.
+"""Compare ovseg with the outputs of the authors' own code.
 
     python -m ovseg.testing.parity FILE.npz [FILE.npz …]
 
@@ -31,7 +31,7 @@ INPUTS = ("image", "text", "meta")
 
 
 class Golden:
-    """One file: its inputs are open to a case, its expected arrays are not."""
+    """One file; cases can read its inputs but not its expected arrays."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -55,7 +55,7 @@ class Golden:
         return torch.from_numpy(self._file[name])
 
     def under(self, prefix: str) -> dict[str, Tensor]:
-        """The inputs whose names begin with ``prefix``, which is cut off."""
+        """The inputs whose names begin with ``prefix``, without it."""
         return {n[len(prefix) :]: self.input(n) for n in self._file.files if n.startswith(prefix)}
 
     def expected(self, name: str) -> np.ndarray:
@@ -71,7 +71,7 @@ class Golden:
 
 
 def stored_in_half(expected: np.ndarray) -> bool:
-    """Whether an array went through float16 on its way into the file: not by chance is every value such a number."""
+    """Whether an array was rounded to float16 before it was stored, that is, all its values are exact in float16."""
     fractional = np.count_nonzero(expected % 1)
     return fractional >= 64 and bool(np.all(expected.astype(np.float16) == expected))
 

@@ -1,4 +1,4 @@
-"""Small seeded towers with random weights: for tests and doctests, never a result."""
+"""Small seeded towers with random weights, for tests and doctests only."""
 
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg

@@ -123,13 +123,13 @@ class Vocabulary:
         return f"Vocabulary({len(self)} classes: {shown}; background {self.background.kind}; hash {self.hash})"
 
     @cached_property
-    def queries(self) -> tuple[str, ...]:
-        """All words to encode, class by class."""
+    def prompts(self) -> tuple[str, ...]:
+        """All names to encode (before templates), class by class."""
         return tuple(word for words in self.synonyms for word in words)
 
     @cached_property
-    def query_class(self) -> tuple[int, ...]:
-        """Class id of each query."""
+    def prompt_to_class(self) -> tuple[int, ...]:
+        """Class id of each prompt."""
         return tuple(index for index, words in enumerate(self.synonyms) for _ in words)
 
     @cached_property
@@ -152,7 +152,7 @@ class Vocabulary:
             raise ValueError(f"{name!r} describes several classes: {shared}. Use the name of the class.")
         shown = ", ".join(self.names[:20]) + (", ..." if len(self) > 20 else "")
         raise ValueError(
-            f"no class is called {name!r}. {did_you_mean(name, (*self.names, *self.queries))}The {len(self)} classes "
+            f"no class is called {name!r}. {did_you_mean(name, (*self.names, *self.prompts))}The {len(self)} classes "
             f"are {shown}."
         )
 
@@ -160,7 +160,7 @@ class Vocabulary:
     def _ids(self) -> dict[str, list[int]]:
         """Class ids by folded word; a class name belongs to its class alone."""
         ids: dict[str, list[int]] = {}
-        for word, index in zip(self.queries, self.query_class, strict=True):
+        for word, index in zip(self.prompts, self.prompt_to_class, strict=True):
             ids.setdefault(fold(word), []).append(index)
         return ids | {fold(name): [index] for index, name in enumerate(self.names)}
 
@@ -253,7 +253,7 @@ def default_colors(names: Sequence[str]) -> tuple[RGB, ...]:
 def warn_shared_words(vocabulary: Vocabulary) -> None:
     """Warn of words that describe several classes, since only the first of these can win by such a word."""
     owners: dict[str, list[str]] = {}
-    for word, index in zip(vocabulary.queries, vocabulary.query_class, strict=True):
+    for word, index in zip(vocabulary.prompts, vocabulary.prompt_to_class, strict=True):
         owners.setdefault(fold(word), []).append(vocabulary.names[index])
     shared = [f"{word!r} ({', '.join(names)})" for word, names in owners.items() if len(names) > 1]
     if shared:

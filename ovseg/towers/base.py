@@ -128,7 +128,7 @@ class Tower(nn.Module, ABC):
         """Patch grid (h, w) of a picture of the given size in pixels."""
         return height // self.stride, width // self.stride
 
-    def normalise(self, images: Tensor, preprocess: Preprocess | None = None) -> Tensor:
+    def normalize(self, images: Tensor, preprocess: Preprocess | None = None) -> Tensor:
         """(B, 3, H, W) RGB in [0, 1] → zero mean, unit variance by the weights' statistics (or others)."""
         use = preprocess or self.preprocess
         mean, std = (
@@ -136,8 +136,8 @@ class Tower(nn.Module, ABC):
         )
         return (images - mean) / std
 
-    def denormalise(self, images: Tensor) -> Tensor:
-        """The inverse of ``normalise`` with the weights' statistics: (B, 3, H, W) RGB, about [0, 1]."""
+    def denormalize(self, images: Tensor) -> Tensor:
+        """The inverse of ``normalize`` with the weights' statistics: (B, 3, H, W) RGB, about [0, 1]."""
         mean, std = (
             torch.tensor(v, dtype=images.dtype, device=images.device).view(3, 1, 1)
             for v in (self.preprocess.mean, self.preprocess.std)

@@ -126,7 +126,7 @@ class TappedEvaBlock:
         return self.qkv(normed)[2]
 
     def out(self, values: Tensor) -> Tensor:
-        """O(LN(·)): concatenate heads, normalise and project, (B, heads, N, d) → (B, N, D)."""
+        """O(LN(·)): concatenate heads, normalize and project, (B, heads, N, d) → (B, N, D)."""
         attention = self.block.attn
         y = attention.proj(attention.norm(values.transpose(1, 2).flatten(2)))
         return y if self.block.gamma_1 is None else self.block.gamma_1 * y

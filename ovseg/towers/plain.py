@@ -31,7 +31,7 @@ def known_config(vision: dict, text: dict, embed_dim: int) -> dict | None:
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
         known = {"mlp_ratio": 4.0, "patch_size": None} | config.get("vision_cfg", {})
-        # CoCa, CLIPA and others share these shapes but pool or normalise in another way, which their files show
+        # CoCa, CLIPA and others share these shapes but pool or normalize in another way, which their files show
         if config.get("embed_dim") != embed_dim or "multimodal_cfg" in config or not SHAPES >= known.keys():
             continue
         same_vision = (

@@ -119,8 +119,8 @@ class SharedTower(Tower):
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         return self.tower.grid_of(height, width)
 
-    def normalise(self, images: Tensor, preprocess: Preprocess | None = None) -> Tensor:
-        return self.tower.normalise(images, preprocess)
+    def normalize(self, images: Tensor, preprocess: Preprocess | None = None) -> Tensor:
+        return self.tower.normalize(images, preprocess)
 
     @property
     def device(self) -> torch.device:

@@ -5,7 +5,7 @@
     python tools/benchmarks/predict.py --json out.json --size 1024 2048 --plain 0                      # memory
 
 The bare tower is one pass of the windows of the picture, as one batch, through all blocks to the image embedding.  A
-prediction is what ``Predictor`` does with a picture that was read and words that were encoded: resize, normalise, cut,
+prediction is what ``Predictor`` does with a picture that was read and words that were encoded: resize, normalize, cut,
 tower, dense extractor, scores, label map of the picture's size.  ``plain`` is the loop of published evaluation code on
 the same features: the maps of all words of every window enlarged, added, averaged and resized, then the soft-max and
 the arg-max; it is run up to ``--plain`` classes, because it needs T·H·W floats a few times over.
@@ -42,7 +42,7 @@ from ovseg.apis.predictor import Predictor
 from ovseg.dense.windows import windows
 from ovseg.files import write_json
 from ovseg.pictures.images import load_image
-from ovseg.predict.class_maps import Encoded
+from ovseg.predict.class_maps import ImageFeatures
 from ovseg.predict.resize import target_size
 from ovseg.progress import track
 from ovseg.towers import Tower, load_tower
@@ -66,7 +66,7 @@ def random_words(count: int, width: int, seed: int = 0) -> torch.Tensor:
     return F.normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
-def plain(predictor: Predictor, encoded: Encoded, text: torch.Tensor) -> torch.Tensor:
+def plain(predictor: Predictor, encoded: ImageFeatures, text: torch.Tensor) -> torch.Tensor:
     """Label map (H, W) by the maps of all words at every pixel."""
     pipeline = predictor.pipeline
     total = torch.zeros(len(text), *encoded.resized)

@@ -22,7 +22,7 @@ from methods import measure, publish, random_tower
 
 from ovseg.dense import CLIPSurgery
 from ovseg.dense.features import DenseFeatures
-from ovseg.predict.class_maps import Encoded
+from ovseg.predict.class_maps import ImageFeatures
 from ovseg.predict.detect import DenseDetector, EncodedPicture, Words
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
@@ -73,7 +73,7 @@ def detection(tower: Tower, side: int, dense: torch.Tensor, text: torch.Tensor) 
     """``DenseDetector.decode`` of kept features."""
     engine = DenseDetector(Pipeline(tower, CLIPSurgery(), Protocol(window=None)), cache=False)
     part = DenseFeatures(dense, dense.mean((2, 3)))
-    windows = Encoded([part], [(0, 0, side, side)], (side, side), (side, side), None)
+    windows = ImageFeatures([part], [(0, 0, side, side)], (side, side), (side, side), None)
     picture = EncodedPicture(windows, dense, np.zeros((side, side, 3), np.uint8))
     words = Words(text, torch.arange(len(text)), len(text), None, False)
     return lambda: engine.decode(picture, words)

@@ -149,7 +149,7 @@ def photographs(tower, encoder) -> dict:
         texts.append("a photo of " + ", ".join(names[i] for i in np.argsort(-share)[:4] if share[i] > 0))
         size = tower.image_size
         pixels.append(F.interpolate(picture["inputs"].flip(0)[None] / 255, size, mode="area"))
-    images = F.normalize(tower(tower.normalise(torch.cat(pixels)))[0], dim=-1)
+    images = F.normalize(tower(tower.normalize(torch.cat(pixels)))[0], dim=-1)
     scores = images @ F.normalize(tower.clip.encode_text(encoder.tokenizer(texts)), dim=-1).T
     right = torch.arange(len(texts))
     return {
@@ -162,7 +162,7 @@ def photographs(tower, encoder) -> dict:
 
 def embed(tower, scenes) -> torch.Tensor:
     pixels = torch.from_numpy(np.stack([s.image for s in scenes])).permute(0, 3, 1, 2) / 255
-    return F.normalize(torch.cat([tower(part)[0] for part in tower.normalise(pixels).split(64)]), dim=-1)
+    return F.normalize(torch.cat([tower(part)[0] for part in tower.normalize(pixels).split(64)]), dim=-1)
 
 
 def markdown(report: dict) -> str:

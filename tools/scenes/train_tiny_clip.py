@@ -90,7 +90,7 @@ def batches(data: CaptionedBatches, start: int, workers: int) -> DataLoader:
     return DataLoader(data, batch_size=None, sampler=sampler, num_workers=workers, prefetch_factor=ahead)
 
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
+def normalize(images: torch.Tensor) -> torch.Tensor:
     return (images.float() / 255 - MEAN) / STD
 
 
@@ -140,7 +140,7 @@ def validate(model: CLIP, data: CaptionedBatches, size: int) -> dict:
         composer = SceneComposer(size, (1, 1), (20, 0.9 * size), styles, "held_out", 0.5, 0.8)
         labels = torch.arange(4 * len(words)) % len(words)
         images = [composer([7, i], [int(label)]).image for i, label in enumerate(labels)]
-        images = normalise(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+        images = normalize(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
         features = torch.cat([F.normalize(model.encode_image(part), dim=-1) for part in images.split(128)])
         scores[f"top1_{styles}"] = round(float(((features @ words.T).argmax(-1) == labels).float().mean()), 4)
     model.train()
@@ -196,7 +196,7 @@ def main():
         for opt, lr in zip(opts, (config["lr_muon"], config["lr"]), strict=True):
             opt.param_groups[0]["lr"] = lr * factor
         with torch.autocast("cpu", torch.bfloat16, enabled=config["precision"] == "bf16"), sdpa_kernel(SDPBackend.MATH):
-            image, text, scale = model(normalise(images), tokens)
+            image, text, scale = model(normalize(images), tokens)
         logits = scale * image.float() @ text.float().T
         target = torch.arange(len(logits))
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

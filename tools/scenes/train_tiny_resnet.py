@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
-from train_tiny_clip import CaptionedBatches, batches, normalise, rate, save, token_ids, validate
+from train_tiny_clip import CaptionedBatches, batches, normalize, rate, save, token_ids, validate
 
 from ovseg.compat.checkpoint import save_safetensors
 from ovseg.towers.build import text_config
@@ -142,7 +142,7 @@ def main():
             optimiser = prepare(number)
             learning = list(itertools.chain(*(group["params"] for group in optimiser.param_groups)))
         optimiser.param_groups[0]["lr"] = config["lr"] * rate(step, data, config)
-        images = normalise(images).contiguous(memory_format=torch.channels_last)
+        images = normalize(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=config["precision"] == "bf16"):
             image, text = model.visual(images), encode_captions(model, tokens)
         logits = model.logit_scale.exp() * F.normalize(image.float(), dim=-1) @ text.T

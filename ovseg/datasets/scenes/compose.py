@@ -1,7 +1,7 @@
 """Composed scenes: emoji cut-outs on procedural stuff, with exact masks, boxes and captions.
 
 A scene is a pure function of the composer's settings and one integer seed.  Cut-outs come from the sheets written by
-``tools/scenes/prepare_cutouts.py`` (sources and licences in ``cutouts/cutouts.json``), stuff from ``stuff.py``.
+``tools/scenes/prepare_cutouts.py`` (sources and licenses in ``cutouts/cutouts.json``), stuff from ``stuff.py``.
 """
 
 import json
@@ -20,7 +20,7 @@ STUFF_PICTURES = {"train": range(0, 36), "held_out": range(36, 48)}
 
 @dataclass
 class Scene:
-    """One composed picture.
+    """One composed image.
 
     image   (H, W, 3) uint8 RGB
     labels  (H, W) int64, index into ``object_names() + stuff_names()``
@@ -41,7 +41,7 @@ class Scene:
 
     def visible(self, fraction: float = 0.35, area: int = 40, stuff_share: float = 0.08) -> list[int]:
         """Labels worth naming: objects shown by at least ``fraction`` and ``area`` pixels, stuff ``stuff_share``."""
-        named = [label for label, mask, shown in self.objects if shown >= fraction and mask.sum() >= area]
+        named = [label for label, mask, share in self.objects if share >= fraction and mask.sum() >= area]
         counts = np.bincount(self.labels.ravel(), minlength=len(object_names()) + len(stuff_names()))
         stuff = np.nonzero(counts[len(object_names()) :] >= stuff_share * self.labels.size)[0] + len(object_names())
         return list(dict.fromkeys(named)) + stuff.tolist()
@@ -71,47 +71,47 @@ def styles_of(split: str) -> tuple[str, ...]:
 
 @cache
 def stuff_bank(split: str) -> list[list[np.ndarray]]:
-    """For each kind of stuff its uint8 (192, 192, 3) pictures of a split (``train`` or ``held_out``)."""
+    """For each kind of stuff its uint8 (192, 192, 3) images of a split (``train`` or ``held_out``)."""
     return [[picture(kind, seed) for seed in STUFF_PICTURES[split]] for kind in stuff_names()]
 
 
 def restyled(rng, rgba: np.ndarray) -> np.ndarray:
     """A premultiplied cut-out (64, 64, 4) as another hand might draw it; each change happens half of the time."""
     alpha = rgba[..., 3:]
-    colour = rgba[..., :3] / np.maximum(alpha, 1e-3)
-    grey = colour.mean(-1)
-    if rng.random() < 0.5:  # hue: a rotation of the colour space about its grey axis, and saturation
+    color = rgba[..., :3] / np.maximum(alpha, 1e-3)
+    gray = color.mean(-1)
+    if rng.random() < 0.5:  # hue: a rotation of the color space about its gray axis, and saturation
         turn = cv2.Rodrigues(np.full(3, rng.normal(0, 0.5) / 3**0.5))[0].astype(np.float32)
-        colour = grey[..., None] + (colour @ turn.T - grey[..., None]) * np.float32(rng.uniform(0.4, 1.5))
+        color = gray[..., None] + (color @ turn.T - gray[..., None]) * np.float32(rng.uniform(0.4, 1.5))
     if rng.random() < 0.5:  # flat areas
         levels = rng.integers(3, 7)
-        colour = np.round(cv2.bilateralFilter(np.float32(colour), 7, 0.3, 4) * levels) / levels
+        color = np.round(cv2.bilateralFilter(np.float32(color), 7, 0.3, 4) * levels) / levels
     if rng.random() < 0.5:  # ink along the outline and the inner edges
-        edge = np.abs(cv2.Laplacian(cv2.GaussianBlur(grey * alpha[..., 0], (0, 0), 1.2), cv2.CV_32F))
+        edge = np.abs(cv2.Laplacian(cv2.GaussianBlur(gray * alpha[..., 0], (0, 0), 1.2), cv2.CV_32F))
         ink = np.clip(edge * rng.uniform(8, 20), 0, 1)
         border = alpha[..., 0] - cv2.erode(alpha[..., 0], np.ones((3, 3), np.uint8), iterations=int(rng.integers(1, 3)))
         ink = np.maximum(ink, border)[..., None] * np.float32(rng.uniform(0.5, 1))
-        colour = colour * (1 - ink) + ink * rng.uniform(0, 0.3, 3).astype(np.float32)
+        color = color * (1 - ink) + ink * rng.uniform(0, 0.3, 3).astype(np.float32)
     if rng.random() < 0.5:  # gloss: light from one side, a soft highlight
         y, x = np.mgrid[:CELL, :CELL].astype(np.float32) / CELL - 0.5
         angle, spot = rng.uniform(0, 2 * np.pi), rng.uniform(-0.3, 0.3, 2)
         light = 0.6 * (x * np.cos(angle) + y * np.sin(angle))
         light += rng.uniform(0, 0.4) * np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / 0.02)
-        colour = colour + np.float32(light * rng.uniform(0.3, 1))[..., None]
-    return np.concatenate([np.clip(colour, 0, 1) * alpha, alpha], -1).astype(np.float32)
+        color = color + np.float32(light * rng.uniform(0.3, 1))[..., None]
+    return np.concatenate([np.clip(color, 0, 1) * alpha, alpha], -1).astype(np.float32)
 
 
 class SceneComposer:
     """Draws scenes.
 
     Args:
-        size: side of the square picture in pixels.
+        size: side of the square image in pixels.
         objects: smallest and largest number of objects.
         extent: smallest and largest extent of an object in pixels (drawn log-uniformly).
         styles: ``seen`` or ``unseen`` art styles.
-        split: ``train`` or ``held_out`` pictures of stuff.
-        augment: how strongly colour, shape and outline of cut-outs vary, in [0, 1].
-        inside: smallest share of an object's extent that lies inside the picture.
+        split: ``train`` or ``held_out`` images of stuff.
+        augment: how strongly color, shape and outline of cut-outs vary, in [0, 1].
+        inside: smallest share of an object's extent that lies inside the image.
         restyle: share of cut-outs drawn anew (hue, flat areas, ink lines, gloss), in [0, 1].
     """
 
@@ -181,7 +181,7 @@ class SceneComposer:
         a, extent = self.augment, np.exp(rng.uniform(*np.log(self.extent)))
         if self.restyle and rng.random() < self.restyle:
             rgba = restyled(rng, rgba)
-        rgba = self._recolour(rng, rgba)
+        rgba = self._recolor(rng, rgba)
         stretch = extent / CELL * np.exp(rng.uniform(-0.15, 0.15, 2) * a)
         while min(stretch) < 0.5 and rgba.shape[0] > 8:
             rgba, stretch = cv2.resize(rgba, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), stretch * 2
@@ -190,26 +190,26 @@ class SceneComposer:
         flip = np.diag([rng.choice([-1.0, 1.0]), 1.0])
         linear = turn @ np.diag(stretch) @ flip
         margin = extent * (self.inside - 0.5)
-        centre = rng.uniform(margin, self.size - margin, 2) if self.size > 2 * margin else np.full(2, self.size / 2)
-        offset = centre - linear @ np.full(2, (rgba.shape[0] - 1) / 2)
+        center = rng.uniform(margin, self.size - margin, 2) if self.size > 2 * margin else np.full(2, self.size / 2)
+        offset = center - linear @ np.full(2, (rgba.shape[0] - 1) / 2)
         return cv2.warpAffine(rgba, np.column_stack([linear, offset]), (self.size, self.size), flags=cv2.INTER_LINEAR)
 
-    def _recolour(self, rng, rgba):
-        """Vary colour, contrast, outline and shading of a premultiplied cut-out."""
+    def _recolor(self, rng, rgba):
+        """Vary color, contrast, outline and shading of a premultiplied cut-out."""
         a = self.augment
-        colour, alpha = rgba[..., :3], rgba[..., 3:]
+        color, alpha = rgba[..., :3], rgba[..., 3:]
         if rng.random() < a:
             mix = np.eye(3) + rng.normal(0, 0.12, (3, 3)) * a
-            colour = colour @ mix.T.astype(np.float32) * np.float32(rng.uniform(0.75, 1.25))
+            color = color @ mix.T.astype(np.float32) * np.float32(rng.uniform(0.75, 1.25))
         if rng.random() < 0.1 * a:
-            colour = np.repeat(colour.mean(-1, keepdims=True), 3, -1)
+            color = np.repeat(color.mean(-1, keepdims=True), 3, -1)
         if rng.random() < 0.4 * a:
             edge = alpha[..., 0] - cv2.erode(alpha[..., 0], np.ones((3, 3), np.uint8))
-            colour = colour * (1 - edge[..., None] * rng.uniform(0.5, 1.0))
+            color = color * (1 - edge[..., None] * rng.uniform(0.5, 1.0))
         if rng.random() < 0.4 * a:
             ramp = np.linspace(rng.uniform(-0.3, 0.3), rng.uniform(-0.3, 0.3), CELL, dtype=np.float32)
-            colour = colour * (1 + (ramp[:, None] if rng.random() < 0.5 else ramp[None])[..., None])
-        return np.concatenate([np.clip(colour, 0, alpha), alpha], -1)
+            color = color * (1 + (ramp[:, None] if rng.random() < 0.5 else ramp[None])[..., None])
+        return np.concatenate([np.clip(color, 0, alpha), alpha], -1)
 
     @staticmethod
     def _visible(classes, masks):

@@ -1,4 +1,4 @@
-"""Procedural pictures of *stuff* (grass, brick wall, sea, …): every picture is a pure function of its kind and seed.
+"""Procedural images of *stuff* (grass, brick wall, sea, …): every image is a pure function of its kind and seed.
 
 Each recipe takes a random generator and a side length n in pixels and returns an (n, n, 3) float array in [0, 1].
 """
@@ -18,7 +18,7 @@ def noise(rng, n: int, cell: float, octaves: int = 1, aspect: float = 1.0) -> np
 
 
 def paint(rng, shade: np.ndarray, low, high, jitter: float = 0.06) -> np.ndarray:
-    """Colour a (n, n) map in [-1, 1] between two RGB colours, both shifted at random by ``jitter``."""
+    """Color a (n, n) map in [-1, 1] between two RGB colors, both shifted at random by ``jitter``."""
     low, high = (np.asarray(c, np.float32) + rng.uniform(-jitter, jitter, 3) for c in (low, high))
     t = np.clip(shade * 0.5 + 0.5, 0, 1)[..., None]
     return np.clip(low * (1 - t) + high * t, 0, 1).astype(np.float32)
@@ -41,14 +41,14 @@ def cells(rng, n: int, spacing: float):
     points = (np.stack(np.mgrid[:m, :m], -1).reshape(-1, 2) + rng.uniform(-0.4, 0.4, (m * m, 2))) * spacing
     y, x = np.mgrid[:n, :n].astype(np.float32)
     first, second = np.full((n, n), 1e9, np.float32), np.full((n, n), 1e9, np.float32)
-    owner = np.zeros((n, n), int)
+    nearest = np.zeros((n, n), int)
     for i, (py, px) in enumerate(points):
         distance = np.hypot(y - py, x - px).astype(np.float32)
         nearer = distance < first
         second = np.where(nearer, first, np.minimum(second, distance))
-        owner[nearer] = i
+        nearest[nearer] = i
         first = np.where(nearer, distance, first)
-    return second - first, rng.uniform(-1, 1, len(points)).astype(np.float32)[owner]
+    return second - first, rng.uniform(-1, 1, len(points)).astype(np.float32)[nearest]
 
 
 def grass(rng, n):
@@ -120,8 +120,8 @@ def gravel(rng, n):
 def tiles(rng, n):
     side = rng.uniform(14, 24)
     gaps, value = lattice(rng, n, side, side, 0.0, rng.uniform(1.2, 2.0))
-    colours = [(0.85, 0.90, 0.92), (0.55, 0.80, 0.82), (0.92, 0.88, 0.78), (0.60, 0.70, 0.88)]
-    base = np.asarray(colours[rng.integers(len(colours))])
+    colors = [(0.85, 0.90, 0.92), (0.55, 0.80, 0.82), (0.92, 0.88, 0.78), (0.60, 0.70, 0.88)]
+    base = np.asarray(colors[rng.integers(len(colors))])
     glaze = paint(rng, 0.4 * value + 0.3 * noise(rng, n, 20), base * 0.85, base * 1.05, 0.04)
     return np.where(gaps[..., None], np.float32(rng.uniform(0.45, 0.7)), glaze)
 
@@ -205,6 +205,6 @@ RECIPES = {
 
 
 def picture(kind: str, seed: int, n: int = 192) -> np.ndarray:
-    """One uint8 RGB picture (n, n, 3) of a kind of stuff; ``KeyError`` for an unknown kind."""
+    """One uint8 RGB image (n, n, 3) of a kind of stuff; ``KeyError`` for an unknown kind."""
     rng = np.random.default_rng([sorted(RECIPES).index(kind), seed])
     return np.uint8(255 * np.clip(RECIPES[kind](rng, n), 0, 1) + 0.5)

@@ -1,4 +1,4 @@
-"""How each kind of golden file is run with ovseg's own modules.  Cases are found by their modules."""
+"""Runs ovseg's modules on each kind of golden file.  Cases are found by their modules."""
 
 from importlib import import_module
 

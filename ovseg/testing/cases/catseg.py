@@ -7,7 +7,7 @@ from torch import Tensor
 from ovseg.catseg import CostAggregation, CostScore, cost_volume
 from ovseg.catseg.released import head_state
 from ovseg.dense import CATSeg
-from ovseg.predict.class_maps import ClassMaps, Encoded
+from ovseg.predict.class_maps import ClassMaps, ImageFeatures
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.protocol import Protocol
 from ovseg.towers.build import build_visual
@@ -58,8 +58,8 @@ def trained_catseg_full(golden):
 def parts(each: Case) -> tuple:
     """Tower, extractor and scorer of a case, through the converters of the authors' checkpoints.
 
-    The file does not say how many heads and which windows the aggregation has, nor the cells of its class step; unless
-    it does, they are those found in the file that was at hand (2, 12 and 2×2, also in evaluation).
+    The file does not record the heads and windows of the aggregation or the cells of its class step; unless
+    it does, they are those of the file we have (2, 12 and 2×2, also in evaluation).
     """
     settings = each.settings
     pooling = tuple(settings.get("pooling_size", (2, 2)))
@@ -82,13 +82,13 @@ def _segmentor(each: Case) -> dict[str, Tensor]:
     text, arrays = each.input("text"), {}
     side = each.settings["vit"]["patch"] * each.settings["vit"]["run_grid"]
     if each.has("image_u8"):
-        picture = tower.normalise(each.input("image_u8")[None] / 255)
+        picture = tower.normalize(each.input("image_u8")[None] / 255)
         arrays |= _whole(each, dense(tower, _padded(picture, side)), scorer, text, picture.shape[2:])
         arrays["sem_seg_slide"] = _sliding(each, Pipeline(tower, dense, _protocol(each, side), scorer), picture, text)
     if each.has("train_images_u8", "train_targets"):
         from ovseg.segmentors.catseg import class_loss
 
-        out = dense(tower, _resized(tower.normalise(each.input("train_images_u8") / 255), side))
+        out = dense(tower, _resized(tower.normalize(each.input("train_images_u8") / 255), side))
         arrays["train_loss"] = class_loss(scorer.train()(out, text), each.input("train_targets"))
     return arrays
 
@@ -98,13 +98,13 @@ def _resized(images: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 def _padded(picture: Tensor, side: int) -> Tensor:
-    """The reference's picture batch: padded right and below to multiples of ``side``, then squashed to that size."""
+    """The reference's image batch: padded right and below to multiples of ``side``, then resized to that size."""
     height, width = picture.shape[2:]
     return _resized(F.pad(picture, (0, -width % side, 0, -height % side)), side)
 
 
 def _whole(each: Case, out, scorer, text: Tensor, size) -> dict[str, Tensor]:
-    """One view of the picture; the reference cuts the maps to the picture's size before it resizes them."""
+    """One view of the image; the reference cuts the maps to the image's size before it resizes them."""
     logits = scorer(out, text)
     maps = _resized(logits.sigmoid()[:, :, : size[0], : size[1]], tuple(each.settings["orig"]))[0]
     return {"dense_clip_feat": out.features, "logits_pre_sigmoid": logits, "sem_seg_whole": maps}
@@ -117,9 +117,9 @@ def _protocol(each: Case, side: int) -> Protocol:
 
 
 def _sliding(each: Case, pipeline: Pipeline, picture: Tensor, text: Tensor) -> Tensor:
-    """Windows and the whole view, through the pipeline but for its rounding of resized pictures to whole numbers."""
+    """Windows and the whole view, through the pipeline but for its rounding of resized images to whole numbers."""
     resized = pipeline.protocol.size
     ((parts, boxes, whole),) = pipeline.read([_resized(picture, resized)[0]], [picture[0]])
-    encoded = Encoded(parts, boxes, resized, tuple(each.settings["orig"]), None, None, whole)
+    encoded = ImageFeatures(parts, boxes, resized, tuple(each.settings["orig"]), None, None, whole)
     maps = ClassMaps(encoded, text, pipeline.scorer, pipeline.protocol.window)
     return maps.maps(slice(0, len(text)), (0, encoded.size[0]))

@@ -33,7 +33,7 @@ def det_clipself_eva_vit(golden):
 
 
 def _pooled(golden, tower: Tower) -> dict[str, Tensor]:
-    """What the arrays of a file allow: its parts may be there or not."""
+    """Whatever the arrays of a file allow, since each part is optional."""
     arrays = {}
     if "crops" in golden.arrays:
         arrays["out/global_of_crops0_1_student"] = tower(golden.input("crops")[:2])[0]
@@ -43,8 +43,8 @@ def _pooled(golden, tower: Tower) -> dict[str, Tensor]:
     if "normed_boxes_valid" not in golden.arrays:
         return arrays
     h, w = maps.shape[-2:]
-    given = golden.input("normed_boxes_valid")
-    boxes = [each[each[:, 4] > 0.5, :4] * each.new_tensor([w, h, w, h]) for each in given]
+    listed = golden.input("normed_boxes_valid")
+    boxes = [each[each[:, 4] > 0.5, :4] * each.new_tensor([w, h, w, h]) for each in listed]
     pooled = arrays["out/roi_features"] = pool_boxes(maps, boxes, (h, w))
     if "masks" in golden.arrays:
         arrays["out/mask_pool"] = pool_masks(maps, golden.input("masks").split([len(each) for each in boxes]))

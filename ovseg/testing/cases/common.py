@@ -51,12 +51,12 @@ class Case:
         return self.golden.under(f"w/{self.name}/")
 
     def has(self, *names: str) -> bool:
-        """Whether the file holds these arrays of the case."""
+        """Whether the file contains these arrays of the case."""
         return all(f"{self.name}/{name}" in self.golden.arrays for name in names)
 
     @property
     def empty(self) -> bool:
-        """Whether the file holds nothing of the case but its settings."""
+        """Whether the file contains only the settings of the case."""
         return not any(name.startswith((f"{self.name}/", f"w/{self.name}/")) for name in self.golden.arrays)
 
     def input(self, name: str) -> Tensor:
@@ -64,6 +64,6 @@ class Case:
 
 
 def in_cases(golden, run: Callable[[Case], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The arrays of all cases of a ``trained_*`` file, ``run`` giving those of one."""
+    """The arrays of all cases of a ``trained_*`` file; ``run`` returns those of one."""
     cases = [Case(golden, name) for name in golden.meta["cases"]]
     return {f"{each.name}/{array}": value for each in cases if not each.empty for array, value in run(each).items()}

@@ -64,7 +64,7 @@ def naclip(golden):
     main = variant(golden.meta.get("arch", "reduced"), golden.meta.get("attn_strategy", "naclip"))
     arrays = features_and_logits(golden, main, tower)
     grid = tower.start(image, "scale_count").grid
-    arrays["gaussian"] = main.neighbourhood(grid, torch.device("cpu"))
+    arrays["gaussian"] = main.neighborhood(grid, torch.device("cpu"))
     for arch in ("reduced", "vanilla"):
         for strategy in strategies:
             arrays[f"features_{arch}_{strategy}"] = variant(arch, strategy)(tower, image).features
@@ -72,7 +72,7 @@ def naclip(golden):
 
 
 def _denoised(golden, out) -> dict[str, Tensor]:
-    """Key smoothing and prompt denoising as the reference code has them: keys normalised over positions."""
+    """Key smoothing and prompt denoising as the reference code has them: keys normalized over positions."""
     ks, pd = golden.meta.get("ks_thresh"), golden.meta.get("pd_thresh")
     settings = {"logits_ks": (ks, None), "logits_pd": (None, pd), "logits_kspd": (ks, pd)}
     return {name: DenoisedScore(*pair, key_norm="positions")(out, words(golden)) for name, pair in settings.items()}

@@ -1,4 +1,4 @@
-"""Methods with a second stream, another network, or a stage after the arg-max."""
+"""Methods with a second stream, another network, or a stage after the argmax."""
 
 import torch
 import torch.nn.functional as F

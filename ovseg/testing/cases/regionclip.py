@@ -1,4 +1,4 @@
-"""RegionCLIP: features, scores and boxes of regions, and the losses of pre-training and fine-tuning."""
+"""RegionCLIP: features, scores and boxes of regions, and the losses of pretraining and fine-tuning."""
 
 import re
 
@@ -38,8 +38,8 @@ def det_regionclip_region(golden):
     if "text_train" in golden.arrays:
         closed = arrays["scores_closed"] = rc.region_logits(features, golden.input("text_train"), temperature)
         for name in golden.names if "labels" in golden.arrays else ():
-            if found := CROSS_ENTROPY.fullmatch(name):
-                settings = {key: float(value) for key, value in found.groupdict().items() if value}
+            if match := CROSS_ENTROPY.fullmatch(name):
+                settings = {key: float(value) for key, value in match.groupdict().items() if value}
                 loss = losses.region_cross_entropy(closed, golden.input("labels"), **settings)
                 arrays[name.removeprefix("out/")] = loss
     if "box_predictor.bbox_pred.weight" in weights:
@@ -48,7 +48,7 @@ def det_regionclip_region(golden):
 
 
 def _by_picture(rois: Tensor, count: int) -> tuple[list[Tensor], Tensor]:
-    """Boxes of each picture from (R, 5) with the picture's number first, and where each row went."""
+    """Boxes of each image from (R, 5) with the image index first, and the new position of each row."""
     number = rois[:, 0].long()
     return [rois[number == i, 1:] for i in range(count)], number.argsort(stable=True).argsort()
 
@@ -67,27 +67,27 @@ def det_regionclip_pretrain_loss(golden):
     temperature = meta.get("temperature", 0.01)
     if {"concept_emb", "teacher_region_feats"} <= set(golden.arrays):
         concepts = golden.input("concept_emb")
-        found = losses.pseudo_labels(
+        pseudo = losses.pseudo_labels(
             golden.input("teacher_region_feats"),
             concepts,
             meta.get("teacher_temperature", temperature),
             meta.get("concept_threshold", 0.1),
         )
-        keep, labels, q = found
+        keep, labels, q = pseudo
         arrays |= {"keep": keep, "target_inds": labels, "teacher_probs": q}
         arrays["label_matrix"] = losses.same_concept(labels).float()
         if "student_region_feats" in golden.arrays:
-            arrays |= _student(golden.input("student_region_feats"), concepts, found, temperature)
+            arrays |= _student(golden.input("student_region_feats"), concepts, pseudo, temperature)
     if {"global_image_feats", "caption_embs"} <= set(golden.arrays):
         pair = golden.input("global_image_feats"), golden.input("caption_embs")
         arrays["loss_img_txt_level"] = losses.image_text(*pair, temperature)
     return {f"out/{name}": value for name, value in arrays.items()}
 
 
-def _student(features: Tensor, concepts: Tensor, found, temperature: float) -> dict[str, Tensor]:
+def _student(features: Tensor, concepts: Tensor, pseudo, temperature: float) -> dict[str, Tensor]:
     with torch.inference_mode(False), torch.enable_grad():
         student = features.clone().requires_grad_(True)
-        concepts, (keep, labels, q) = concepts.clone(), (each.clone() for each in found)
+        concepts, (keep, labels, q) = concepts.clone(), (each.clone() for each in pseudo)
         distilled = losses.distillation(student[keep], concepts, q, temperature)
         contrast = losses.concept_contrast(student[keep], concepts, labels, temperature)
         (gradient,) = torch.autograd.grad(distilled + contrast, student)

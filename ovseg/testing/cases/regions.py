@@ -26,6 +26,6 @@ def adapting_clip_vit(golden):
 def det_box_search(golden):
     heat, boxes = golden.input("heatmap").numpy(), golden.input("eval_boxes").numpy()
     alphas, factor = golden.input("alphas").tolist(), golden.meta.get("downsample", 8)
-    found = [search_box(heat, alpha, factor).box for alpha in alphas]
+    boxes_found = [search_box(heat, alpha, factor).box for alpha in alphas]
     values = torch.from_numpy(box_objective(heat, boxes, alphas[0])).float()
-    return {"out/boxes_xyxy_inclusive": torch.tensor(found), "out/objective_alpha0": values}
+    return {"out/boxes_xyxy_inclusive": torch.tensor(boxes_found), "out/objective_alpha0": values}

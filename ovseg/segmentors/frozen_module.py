@@ -1,14 +1,14 @@
-"""A frozen helper of a model, a teacher for example, that is no part of what the model learns or stores."""
+"""A frozen module of a model, such as a teacher, that is neither trained nor stored with it."""
 
 from torch import nn
 
 
-class Aside(nn.Module):
-    """Holds a module in evaluation mode: it moves between devices with its owner, and has no part in its parameters,
-    its state and its training mode.
+class FrozenModule(nn.Module):
+    """Holds a module in evaluation mode: it moves between devices with its owner, but is not part of its parameters,
+    state dict or training mode.
 
     Args:
-        module: the helper; attributes are looked up in it.
+        module: the wrapped module; attribute access falls through to it.
     """
 
     def __init__(self, module: nn.Module):
