@@ -125,7 +125,7 @@ FULL = {
             "window_batch": 4, "whole_view": False, "templates": ["a {}."], "logit_scale": 40.0, "threshold": 0.1,
             "area_threshold": 0.0, "precision": "float32", "normalisation": "weights", "refine_image": "original",
             "refine": ["PAMR", {"type": "MaskVote", "masks": {"type": "Superpixels", "count": 9}}, {"type": "PAMR"}],
-            "memory": 2**28,
+            "memory": 2**28, "range": [0, 255], "bands": [3, 2, 1],
         },
     },
     "training": {"steps": 3},

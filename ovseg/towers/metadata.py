@@ -63,6 +63,8 @@ PROTOCOL = {
     "refine": listed(component_or_name(REFINERS), 8),
     "refine_image": text(10, "resized", "original"),
     "memory": whole(2**20, 2**36),
+    "range": optional(listed(number(-1e12, 1e12), 2, 2)),
+    "bands": optional(listed(whole(1, 65_535), 3, 1)),
 }
 PREPROCESS = {
     "mean": listed(number(-10, 10), 3, 3),
