@@ -7,7 +7,8 @@ from pathlib import Path
 from ovseg.registry import DENSE, MODELS, REFINERS, SCORERS, named
 
 TIMES = Path(__file__).with_name("method_times.json")
-"""Measured by tools/benchmarks/methods.py --record: time on a picture of 640×480 pixels over that of the bare tower."""
+"""Times as multiples of the bare tower's, and the size of picture they were measured at: those of
+docs/tables/methods_speed.md; ``tools/benchmarks/methods.py --record`` measures them anew at 640×480 pixels."""
 NOT_MEASURED = "not measured"
 
 
@@ -19,7 +20,7 @@ class Choice:
     name      as every entry point takes it, in any spelling
     source    the paper, or one line about it
     needs     what it cannot do without, beyond weights of CLIP; empty if nothing
-    time      on 640×480 pixels, as a multiple of the tower's, or ``not measured``
+    time      as a multiple of the tower's at ``measured_size``, or ``not measured``
     settings  published prediction settings, of extractors
     """
 
@@ -35,6 +36,12 @@ def list_methods(ready: bool = False) -> list[str]:
     """Names of extractors that ``load`` takes, sorted; ``ready``: only those that need neither a file besides the
     weights nor weights that were trained for them."""
     return [name for name, kind in named(DENSE).items() if not (ready and (kind.needs or kind.tuned))]
+
+
+def measured_size() -> tuple[int, int]:
+    """(W, H) of the picture that the times of ``choices`` were measured on."""
+    record = json.loads(TIMES.read_text(encoding="utf-8"))
+    return record["width"], record["height"]
 
 
 def choices() -> list[Choice]:

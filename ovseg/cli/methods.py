@@ -12,13 +12,13 @@ TITLES = {
 def methods():
     """List extractors, refiners, scorers, detectors and segmentors, and what each needs.
 
-    Times are those of a picture of 640×480 pixels, as multiples of the tower's own.
+    Times are those of one picture, as multiples of the tower's own; the last line says of what size.
     """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from ovseg.apis.methods import choices
+    from ovseg.apis.methods import choices, measured_size
 
     rows, console = choices(), Console()
     for kind, title in TITLES.items():
@@ -29,3 +29,5 @@ def methods():
             cells = [row.name, row.source, row.needs, row.time] + [row.settings] * (kind == "extractor")
             table.add_row(*map(escape, cells))
         console.print(table)
+    width, height = measured_size()
+    console.print(f"times: one pass over {width}×{height} pixels, as multiples of the tower's own", highlight=False)

@@ -147,6 +147,6 @@ class TrainedDetector:
 
     def provenance(self, vocabulary) -> Provenance:
         """What its detections are made with, whatever the picture."""
-        base = self.model.provenance
+        base, words = self.model.provenance, None if vocabulary is None else vocabulary.hash
         settings = dict(base.protocol, detections={name: getattr(self.settings, name) for name in LEAVES})
-        return replace(base, protocol=settings, fingerprint=digest(settings), vocabulary_hash=vocabulary.hash)
+        return replace(base, protocol=settings, fingerprint=digest(settings), vocabulary_hash=words)

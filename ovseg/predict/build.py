@@ -131,7 +131,7 @@ def assemble(
     scorer: Mapping | None = None,
     arch: str | None = None,
     quick_gelu: bool | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     tower: Tower | None = None,
     compile: bool = False,
@@ -150,7 +150,7 @@ def assemble(
         settings: settings that override all others.
         scorer: name or config of the scorer, the method's own unless given.
         arch, quick_gelu: for weight files that do not say.
-        device: see ``pick_device``.
+        device: see ``pick_device``; None: the CPU, or where the tower is.
         dtype: precision of tower and extractor, a ``precision`` of ``Protocol`` or that type of torch; the protocol's
             unless given.
         tower: a tower instead of ``weights``; with it ``weights`` may only be a file that the method reads itself.
@@ -192,7 +192,7 @@ def choose_tower(
     tower: Tower | None = None,
     arch: str | None = None,
     quick_gelu: bool | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
 ) -> Tower:
     """A tower that is given, or that of the weights; arguments as of ``assemble``.
 
@@ -202,12 +202,12 @@ def choose_tower(
     """
     tower, weights = (weights, None) if isinstance(weights, Tower) else (tower, weights)
     if tower is None:
-        return load_tower(weights, pick_device(device), arch=arch, quick_gelu=quick_gelu)
+        return load_tower(weights, pick_device(device or "cpu"), arch=arch, quick_gelu=quick_gelu)
     refused = dict(weights=weights, arch=arch, quick_gelu=quick_gelu)
     refused = [name for name, value in refused.items() if value is not None]
     if refused:
         raise ValueError(f"{', '.join(refused)}: for weights that are loaded here; a loaded tower (tower=) is given.")
-    return tower
+    return tower if device is None or str(device) == "auto" else tower.to(pick_device(device))
 
 
 def _precision(dtype: str | torch.dtype, setting: str | None) -> str:
@@ -250,8 +250,6 @@ def build(
     model = trained_model(method)
     if model is not None:
         return _trained(model, weights, pick_device(device), tower, settings, options | dict(cache=cache))
-    if tower is not None and str(device) != "auto":
-        tower = tower.to(pick_device(device))
     parts = dict(device=device, tower=tower, **options)
     if boxes:
         chosen, settings = split_settings(settings)
