@@ -15,11 +15,11 @@ import json
 import math
 import types
 import typing
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ovseg.printable import is_strange
 from ovseg.registry import DENSE, MASKS, PROXIES, REFINERS, Registry, registered_by_program
 from ovseg.spelling import did_you_mean
 
@@ -42,7 +42,6 @@ NESTED = {  # options that hold a component, or several
     ("Trident", "proxy"): PROXIES,
     ("Ensemble", "members"): DENSE,
 }
-TURNS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 SCOPES = ("", "ovseg", "mmdet", "mmseg")  # what may stand before a name
 LARGEST_OPTION = 1024  # whole numbers among the options of a component
 DEEPEST, MOST_VALUES = 12, 10_000
@@ -51,8 +50,7 @@ COMMANDS = ("type", "custom_imports", "init_cfg", "pretrained", "checkpoint", "w
 
 def is_line(value: str) -> bool:
     """Whether a text is one line, without control characters, surrogates and marks that turn the way of writing."""
-    strange = (unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in TURNS for char in value)
-    return value.isprintable() or not any(strange)
+    return value.isprintable() or not any(map(is_strange, value))
 
 
 def shown(value: Any) -> str:

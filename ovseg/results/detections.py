@@ -10,6 +10,7 @@ from PIL import Image
 
 from ovseg.compat.untrusted import read_json
 from ovseg.files import atomic_write, json_text, write_json
+from ovseg.marks import check_own, save_png
 from ovseg.pictures.images import unique_stems
 from ovseg.text.vocabulary import Vocabulary
 
@@ -19,6 +20,11 @@ from .plotting import PlotMixin
 from .provenance import Provenance
 
 SUFFIX = "_detections"
+
+
+def paths_of(folder: Path, stem: str) -> dict[str, Path]:
+    """What ``Detections.save`` writes of a picture, by kind, in that order."""
+    return {"detections": folder / f"{stem}{SUFFIX}.png", "json": folder / f"{stem}{SUFFIX}.json"}
 
 
 @dataclass(eq=False, repr=False)
@@ -194,7 +200,9 @@ class Detections(PlotMixin):
         """``to_dict`` as text."""
         return json_text(self.to_dict())
 
-    def save(self, folder: str | Path, stem: str | None = None, masks: bool = True) -> dict[str, Path]:
+    def save(
+        self, folder: str | Path, stem: str | None = None, masks: bool = True, overwrite: bool = False
+    ) -> dict[str, Path]:
         """Write ``<stem>_detections.png``, the picture of ``plot``, where there is a picture, and
         ``<stem>_detections.json``; each of them whole or not at all, the JSON last.
 
@@ -202,18 +210,23 @@ class Detections(PlotMixin):
             folder: made if it does not exist.
             stem: beginning of the file names; that of the picture by default.
             masks: whether the PNG shows them.
+            overwrite: also replace files that ovseg did not write; its own are always replaced.
 
         Raises:
-            ValueError: a stem with a folder in it, or a folder that is a file.
+            ValueError: a stem with a folder in it, a folder that is a file, a file that is not ovseg's (NotOwnError).
+            OSError: the disk is full, or the folder cannot be written to.
         """
-        folder, stem = Path(folder), unique_stems([self.path])[0] if stem is None else stem
+        folder, stem = Path(folder).expanduser(), unique_stems([self.path])[0] if stem is None else stem
         store.check_place(folder, stem)
-        paths = {"json": folder / f"{stem}{SUFFIX}.json"}
+        paths = paths_of(folder, stem)
+        if self.image is None:
+            paths.pop("detections")
+        check_own(paths.values(), overwrite)
         if self.image is not None:
-            paths = {"detections": folder / f"{stem}{SUFFIX}.png"} | paths
             with atomic_write(paths["detections"]) as temporary:
-                self.plot(masks).save(temporary, "PNG")
-        write_json(paths["json"], self.to_dict())
+                save_png(self.plot(masks), temporary)
+        files = {kind: path.name for kind, path in paths.items() if kind != "json"}
+        write_json(paths["json"], store.sealed(self.to_dict() | {"files": files}))
         return paths
 
     @classmethod

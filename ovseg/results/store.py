@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from ovseg.compat.untrusted import read_json, whole
-from ovseg.files import atomic_write, write_json
+from ovseg.files import atomic_write, json_text, write_json
+from ovseg.marks import MARK, check_own, save_png
 from ovseg.pictures.images import load_image, unique_stems
 from ovseg.text.vocabulary import Vocabulary
 
@@ -27,6 +28,7 @@ FORMATS = {
     "scores": "_scores.npz",
     "json": ".json",  # last, so that it is only there when the files it names are
 }
+DEFAULT_FORMATS = ("overlay", "labels", "json")
 _VERSION = 1
 LARGEST = 2**31  # pixels of a picture that a file may tell of
 _DAMAGE = (
@@ -136,7 +138,14 @@ def record(
     }
 
 
-def save_result(result: ScoredMap, folder: str | Path, stem: str | None, formats: Sequence[str]) -> dict[str, Path]:
+def paths_of(folder: Path, stem: str, formats: Sequence[str] = DEFAULT_FORMATS) -> dict[str, Path]:
+    """What ``Result.save`` writes, by format, in that order."""
+    return {form: folder / f"{stem}{ending}" for form, ending in FORMATS.items() if form in formats}
+
+
+def save_result(
+    result: ScoredMap, folder: str | Path, stem: str | None, formats: Sequence[str], overwrite: bool = False
+) -> dict[str, Path]:
     """See ``Result.save``."""
     formats = (formats,) if isinstance(formats, str) else tuple(formats)
     unknown = [f for f in formats if f not in FORMATS]
@@ -145,20 +154,20 @@ def save_result(result: ScoredMap, folder: str | Path, stem: str | None, formats
     if "scores" in formats and result.scores is None:
         raise ValueError("this result has no scores to save: it was read from files without them. Leave out 'scores'.")
     stem = unique_stems([result.path])[0] if stem is None else stem
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     check_place(folder, stem)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {f: folder / f"{stem}{FORMATS[f]}" for f in FORMATS if f in formats}
+    paths = paths_of(folder, stem, formats)
+    check_own(paths.values(), overwrite)
     files = {kind: path.name for kind, path in paths.items() if kind != "json"}
     for kind, path in paths.items():
         if kind == "json":
-            write_json(path, to_dict(result) | {"files": files})
+            write_json(path, sealed(to_dict(result) | {"files": files}))
             continue
         with atomic_write(path) as temporary:
             if kind == "overlay":
-                result.plot().save(temporary, "PNG")
+                save_png(result.plot(), temporary)
             elif kind == "labels":
-                _labels_image(result).save(temporary, "PNG", optimize=True)
+                save_png(_labels_image(result), temporary, optimize=True)
             else:
                 _save_scores(result, temporary)
     return paths
@@ -166,7 +175,7 @@ def save_result(result: ScoredMap, folder: str | Path, stem: str | None, formats
 
 def check_place(folder: Path, stem: str):
     """Raise ValueError for a stem with a folder in it, or a folder that is a file."""
-    if not stem or Path(stem).name != stem:
+    if not isinstance(stem, str) or not stem or Path(stem).name != stem or "\0" in stem:
         raise ValueError(f"a stem is the beginning of a file name, without folder, got {stem!r}.")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"cannot save into {folder}: it is a file. Give a folder; it is made if need be.")
@@ -220,6 +229,8 @@ def _save_scores(result: ScoredMap, path: Path) -> None:
         arrays["margin"] = result.margin.astype(np.float16)
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = MARK.encode()
 
 
 def _hex(color: Sequence[int]) -> str:
