@@ -10,12 +10,14 @@ from PIL import Image
 
 from ovseg.compat.notice import say_once
 from ovseg.files import atomic_write, write_json
+from ovseg.marks import check_own, save_png
 from ovseg.phrases import PhraseMatch, PhraseSearch
 from ovseg.pictures.images import LoadedImage, load_image, unique_stems
 from ovseg.predict.build import choose_tower, search_provenance
 from ovseg.results.draw_boxes import draw_boxes
 from ovseg.results.plotting import PlotMixin
 from ovseg.results.provenance import Provenance
+from ovseg.results.store import check_place
 from ovseg.towers import Tower
 
 

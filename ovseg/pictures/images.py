@@ -94,7 +94,7 @@ def load_image(
     if _is_url(source):
         content = download(source)
         array, valid = decode(BytesIO(content), source, **settings)
-        return LoadedImage(array, None, name_of(source), PictureFile.of_bytes(_last_name(source), content), valid)
+        return LoadedImage(array, None, name_of(source), PictureFile.of_bytes(_last_name(source), content, source), valid)
     if not isinstance(source, str | Path):
         raise ImageError(f"cannot read an image from an object of type {type(source).__name__}. Give {ONE}.")
     path = _user(source)
@@ -112,7 +112,7 @@ def identify(source: Any) -> PictureFile | None:
     if isinstance(source, LoadedImage):
         return source.file
     if _is_url(source):
-        return PictureFile.of_bytes(_last_name(source), download(source))
+        return PictureFile.of_bytes(_last_name(source), download(source), source)
     if not isinstance(source, str | Path):
         return None
     path = _user(source)

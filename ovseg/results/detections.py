@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ovseg.compat.untrusted import read_json
+from ovseg.compat.untrusted import listed, number, read_json, whole
 from ovseg.files import atomic_write, json_text, write_json
 from ovseg.marks import check_own, save_png
 from ovseg.pictures.images import unique_stems
@@ -18,6 +18,7 @@ from . import rle, store
 from .draw_boxes import draw_boxes
 from .plotting import PlotMixin
 from .provenance import Provenance
+from .seal import sealed
 
 SUFFIX = "_detections"
 
@@ -226,7 +227,7 @@ class Detections(PlotMixin):
             with atomic_write(paths["detections"]) as temporary:
                 save_png(self.plot(masks), temporary)
         files = {kind: path.name for kind, path in paths.items() if kind != "json"}
-        write_json(paths["json"], store.sealed(self.to_dict() | {"files": files}))
+        write_json(paths["json"], sealed(self.to_dict() | {"files": files}))
         return paths
 
     @classmethod
@@ -242,23 +243,33 @@ class Detections(PlotMixin):
             raise FileNotFoundError(f"there is no file {path}. Give the _detections.json that Detections.save wrote.")
         try:
             data = read_json(path)
-            if data["format"] != "ovseg-detections" or data["format_version"] != 1:
-                raise ValueError("another format")
-            image, found = data["images"][0], data["annotations"]
+            store.check_format(data, "ovseg-detections")
+            image, rows, provenance = data["images"][0], data["annotations"], Provenance.from_dict(data)
             size, source = store.picture_size(image), image["file_name"]
-            boxes = np.array([each["bbox"] for each in found], np.float32).reshape(-1, 4)
+            vocabulary = Vocabulary.from_dict(data["vocabulary"])
+            edges = listed(number(-1e7, 1e7), 4, 4)
+            boxes = np.array([edges(row["bbox"], "bbox") for row in rows], np.float32).reshape(-1, 4)
             boxes[:, 2:] += boxes[:, :2]
-            return cls(
+            if (boxes[:, 2:] < boxes[:, :2]).any():
+                raise ValueError("a bbox [x, y, width, height] has a negative side")
+            masked, area = [row for row in rows if "segmentation" in row], whole(0, size[0] * size[1])
+            if len(masked) not in (0, len(rows)):
+                raise ValueError("some detections have masks and some have none")
+            identity = whole(0, len(vocabulary) - 1)
+            detections = cls(
                 boxes=boxes,
-                scores=np.array([each["score"] for each in found], np.float32),
-                labels=np.array([each["category_id"] for each in found], np.int64),
-                vocabulary=Vocabulary.from_dict(data["vocabulary"]),
+                scores=np.array([number(0, 1)(row["score"], "score") for row in rows], np.float32),
+                labels=np.array([identity(row["category_id"], "category_id") for row in rows], np.int64),
+                vocabulary=vocabulary,
                 size=size,
-                masks=[each["segmentation"] for each in found] if all("segmentation" in e for e in found) else None,
-                image=store.load_pixels(source and Path(source), path.parent, size, data.get("protocol", {})),
-                provenance=Provenance.from_dict(data),
+                masks=[row["segmentation"] for row in rows] if masked or not rows else None,
+                image=store.load_pixels(source and Path(source), path.parent, size, provenance),
+                provenance=provenance,
                 path=source,
             )
+            if any(rle.area(row["segmentation"]) != area(row["area"], "area") for row in masked):
+                raise ValueError("the masks do not have the areas that it tells of")
+            return detections
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ValueError(
@@ -269,6 +280,7 @@ class Detections(PlotMixin):
     def _run_lengths(self, mask: Any) -> dict:
         if not isinstance(mask, Mapping):
             mask = rle.encode(_to_numpy(mask))
+        rle.area(mask)  # which reads it
         if tuple(mask["size"]) != self.size:
             raise ValueError(f"masks must have the size {self.size} of the picture, got {tuple(mask['size'])}.")
         return dict(mask)
