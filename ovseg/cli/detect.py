@@ -12,6 +12,7 @@ from .common import (
     Classes,
     Device,
     Out,
+    Overwrite,
     Precision,
     QuickGELU,
     Range,
@@ -56,6 +57,7 @@ def detect(
     boxes: Annotated[Path | None, typer.Option(help="Choose among these boxes: .json or .csv.")] = None,
     masks: Annotated[bool, typer.Option(help="Draw masks.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Skip pictures that OUT has these very results of.")] = False,
+    overwrite: Overwrite = False,
     recursive: Recursive = False,
     short_side: ShortSide = None,
     window: Window = None,
@@ -74,6 +76,7 @@ def detect(
     """
     from ovseg.apis import load_detector
     from ovseg.predict.box_file import BoxFile
+    from ovseg.results.detections import paths_of
 
     if resume and boxes is not None:
         raise ValueError("--resume cannot tell whether results come from the same --boxes: give one of the two.")
@@ -91,7 +94,8 @@ def detect(
         found = model.set_image(picture).predict(boxes=None if chosen is None else chosen.of(item))
         return found if masks else found.without_masks()
 
-    options = dict(done="searched", suffix="_detections", resume=resume, as_json=as_json, progress=progress)
+    options = dict(resume=resume, overwrite=overwrite, as_json=as_json, progress=progress)
+    options |= dict(done="searched", files_of=paths_of)
     batch(model, words, items, failed, out, answer, _describe, **options)
 
 

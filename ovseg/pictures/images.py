@@ -189,6 +189,8 @@ def iter_sources(source: Any, recursive: bool = False) -> Sources:
         return Sources(items)
     if isinstance(source, LoadedImage | Image.Image | np.ndarray) or is_tensor(source) or _is_url(source):
         return Sources([source], single=True)
+    if isinstance(source, str) and not source.strip():
+        raise ImageError(f"the name of an image is empty. Give {MANY}; the folder you are in is '.'.")
     if isinstance(source, str | Path):
         return _expand(_user(source), recursive)
     if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray | dict):
