@@ -26,8 +26,8 @@ _cleaned: set[Path] = set()
 def atomic_write(path: str | Path, durable: bool = False) -> Iterator[Path]:
     """Yields a path in the same folder to write to; afterwards it becomes ``path`` in one step, or is removed on error.
 
-    Missing parent folders are made.  The yielded path keeps the suffix, which some writers go by.  What killed processes
-    left half-written in the folder is removed first.
+    Missing parent folders are made.  The yielded path keeps the suffix, which some writers go by.  What killed
+    processes left half-written in the folder is removed first.
 
     Args:
         path: where the file will be.

@@ -109,7 +109,9 @@ class RasterRun:
         with self._raster:
             check_own(files_of(folder, stem).values(), overwrite)
             folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder / f".{stem[:30]}-{crc32(stem.encode()):08x}.ovseg-lock", f"the labels of {self.path} are"):
+            with locked(
+                folder / f".{stem[:30]}-{crc32(stem.encode()):08x}.ovseg-lock", f"the labels of {self.path} are"
+            ):
                 return self._save(folder, stem, resume, report)
 
     def _save(self, folder: Path, stem: str, resume: bool, report: Callable[[int], None] | None) -> RasterResult:

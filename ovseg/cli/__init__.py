@@ -62,7 +62,11 @@ def _end(message: object, code: int):
         say(f"ovseg: {message}", error=True)
     try:
         sys.stdout.flush()
-    except (OSError, ValueError, AttributeError):  # full, closed, or none: what is left cannot be printed at exit either
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+    ):  # full, closed, or none: what is left cannot be printed at exit either
         with suppress(OSError, ValueError, AttributeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

@@ -107,8 +107,8 @@ def pending(todo: list, output: Output, model) -> list:
 
 
 def is_done(files: Mapping[str, Path], item, provenance) -> bool:
-    """Whether all files of results are there, and their JSON tells of these words, weights and settings, and of the very
-    bytes of the picture."""
+    """Whether all files of results are there, and their JSON tells of these words, weights and settings, and of the
+    very bytes of the picture."""
     from ovseg.compat.untrusted import read_json
     from ovseg.pictures.images import identify
     from ovseg.pictures.pixels import ImageError

@@ -24,6 +24,8 @@ Weights = Annotated[
 ]
 QuickGELU = Annotated[bool | None, typer.Option(help="Activation, for weight files that do not say.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+
+
 def _at_home(path: Path) -> Path:
     """A path, ``~`` replaced; shells do that only at the beginning of a word, not in ``--out=~/x``."""
     return Path(os.path.expanduser(path))
@@ -49,6 +51,12 @@ Range = Annotated[
 ]
 Bands = Annotated[
     str | None, typer.Option("--bands", metavar="R,G,B", help="Bands of a raster to look at, counted from 1: 4,3,2.")
+]
+BoxFormat = Annotated[
+    str | None,
+    typer.Option(
+        help="xyxy, xywh (corner and size) or cxcywh (center and size); with -normalized: divided by width and height."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line per picture instead of a summary.")]
 ShowProgress = Annotated[bool, typer.Option(help="Show progress.")]
@@ -95,6 +103,29 @@ def gather(sources: list[str], recursive: bool = False) -> tuple[list, list[str]
     return items, failed
 
 
+def read_boxes(path: Path | None, items: list, box_format: str | None):
+    """The ``BoxFile`` of ``--boxes``, None without it; says which pictures it does not name.
+
+    Raises:
+        ValueError: as of ``BoxFile``, or a format without boxes.
+    """
+    from ovseg.predict.box_file import BoxFile
+
+    if path is None:
+        if box_format is not None:
+            raise ValueError("--box-format says how --boxes is to be read: give --boxes too, or leave it out.")
+        return None
+    boxes = BoxFile(path, items, box_format)
+    if boxes.unnamed:
+        more = " …" if len(boxes.unnamed) > 3 else ""
+        names = ", ".join(map(str, boxes.unnamed[:3]))
+        say(
+            f"{path} names {len(boxes.unnamed)} of the pictures nowhere, so they get no boxes: {names}{more}",
+            error=True,
+        )
+    return boxes
+
+
 def own_share() -> tuple[int, int]:
     """(number of this process, number of processes) as torchrun or srun tell them; (0, 1) otherwise.
 
@@ -108,14 +139,14 @@ def own_share() -> tuple[int, int]:
             values = os.environ[rank].strip(), os.environ[world].strip()
             if not all(value.isdecimal() for value in values) or int(values[0]) >= int(values[1]):
                 raise ValueError(
-                    f"the environment says {rank}={values[0]} and {world}={values[1]}, which are no number of a process "
-                    f"and of all processes. If no launcher is at work, unset both."
+                    f"the environment says {rank}={values[0]} and {world}={values[1]}, which are no number of a "
+                    "process and of all processes. If no launcher is at work, unset both."
                 )
             number, total = map(int, values)
             if total > 1 and rank == "RANK" and not _RENDEZVOUS & os.environ.keys():
                 say(
-                    f"{rank}={number} and {world}={total} are set, so only every {total}th picture is done, from number "
-                    f"{number + 1} on. If this is the only process, they are left over from another job: unset both.",
+                    f"{rank}={number} and {world}={total} are set, so this process does one of {total} pictures, from "
+                    f"number {number + 1} on. If it is the only one, they are left over from another job: unset both.",
                     error=True,
                 )
             return number, total

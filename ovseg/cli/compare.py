@@ -32,7 +32,6 @@ from .common import (
 )
 from .output import NothingWritableError, Output
 
-
 KINDS = {"sheet": "png", "page": "html", "json": "json"}  # the JSON last: all is there
 
 

@@ -9,6 +9,7 @@ from .batch import batch
 from .common import (
     AsJson,
     Bands,
+    BoxFormat,
     Classes,
     Device,
     Out,
@@ -27,6 +28,7 @@ from .common import (
     Words,
     gather,
     given,
+    read_boxes,
     read_numbers,
     read_words,
 )
@@ -55,6 +57,7 @@ def detect(
         typer.Option("--background", help='Words against which things stand out: "sea, sand"; names of stuff.'),
     ] = None,
     boxes: Annotated[Path | None, typer.Option(help="Choose among these boxes: .json or .csv.")] = None,
+    box_format: BoxFormat = None,
     masks: Annotated[bool, typer.Option(help="Draw masks.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Skip pictures that OUT has these very results of.")] = False,
     overwrite: Overwrite = False,
@@ -75,14 +78,13 @@ def detect(
     the end (exit code 1); the others are done.
     """
     from ovseg.apis import load_detector
-    from ovseg.predict.box_file import BoxFile
     from ovseg.results.detections import paths_of
 
     if resume and boxes is not None:
         raise ValueError("--resume cannot tell whether results come from the same --boxes: give one of the two.")
     words = read_words(classes, vocabulary)
     items, failed = gather(sources, recursive)
-    chosen = None if boxes is None else BoxFile(boxes)
+    chosen = read_boxes(boxes, items, box_format)
     settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
     settings |= given(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
     settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
@@ -91,7 +93,9 @@ def detect(
     model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **settings)
 
     def answer(item, picture):
-        found = model.set_image(picture).predict(boxes=None if chosen is None else chosen.of(item))
+        found = model.set_image(picture).predict(
+            boxes=None if chosen is None else chosen.of(item, picture.array.shape[:2])
+        )
         return found if masks else found.without_masks()
 
     options = dict(resume=resume, overwrite=overwrite, as_json=as_json, progress=progress)

@@ -28,7 +28,6 @@ from .common import (
 )
 from .output import NothingWritableError, Output
 
-
 HEADS = "heads.json"
 
 

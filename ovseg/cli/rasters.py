@@ -24,7 +24,7 @@ def rasters(
     as_json: bool = False,
     progress: bool = True,
 ):
-    """Segment rasters within a memory budget; exit code 1 if any could not be read, or not all of it, or not be written.
+    """Segment rasters within a memory budget; exit code 1 if any could not be read in whole, or be written.
 
     Args:
         model: a ``Predictor``.

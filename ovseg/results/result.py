@@ -242,8 +242,8 @@ class Result(PlotMixin):
             Path of each format, in the order written.
 
         Raises:
-            ValueError: an unknown format, a stem with a folder in it, a folder that is a file, no scores to save, a file
-                that is not ovseg's (NotOwnError).
+            ValueError: an unknown format, a stem with a folder in it, a folder that is a file, no scores to save, a
+                file that is not ovseg's (NotOwnError).
             OSError: the disk is full, or the folder cannot be written to.
         """
         return store.save_result(self, folder, stem, formats, overwrite)

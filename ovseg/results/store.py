@@ -309,9 +309,7 @@ def _load_valid(data: dict[str, Any], size: tuple[int, int]) -> np.ndarray | Non
     return ~invalid
 
 
-def load_pixels(
-    source: Path | None, folder: Path, shape: tuple[int, int], provenance: Provenance
-) -> np.ndarray | None:
+def load_pixels(source: Path | None, folder: Path, shape: tuple[int, int], provenance: Provenance) -> np.ndarray | None:
     """The picture that a file names, read as it was then, if it is still there or in ``folder``, is (H, W) and has the
     same bytes."""
     reading = {name: provenance.protocol.get(name) for name in ("range", "bands")}
