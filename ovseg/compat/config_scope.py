@@ -1,0 +1,83 @@
+"""``ovseg::naclip/naclip_tiny.py``: ovseg's configs as MMEngine names those of a package.
+
+MMEngine reads configs of the packages in its own table, at ``<package>/.mim/configs``.  ``announce`` adds ovseg to the
+table, so that ``_base_ = "ovseg::…"``, ``mmengine.hub.get_config("ovseg::…")`` and ``Config.fromfile`` find them, and
+lets ``read_base`` import ``ovseg.configs.naclip.naclip_tiny``, although that file inherits by ``_base_``, which
+MMEngine's own ``read_base`` does not follow.  Nothing is imported for it: where MMEngine is not loaded yet, the table is
+completed when it is.
+"""
+
+import sys
+from functools import wraps
+from importlib.abc import Loader, MetaPathFinder
+from pathlib import Path
+
+PACKAGE = "ovseg"
+CONFIGS = Path(__file__).parents[1] / "configs"
+TABLE = "mmengine.config.utils"  # where MMEngine keeps its packages
+READER = "mmengine.config.config"  # where it reads files
+
+
+def announce() -> None:
+    """Complete MMEngine's table of packages, now or when MMEngine is first imported."""
+    for name, complete in COMPLETE.items():
+        if name in sys.modules:
+            complete(sys.modules[name])
+    if not set(COMPLETE) <= set(sys.modules) and not any(isinstance(each, _Finder) for each in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def _complete_table(module) -> None:
+    module.MODULE2PACKAGE.setdefault(PACKAGE, PACKAGE)
+
+
+def _complete_reader(module) -> None:
+    config = module.Config
+    parse = config._parse_lazy_import
+
+    @wraps(parse)
+    def parse_lazy_import(filename: str):
+        if CONFIGS not in Path(filename).absolute().parents or config._is_lazy_import(filename):
+            return parse(filename)
+        lazy, module.ConfigDict.lazy = module.ConfigDict.lazy, False
+        try:
+            values = config.fromfile(filename).to_dict()
+        finally:
+            module.ConfigDict.lazy = lazy
+        return config._dict_to_config_dict_lazy(values), set()
+
+    config._parse_lazy_import = staticmethod(parse_lazy_import)
+
+
+COMPLETE = {TABLE: _complete_table, READER: _complete_reader}
+
+
+class _Finder(MetaPathFinder):
+    """Steps in between for the modules of ``COMPLETE``, and loads them as they are."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname not in COMPLETE:
+            return None
+        others = [finder for finder in sys.meta_path if finder is not self]
+        specs = (finder.find_spec(fullname, path, target) for finder in others if hasattr(finder, "find_spec"))
+        spec = next(filter(None, specs), None)
+        if spec is not None:
+            spec.loader = _Loader(spec.loader, COMPLETE[fullname])
+        return spec
+
+
+class _Loader(Loader):
+    """A loader that completes its module once it has run."""
+
+    def __init__(self, loader, complete):
+        self.loader, self.complete = loader, complete
+
+    def __getattr__(self, name):
+        return getattr(self.loader, name)
+
+    def create_module(self, spec):
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module):
+        self.loader.exec_module(module)
+        self.complete(module)
