@@ -8,6 +8,7 @@ completed when it is.
 """
 
 import sys
+from difflib import get_close_matches
 from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from pathlib import Path
@@ -16,6 +17,36 @@ PACKAGE = "ovseg"
 CONFIGS = Path(__file__).parents[1] / "configs"
 TABLE = "mmengine.config.utils"  # where MMEngine keeps its packages
 READER = "mmengine.config.config"  # where it reads files
+
+
+def config_files() -> dict[str, Path]:
+    """The configs of the package by their names, ``naclip_tiny``; base files are left out."""
+    return {path.stem: path for path in sorted(CONFIGS.glob("[!_]*/*.py"))}
+
+
+def find_config(name: str | Path) -> Path:
+    """The file that a config's name means.
+
+    Args:
+        name: a file; ``ovseg::naclip/naclip_tiny.py``; the name of a config of the package, ``naclip_tiny``; or its
+            place in the repository, ``configs/naclip/naclip_tiny.py``, from any folder.
+
+    Raises:
+        FileNotFoundError: there is none, with the nearest names.
+    """
+    path, own = Path(name), config_files()
+    if path.is_file():
+        return path
+    inside = str(name).removeprefix(f"{PACKAGE}::").removeprefix("configs/")
+    for candidate in (CONFIGS / inside, own.get(path.stem if path.suffix == ".py" else str(name))):
+        if candidate and candidate.suffix == ".py" and CONFIGS in candidate.parents and candidate.is_file():
+            return candidate
+    near = get_close_matches(path.stem, [*own, *(each.stem for each in path.parent.glob("*.py"))], 3, 0.5)
+    guess = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise FileNotFoundError(
+        f"No config file '{name}', and no config of that name in the package.{guess} Give the path of a .py, .json or "
+        ".yaml config, or a name that `ovseg configs` lists."
+    )
 
 
 def announce() -> None:
