@@ -41,7 +41,8 @@ def _config_verb(name: str, about: str):
 
 
 _config_verb("train", "Train a config. Needs MMSegmentation and MMDetection.")
-_config_verb("export", "Write the weights that a training run is for as one file. Needs MMSegmentation and MMDetection.")
+_config_verb("test", "Measure configs on benchmarks. Needs MMSegmentation and MMDetection.")
+_config_verb("export", "Write what was trained as one file. Needs MMSegmentation and MMDetection.")
 
 
 @app.callback(invoke_without_command=True)

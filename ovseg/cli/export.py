@@ -16,7 +16,8 @@ from ovseg.compat.extras import require
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="ovseg export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="ovseg export", description=__doc__, formatter_class=raw)
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("out", type=Path, metavar="OUT")

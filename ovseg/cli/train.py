@@ -18,7 +18,8 @@ from ovseg.compat.extras import require
 
 
 def parse(argv=None):
-    parser = argparse.ArgumentParser(prog="ovseg train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="ovseg train", description=__doc__, formatter_class=raw)
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("--work-dir", type=Path, help="default: work_dirs/<config>")
     parser.add_argument(

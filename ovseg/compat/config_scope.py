@@ -3,15 +3,16 @@
 MMEngine reads configs of the packages in its own table, at ``<package>/.mim/configs``.  ``announce`` adds ovseg to the
 table, so that ``_base_ = "ovseg::…"``, ``mmengine.hub.get_config("ovseg::…")`` and ``Config.fromfile`` find them, and
 lets ``read_base`` import ``ovseg.configs.naclip.naclip_tiny``, although that file inherits by ``_base_``, which
-MMEngine's own ``read_base`` does not follow.  Nothing is imported for it: where MMEngine is not loaded yet, the table is
-completed when it is.
+MMEngine's own ``read_base`` does not follow.  Nothing is imported for it: where MMEngine is not loaded yet, its table is
+completed when it loads.
 """
 
 import sys
-from difflib import get_close_matches
 from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from pathlib import Path
+
+from ovseg.spelling import did_you_mean
 
 PACKAGE = "ovseg"
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -41,10 +42,10 @@ def find_config(name: str | Path) -> Path:
     for candidate in (CONFIGS / inside, own.get(path.stem if path.suffix == ".py" else str(name))):
         if candidate and candidate.suffix == ".py" and CONFIGS in candidate.parents and candidate.is_file():
             return candidate
-    near = get_close_matches(path.stem, [*own, *(each.stem for each in path.parent.glob("*.py"))], 3, 0.5)
-    guess = f" Did you mean {' or '.join(near)}?" if near else ""
+    beside = [each.name for each in path.parent.glob("*.*")] if path.parent.is_dir() else []
+    guess = did_you_mean(path.name, beside) or did_you_mean(path.stem, own)
     raise FileNotFoundError(
-        f"No config file '{name}', and no config of that name in the package.{guess} Give the path of a .py, .json or "
+        f"No config file '{name}', and no config of that name in the package. {guess}Give the path of a .py, .json or "
         ".yaml config, or a name that `ovseg configs` lists."
     )
 
