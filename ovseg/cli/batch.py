@@ -4,8 +4,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ovseg.compat.untrusted import read_json
-
 from .common import own_share, print_json, say_done, say_failed
 
 
