@@ -3,8 +3,7 @@
 MMEngine reads the configs of the packages in its own table from ``<package>/.mim/configs``.  ``announce`` adds ovseg to
 that table, so that ``_base_ = "ovseg::…"``, ``mmengine.hub.get_config("ovseg::…")`` and ``Config.fromfile`` find them.
 It also lets ``read_base`` import ``ovseg.configs.naclip.naclip_tiny``, although that file inherits by ``_base_``, which
-MMEngine's own ``read_base`` does not follow.  Nothing is imported for it: where MMEngine is not loaded yet, the table is
-completed when it loads.
+MMEngine's own ``read_base`` does not follow.  Nothing is imported for it: until MMEngine is loaded, the table can wait.
 """
 
 import sys
