@@ -8,12 +8,14 @@ result = model("photo.jpg")
 result.save("out")
 """
 
+from ovseg.compat.config_scope import announce
 from ovseg.compat.mmcv_ops import install_mmcv_ops
 
 __version__ = "0.1.0"
 __all__ = ["Background", "Detections", "ImageError", "Protocol", "Result", "Vocabulary"]
 __all__ += ["list_methods", "load", "load_detector"]
 
+announce()
 install_mmcv_ops()  # must come before anybody imports mmseg or mmdet; costs nothing until an op is used
 
 _HOMES = {

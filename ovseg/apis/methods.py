@@ -72,8 +72,8 @@ def _needs(extractor: type) -> str:
 def _checkpoint(model: type) -> str:
     if getattr(model, "metric", None) == "PhraseMetric":
         return "a ViT; ovseg locate"
-    how = "ovseg.load, ovseg detect" if getattr(model, "loader", None) else "tools/test.py, tools/export.py"
-    return f"a checkpoint of tools/train.py; {how}"
+    how = "ovseg.load, ovseg detect" if getattr(model, "loader", None) else "ovseg test, ovseg export"
+    return f"a checkpoint of ovseg train; {how}"
 
 
 def _time(times: dict, name: str) -> str:

@@ -127,7 +127,7 @@ def own_metadata(content: Any, file: str) -> dict:
     """The ``ovseg`` metadata of a weights file: ``name``, ``config``, ``quick_gelu``, ``preprocess``, ``card``.
 
     Raises:
-        ValueError: anything that ``tools/export.py`` does not write.
+        ValueError: anything that ``ovseg export`` does not write.
     """
     place = f"the metadata of {file}"
     own = bounded(parse_json(content, place), place)
