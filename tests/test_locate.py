@@ -115,7 +115,8 @@ class TestFiles:
         paths = save_locations(found, tmp_path / "out", "both")
         record = json.loads(paths["json"].read_text(encoding="utf-8"))
         assert [each["phrase"] for each in record["locations"]] == ["cat", "dog"]
-        assert record["image"] == {"path": None, "width": 130, "height": 90} and record["alpha"] == 0.8
+        assert record["image"] == {"path": None, "width": 130, "height": 90} and record["protocol"]["alpha"] == 0.8
+        assert record["method"] == "adapting_clip" and record["fingerprint"] and record["picture"] is None
         assert Image.open(paths["boxes"]).format == "PNG"
         assert {path.name for path in found[0].save(tmp_path / "out").values()} == {
             "image_boxes.png",
