@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ovseg.apis import Locator
-from ovseg.apis.locate import save_locations
+from ovseg.apis.locate import Locator, save_locations
 from ovseg.evaluation.localisation import box_hit, box_iou, peak, point_hit
 from ovseg.pictures.pixels import ImageError
 from ovseg.registry import METRICS

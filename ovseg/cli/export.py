@@ -47,4 +47,3 @@ def main(argv=None) -> int:
         return 2
     print(args.out)
     return 0
-

@@ -230,4 +230,3 @@ def main(argv=None) -> int:
     if is_main_process():
         print(f"\n{table(rows)}\n\nsaved in {args.work_dir}")
     return 0
-

@@ -91,4 +91,3 @@ def main(argv=None) -> int:
         print("ovseg train: interrupted; --resume goes on from the last checkpoint.", file=sys.stderr)
         return 130
     return 0
-

@@ -107,7 +107,7 @@ def check_keys(cfg: Config, known: frozenset[str] = RUNNER_KEYS):
     A key outside ``known`` is a variable: its value must turn up in the rest of the config, whole or in parts. Keys
     that begin with an underscore are not checked.
     """
-    plain = _plain(dict(cfg.items()))
+    plain = _plain(cfg.to_dict())  # without the names that a file imports
     complaints = []
     for key, value in plain.items():
         rest = {other: tree for other, tree in plain.items() if other != key}
