@@ -136,4 +136,4 @@ def _column(file: Path, column: int) -> tuple[str, ...]:
 
 def test_order_is_that_of_the_label_files(data):
     assert benchmark_labels("coco_panoptic") == _column(data / "coco_mini" / "classes.txt", 3)
-    assert (*benchmark_labels("camvid"), "unlabelled") == _column(data / "camvid_mini" / "classes.txt", 1)
+    assert (*benchmark_labels("camvid"), "unlabeled") == _column(data / "camvid_mini" / "classes.txt", 1)

@@ -104,7 +104,7 @@ class TestSharedTower:
         assert ran.count(2) == len(methods) - 1  # every method's own reading; MaskCLIP's needs no queries and keys
         ran.clear()
         for dense in methods:
-            dense(shared, x.clone())  # recognised by its values
+            dense(shared, x.clone())  # recognized by its values
         assert ran == [2] * (len(methods) - 1)
         shared.clear()
         methods[0](shared, x)

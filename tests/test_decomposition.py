@@ -152,7 +152,7 @@ def test_towers_without_a_class_token(resnet):
             ClipPRS()(tower, images((96, 96)))
 
 
-def test_centred_score(vit):
+def test_centered_score(vit):
     dense, text = ClipPRS()(vit, images((48, 80), 2)), F.normalize(torch.randn(5, vit.embed_dim), dim=-1)
     scores = CentredScore()(dense, text)
     plain = torch.einsum("behw,te->bthw", dense.features, text)

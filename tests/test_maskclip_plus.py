@@ -150,7 +150,7 @@ def test_uncertain_pixels_stay_without_label():
     assert agree > 0.999 and 0.01 < sure.float().mean() < 0.99
 
 
-def test_a_picture_without_labels_is_labelled_up_to_its_padding():
+def test_a_picture_without_labels_is_labeled_up_to_its_padding():
     model = build()
     _, inputs, samples = batch(model, labels=False, size=48)
     known = model.known_labels(inputs, samples)
@@ -210,7 +210,7 @@ def test_distillation_is_the_distance_of_unit_features():
         ours / np.linalg.norm(ours, axis=1, keepdims=True) - teacher / np.linalg.norm(teacher, axis=1, keepdims=True)
     ).mean()
     np.testing.assert_allclose(losses["loss_distillation"].detach(), 2 * distance, rtol=1e-4)
-    assert losses["decode.loss_ce"] == 0  # nothing is labelled
+    assert losses["decode.loss_ce"] == 0  # nothing is labeled
     losses["loss_distillation"].backward()
 
 

@@ -134,7 +134,7 @@ class Provenance:
         )
 
     def differences(self, other: "Provenance") -> list[str]:
-        """Which of ``PARTS`` differ, or are not told; empty if the results must be the same."""
+        """Which of ``PARTS`` differ, or are unknown; empty if the results must be the same."""
         return [part for part in PARTS if not _same(part, getattr(self, part), getattr(other, part))]
 
 

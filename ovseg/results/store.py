@@ -28,7 +28,7 @@ FORMATS = {
     "json": ".json",  # last, so that it is only there when the files it names are
 }
 _VERSION = 1
-LARGEST = 2**31  # pixels of a picture that a file may tell of
+LARGEST = 2**31  # largest picture, in pixels, that a file may claim
 _DAMAGE = (
     ValueError,
     LookupError,
@@ -50,7 +50,7 @@ class LabelMap(Protocol):
     path: Path | None
 
     @property
-    def unlabelled(self) -> int: ...
+    def unlabeled(self) -> int: ...
 
 
 class ScoredMap(LabelMap, Protocol):
@@ -72,14 +72,14 @@ def to_dict(result: ScoredMap) -> dict[str, Any]:
     """See ``Result.to_dict``."""
     total = len(result.vocabulary)
     count = count_labels(result.labels, total)
-    found = rle.encode_labels(result.labels)
+    encoded = rle.encode_labels(result.labels)
     sums = None if result.scores is None else count_labels(result.labels, total, result.scores)
 
     def detail(i: int) -> dict[str, Any]:
         return {
             "mean_score": None if sums is None else round(float(sums[i] / count[i]), 6),
-            "bbox": found[i]["bbox"],
-            "segmentation": found[i]["rle"],
+            "bbox": encoded[i]["bbox"],
+            "segmentation": encoded[i]["rle"],
         }
 
     about = record("ovseg-result", result, result.labels.shape, count, detail, result.invalid)
@@ -127,7 +127,7 @@ def record(
         "image": {"path": None if result.path is None else str(result.path), "width": width, "height": height},
         **result.provenance.to_dict(),
         "classes": classes,
-        "unlabelled": {"id": result.unlabelled, "pixels": int(count[-1])},
+        "unlabeled": {"id": result.unlabeled, "pixels": int(count[-1])},
         "names": list(vocabulary.names),
         "colors": [_hex(color) for color in vocabulary.colors],
         "vocabulary": vocabulary.to_dict(),
@@ -184,8 +184,8 @@ def load_result(path: str | Path) -> dict[str, Any]:
         vocabulary = Vocabulary.from_dict(data["vocabulary"])
         if list(vocabulary.names) != data["names"]:
             raise ValueError("its names and its vocabulary differ")
-        unlabelled, size = data["unlabelled"]["id"], picture_size(data["image"])
-        labels = rle.decode_labels({item["id"]: item["segmentation"] for item in data["classes"]}, size, unlabelled)
+        unlabeled, size = data["unlabeled"]["id"], picture_size(data["image"])
+        labels = rle.decode_labels({item["id"]: item["segmentation"] for item in data["classes"]}, size, unlabeled)
         arrays = _load_scores(path.parent, data.get("files", {}), labels.size)
         source = data["image"]["path"] and Path(data["image"]["path"])
         return dict(
@@ -227,7 +227,7 @@ def _hex(color: Sequence[int]) -> str:
 
 
 def picture_size(image: Mapping[str, Any]) -> tuple[int, int]:
-    """(H, W) that a file tells of its picture.
+    """(H, W) of the picture as a file records it.
 
     Raises:
         ValueError: no picture has that size.
@@ -235,7 +235,7 @@ def picture_size(image: Mapping[str, Any]) -> tuple[int, int]:
     side = whole(1, 2**31)
     height, width = side(image["height"], "image.height"), side(image["width"], "image.width")
     if height * width > LARGEST:
-        raise ValueError(f"it tells of a picture of {height}×{width} pixels, more than {LARGEST:,}")
+        raise ValueError(f"it records a picture of {height}×{width} pixels, more than {LARGEST:,}")
     return height, width
 
 
