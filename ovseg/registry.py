@@ -336,7 +336,7 @@ LOCATIONS = {
     "MODELS": ["ovseg.segmentors", "ovseg.detectors"],
     "DATASETS": ["ovseg.datasets.register"],
     "TRANSFORMS": ["ovseg.datasets.register"],
-    "METRICS": ["ovseg.evaluation.boxes", "ovseg.evaluation.iou", "ovseg.evaluation.localisation"],
+    "METRICS": ["ovseg.evaluation.boxes", "ovseg.evaluation.iou", "ovseg.evaluation.localization"],
     "HOOKS": ["ovseg.engine.progress"],
     "LOOPS": ["ovseg.engine.loop"],
     "RUNNERS": ["ovseg.engine.trainer"],

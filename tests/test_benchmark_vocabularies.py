@@ -46,7 +46,7 @@ def test_file(name):
     spec = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     vocabulary = Vocabulary.parse(name)
     assert spec["name"] == name
-    assert spec["source"] and spec["licence"]
+    assert spec["source"] and spec["license"]
     assert spec["hash"] == vocabulary.hash
     assert len(vocabulary) == COUNTS[name] == len(benchmark_labels(name)) == len(set(benchmark_labels(name)))
     assert len(set(vocabulary.colors)) == len(vocabulary)
@@ -136,4 +136,4 @@ def _column(file: Path, column: int) -> tuple[str, ...]:
 
 def test_order_is_that_of_the_label_files(data):
     assert benchmark_labels("coco_panoptic") == _column(data / "coco_mini" / "classes.txt", 3)
-    assert (*benchmark_labels("camvid"), "unlabeled") == _column(data / "camvid_mini" / "classes.txt", 1)
+    assert (*benchmark_labels("camvid"), "unlabelled") == _column(data / "camvid_mini" / "classes.txt", 1)

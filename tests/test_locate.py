@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ovseg.apis.locate import Locator, save_locations
-from ovseg.evaluation.localisation import box_hit, box_iou, peak, point_hit
+from ovseg.evaluation.localization import box_hit, box_iou, peak, point_hit
 from ovseg.pictures.pixels import ImageError
 from ovseg.registry import METRICS
 from ovseg.results.draw_boxes import draw_boxes

@@ -15,7 +15,7 @@ from ovseg.datasets.scenes import object_names
 from ovseg.datasets.scenes.compose import Scene
 from ovseg.engine.benchmarks import benchmarks, set_benchmark
 from ovseg.engine.config import load_config
-from ovseg.evaluation.localisation import box_hit, peak, point_hit
+from ovseg.evaluation.localization import box_hit, peak, point_hit
 from ovseg.registry import DATASETS, METRICS, MODELS, check_components
 from ovseg.results.provenance import Provenance, tower_weights
 from ovseg.text.vocabulary import Vocabulary

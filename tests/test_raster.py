@@ -262,7 +262,7 @@ def test_smaller_budgets_make_smaller_batches_until_none_fits():
         (dict(window=None), None, "--window"),
         (dict(whole_view=True), None, "whole_view=False"),
         (dict(area_threshold=0.1), None, "area_threshold=0"),
-        ({}, dict(type="FoundScore"), "FoundScore"),
+        ({}, dict(type="ForegroundScore"), "ForegroundScore"),
     ],
 )
 def test_what_needs_the_whole_picture_is_refused(vit, tmp_path, settings, scorer, part):

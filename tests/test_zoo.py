@@ -179,7 +179,7 @@ def test_metafiles_tell_paper_protocol_source_and_license(path, pages):
             assert method(cfg).__module__.replace(".", "/") + ".py" == collection["Code"]["File"]
             tower = "ovseg-tiny-scenes" if cfg.model.weights == "tiny" else cfg.model.weights
             assert model["Weights"][0]["Name"] == tower
-        assert all(weights["Licence"] and weights["Source"] for weights in model["Weights"])
+        assert all(weights["License"] and weights["Source"] for weights in model["Weights"])
         seen = set()
         for entry in model.get("Results", []):
             assert entry["Source"] == "paper"  # what we measured is in docs/tables

@@ -199,7 +199,7 @@ class Pipeline(nn.Module):
     def normalized(self, image: np.ndarray) -> Tensor:
         """uint8 RGB (H, W, 3) → (3, H, W) by the protocol's statistics."""
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.tower.device).permute(2, 0, 1)[None] / 255
-        return self.tower.normalize(pixels, IMAGENET if self.protocol.normalisation == "imagenet" else None)[0]
+        return self.tower.normalize(pixels, IMAGENET if self.protocol.normalization == "imagenet" else None)[0]
 
     @torch.inference_mode()
     def decode(self, encoded: ImageFeatures, text: Tensor, prompt_to_class, background: bool = False) -> Decoded:

@@ -5,13 +5,15 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
 
+from ovseg.compat.former_names import former
 from ovseg.pictures.levels import check_bands, check_range
 from ovseg.spelling import did_you_mean
 
 
 def digest(settings: dict) -> str:
-    """Twelve hexadecimal digits that stand for settings, whatever their order."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    """Twelve hexadecimal digits that stand for settings, whatever their order; the same as when keys had their former
+    spelling."""
+    return hashlib.sha256(json.dumps(former(settings), sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Protocol:
     threshold: float = 0.0
     area_threshold: float = 0.0
     precision: str = "float32"
-    normalisation: str = "weights"
+    normalization: str = "weights"
     refine: tuple = ()
     refine_image: str = "resized"
     range: tuple[float, float] | None = None
@@ -88,7 +90,7 @@ class Protocol:
             "threshold": 0 <= self.threshold <= 1,
             "area_threshold": 0 <= self.area_threshold <= 1,
             "precision": self.precision in ("float32", "bfloat16", "float16"),
-            "normalisation": self.normalisation in ("weights", "imagenet"),
+            "normalization": self.normalization in ("weights", "imagenet"),
             "refine_image": self.refine_image in ("resized", "original"),
             "memory": self.memory >= 2**20,
         }

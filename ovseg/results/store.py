@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from ovseg.compat.former_names import current_keys
 from ovseg.compat.untrusted import read_json, whole
 from ovseg.files import atomic_write, write_json
 from ovseg.pictures.images import load_image, unique_stems
@@ -178,7 +179,7 @@ def load_result(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}. Give the .json that Result.save wrote.")
     try:
-        data = read_json(path)
+        data = current_keys(read_json(path))
         if data.get("format") != "ovseg-result" or data.get("format_version") != _VERSION:
             raise ValueError(f"its format is {data.get('format')!r}, version {data.get('format_version')!r}")
         vocabulary = Vocabulary.from_dict(data["vocabulary"])

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ovseg.compat.former_names import current_keys
 from ovseg.spelling import did_you_mean
 from ovseg.text.background import BACKGROUND_NAME, STUFF_WORDS, Background
 from ovseg.text.entries import check_keys, read_entry
@@ -28,7 +29,7 @@ from ovseg.text.reading import FORMS, read_spec
 
 __all__ = ["STUFF_WORDS", "Background", "Vocabulary"]
 
-_KEYS = ("classes", "background", "colors", "name", "source", "licence", "license", "note", "hash")
+_KEYS = ("classes", "background", "colors", "name", "source", "license", "note", "hash")
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,6 +99,7 @@ class Vocabulary:
         Raises:
             ValueError: an unknown key, classes or colors that are no lists, and what the constructor raises.
         """
+        spec = current_keys(spec)
         check_keys(spec, _KEYS, where)
         classes, colors = spec.get("classes"), spec.get("colors")
         if not isinstance(classes, (list, tuple)):

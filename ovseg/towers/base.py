@@ -95,7 +95,7 @@ class Tower(nn.Module, ABC):
 
     @abstractmethod
     def project(self, z: Tensor) -> Tensor:
-        """Last normalisation and projection into the joint space: (B, N, D) → (B, N, E)."""
+        """Last normalization and projection into the joint space: (B, N, D) → (B, N, E)."""
 
     @abstractmethod
     def embedding(self, x: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -12,6 +12,7 @@ import open_clip
 import torch
 from torch import Tensor
 
+from ovseg.compat.former_names import current
 from ovseg.compat.untrusted import (
     bounded,
     component_or_name,
@@ -59,7 +60,7 @@ PROTOCOL = {
     "threshold": number(0, 1),
     "area_threshold": number(0, 1),
     "precision": text(10, "float32", "bfloat16", "float16"),
-    "normalisation": text(10, "weights", "imagenet"),
+    "normalization": text(10, "weights", "imagenet"),
     "refine": listed(component_or_name(REFINERS), 8),
     "refine_image": text(10, "resized", "original"),
     "memory": whole(2**20, 2**36),
@@ -130,7 +131,7 @@ def own_metadata(content: Any, file: str) -> dict:
         ValueError: anything that ``ovseg export`` does not write.
     """
     place = f"the metadata of {file}"
-    own = bounded(parse_json(content, place), place)
+    own = current(bounded(parse_json(content, place), place))
     return mapping(OWN)(own, place)
 
 

@@ -26,7 +26,7 @@ THINGS = WORDS[:3]
 PICTURE_BYTES = 60_000
 QUOTES = "`table` names whose table was read: many are one paper quoting another. [Protocols](README.md#protocols)."
 STYLES = ("seen", "unseen")
-SEGMENT, PHRASES, TRAINED = "Open-Vocabulary Semantic Segmentation", "Phrase Localisation", "Semantic Segmentation"
+SEGMENT, PHRASES, TRAINED = "Open-Vocabulary Semantic Segmentation", "Phrase Localization", "Semantic Segmentation"
 DETECT = "Open-Vocabulary Object Detection"
 SPLIT = ("mIoU_seen", "mIoU_unseen", "hIoU")
 BOXES = ("AP50", "AP50_base", "AP50_novel", "mask_AP50", "mAcc")
@@ -233,7 +233,7 @@ def page(name: str, meta: dict) -> str:
         image, usage = "No picture: no trained weights that fit the embedded model are part of the package.", ""
     weights = [
         [f"[`{m['Name']}`](../../{m['Config']}){_log(m['Config'])}", m["Metadata"]["Backbone"]]
-        + ["<br>".join(f"[{w['Name']}]({_link(w['Source'])}), {w['Licence']}" for w in m["Weights"])]
+        + ["<br>".join(f"[{w['Name']}]({_link(w['Source'])}), {w['License']}" for w in m["Weights"])]
         for m in models
     ]
     published, ours = results_table(models, "paper"), results_table(models, "measured")

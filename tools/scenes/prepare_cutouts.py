@@ -117,7 +117,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         names_from = download(STYLES["twemoji"][0], Path(folder))
         standard_names = json.load(names_from.extractfile("package/chars.json"))
-        for style, (package, licence, attribution) in STYLES.items():
+        for style, (package, license, attribution) in STYLES.items():
             draw = renderer(download(package, Path(folder)), standard_names)
             cells, classes = [], []
             for word in objects:
@@ -132,7 +132,7 @@ def main():
             sheet.save(args.out / f"{style}.png", optimize=True)
             index[style] = {
                 "package": package,
-                "licence": licence,
+                "license": license,
                 "attribution": attribution,
                 "unseen": style in UNSEEN,
                 "classes": classes,
