@@ -1,4 +1,4 @@
-"""The additive decomposition of the image embedding: exact, in line with the extractor, told apart by TextSpan."""
+"""The additive decomposition of the image embedding: exact, in line with the extractor, described by TextSpan."""
 
 import json
 

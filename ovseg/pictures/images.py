@@ -235,7 +235,7 @@ def name_of(source: Any) -> str:
 def unique_stems(sources: Iterable[Any]) -> list[str]:
     """A file stem for each source, no two alike even on disks that ignore case.
 
-    A name that is taken is told apart by its folders (``a/cat.jpg``, ``b/cat.jpg`` -> ``a_cat``, ``b_cat``), then by
+    A name that is taken is made unique by its folders (``a/cat.jpg``, ``b/cat.jpg`` -> ``a_cat``, ``b_cat``), then by
     its suffix (``cat.jpg``, ``cat.png`` -> ``cat_jpg``, ``cat_png``), then by a number (``image``, ``image_2``).
     """
     sources = list(sources)

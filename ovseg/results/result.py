@@ -232,7 +232,7 @@ class Result(PlotMixin):
 
         Args:
             folder: made if it does not exist.
-            stem: beginning of the file names; that of the image by default. ``unique_stems`` tells apart images of
+            stem: beginning of the file names; that of the image by default. ``unique_stems`` distinguishes images of
                 equal name from several folders.
             formats: any of ``FORMATS``.
 

@@ -3,7 +3,7 @@
 The first seven are the colors of Okabe and Ito ("Color Universal Design", 2008) without their black, which gives way
 to the gray of the background. The following 57 are picked one after another, each the candidate farthest (CIE76
 distance in CIELAB) from every color before it and from that gray. Beyond 64, hue turns by the golden angle while
-lightness and chroma cycle, and only exact repeats are avoided: nobody tells a thousand colors apart by eye.
+lightness and chroma cycle, and only exact repeats are avoided: nobody distinguishes a thousand colors by eye.
 
 ``palette(n)`` is a prefix of ``palette(m)`` for n < m, so adding classes never recolors the earlier ones. For n <= 20
 any two colors, and any color and the gray, are at least ``MIN_DISTANCE_20`` apart (about 2.3 is just visible).

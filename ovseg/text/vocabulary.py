@@ -291,7 +291,7 @@ def _check_names(names: Sequence[str], background: Background) -> None:
         listing = ", ".join(f"{names[ids[0]]!r} (classes {', '.join(map(str, ids))})" for ids in repeated[:10])
         raise ValueError(
             f"the vocabulary repeats {listing}{' and others' if len(repeated) > 10 else ''}; classes are counted from "
-            f"0 and letter case does not tell names apart. Name every class once, or join words into one: 'cat|kitten'."
+            f"0 and letter case does not distinguish names. Name every class once, or join words: 'cat|kitten'."
         )
     if with_background and (fold(names[0]) != BACKGROUND_NAME):
         where = (
