@@ -1,7 +1,7 @@
 """What a training run leaves behind: weights as safetensors, and beside them what resuming needs.
 
     iter_500.safetensors         parameters and buffers but for those of frozen named towers; metadata holds all else
-    iter_500.state               optimiser, schedulers, moving averages, random states; plain data for ``weights_only``
+    iter_500.state               optimizer, schedulers, moving averages, random states; plain data for ``weights_only``
 
 Both are written atomically, the weights last, so that a checkpoint whose weights are there is complete.
 """

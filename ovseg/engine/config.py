@@ -7,7 +7,7 @@ evaluates strings; overrides are parsed by MMEngine's ``DictAction`` (numbers, b
 MMEngine accepts two mistakes silently, which are errors here:
 
 * an override of a key that does not exist (``merge_from_dict`` adds it, and nobody reads it);
-* a top-level key that nobody reads: a misspelt runner setting, or a variable such as ``test_pipeline`` that a child
+* a top-level key that nobody reads: a misspelled runner setting, or a variable such as ``test_pipeline`` that a child
   file changes although the dataloader of the base file already holds a copy of the old value.
 """
 
