@@ -123,7 +123,7 @@ FULL = {
         "protocol": {
             "short_side": 160, "max_long_side": 2048, "size": [64, 64], "window": 64, "stride": 32, "view": 64,
             "window_batch": 4, "whole_view": False, "templates": ["a {}."], "logit_scale": 40.0, "threshold": 0.1,
-            "area_threshold": 0.0, "precision": "float32", "normalisation": "weights", "refine_image": "original",
+            "area_threshold": 0.0, "precision": "float32", "normalization": "weights", "refine_image": "original",
             "refine": ["PAMR", {"type": "MaskVote", "masks": {"type": "Superpixels", "count": 9}}, {"type": "PAMR"}],
             "memory": 2**28, "range": [0, 255], "bands": [3, 2, 1],
         },

@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+<<<<<<< HEAD
 from contextlib import suppress
 
 import typer
@@ -10,6 +11,15 @@ import typer
 from ovseg.printable import say
 
 from . import check_data, classify_boxes, compare, detect, doctor, explain, locate, methods, predict, words
+=======
+from importlib import import_module
+
+import typer
+
+from ovseg.compat.extras import MissingExtra
+
+from . import check_data, classify_boxes, compare, configs, detect, doctor, explain, locate, methods, predict, words
+>>>>>>> main
 
 app = typer.Typer(
     name="ovseg",
@@ -26,8 +36,24 @@ app.command("explain")(explain.explain)
 app.command("locate")(locate.locate)
 app.command("check-data")(check_data.check_data)
 app.command("methods")(methods.methods)
+app.command("configs")(configs.configs)
 app.command("words")(words.words)
 app.command("doctor")(doctor.doctor)
+
+
+def _config_verb(name: str, about: str):
+    """A verb with the options of MMEngine's tools, parsed by ``main(argv)`` of the module of its name."""
+
+    def run(context: typer.Context):
+        raise typer.Exit(import_module(f"{__name__}.{name}").main(context.args))
+
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(name, help=about, add_help_option=False, context_settings=passed_on)(run)
+
+
+_config_verb("train", "Train a config. Needs MMSegmentation and MMDetection.")
+_config_verb("test", "Measure configs on benchmarks. Needs MMSegmentation and MMDetection.")
+_config_verb("export", "Write what was trained as one file. Needs MMSegmentation and MMDetection.")
 
 
 @app.callback(invoke_without_command=True)
@@ -43,6 +69,7 @@ def main(args: list[str] | None = None):
     """Entry point: what a user can mend is said in one paragraph, with exit code 2; the rest is a traceback."""
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", error=True)
     try:
+<<<<<<< HEAD
         try:
             app(args, prog_name="ovseg")
         finally:
@@ -51,7 +78,15 @@ def main(args: list[str] | None = None):
     except (ValueError, KeyError) as error:
         _end(error.args[0] if isinstance(error, KeyError) else error, 2)
     except OSError as error:
-        _end(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
+        where = f": {error.filename}" if error.filename else ""
+        what = f"reading or writing failed: {error.strerror}{where}" if error.strerror else str(error)
+        _end(f"{what}{'' if where or not error.strerror else ' (a stream). Results that are written are complete'}.", 2)
+=======
+        app(args, prog_name="ovseg")
+    except (ValueError, KeyError, FileNotFoundError, PermissionError, MissingExtra) as error:
+        print(f"ovseg: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        sys.exit(2)
+>>>>>>> main
     except KeyboardInterrupt:
         _end("interrupted; what was written is complete.", 130)
 

@@ -5,8 +5,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+<<<<<<< HEAD
 from ovseg.printable import printable, say
 
+=======
+>>>>>>> main
 from .common import own_share, print_json, say_done, say_failed
 from .output import NothingWritableError, Output
 
@@ -35,7 +38,7 @@ def batch(
         items, failed: see ``common.gather``.
         out: folder of the results.
         answer: (item, the picture read) → a result with ``save(out, stem)``, which writes its JSON last.
-        describe: result → what a JSON line tells of it, and one line for people.
+        describe: result → fields of a JSON line, and one line for people.
         done: what has happened to the pictures, in a word.
         files_of: (folder, stem) → what that writes, by kind, the JSON last.
         resume, overwrite, as_json, progress: as the options of that name.
@@ -80,10 +83,10 @@ def batch(
             if paths is None:
                 continue
             saved.append(paths)
-            told, text = describe(result)
+            record, text = describe(result)
             if as_json:
                 files = {kind: str(path) for kind, path in paths.items()}
-                print_json({"image": str(item), **told, "files": files})
+                print_json({"image": str(item), **record, "files": files})
             elif len(items) <= 10:
                 line = f"[bold]{escape(printable(item))}[/bold]: {escape(printable(text))}"
                 console.print(line, highlight=False, soft_wrap=True)
@@ -106,9 +109,14 @@ def pending(todo: list, output: Output, model) -> list:
     return left
 
 
+<<<<<<< HEAD
 def is_done(files: Mapping[str, Path], item, provenance) -> bool:
     """Whether all files of results are there, and their JSON tells of these words, weights and settings, and of the
     very bytes of the picture."""
+=======
+def is_done(path: Path, item, provenance) -> bool:
+    """Whether a JSON file records these words, weights and settings, and the very bytes of the picture."""
+>>>>>>> main
     from ovseg.compat.untrusted import read_json
     from ovseg.pictures.images import identify
     from ovseg.pictures.pixels import ImageError

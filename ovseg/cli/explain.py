@@ -22,7 +22,7 @@ from .common import (
     Weights,
     Words,
     gather,
-    given,
+    protocol_settings,
     read_words,
     say_failed,
 )
@@ -65,10 +65,16 @@ def explain(
     items, failed = gather(sources)
     if heads and len(items) < 2:
         raise ValueError("--heads names heads by what varies from picture to picture: give two pictures or more.")
+<<<<<<< HEAD
     output = Output(out, items, _paths_of, overwrite)
     if heads:
         check_own([out / HEADS], overwrite)
     settings = given(short_side=short_side, templates=templates)
+=======
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"cannot save into {out}: it is a file. Give a folder; it is made if need be.")
+    settings = protocol_settings(short_side=short_side, templates=templates)
+>>>>>>> main
     explainer = Explainer(weights, device=device, quick_gelu=quick_gelu, **settings)
 
     provenance, good = explainer.model.engine.provenance(words), []
@@ -78,14 +84,23 @@ def explain(
         for item, stem in zip(items, output.stems, strict=True):
             bar.advance(task)
             try:
-                found = explainer.explain(item, words)
+                explanation = explainer.explain(item, words)
             except ImageError as error:
                 failed.append(str(error))
                 continue
             good.append(item)
+<<<<<<< HEAD
             about = {"image": str(item)} | provenance.of(found.picture).to_dict()
             if output.save(item, partial(_save, found, about, output.files(stem))) and len(items) <= 10:
                 say(*_summary(item, found))
+=======
+            with atomic_write(out / f"{stem}_explain.png") as temporary:
+                explanation.plot().save(temporary, "PNG")
+            about = {"image": str(item)} | provenance.of(explanation.picture).to_dict()
+            write_json(out / f"{stem}_explain.json", about | explanation.to_dict())  # last: the PNG is there
+            if len(items) <= 10:
+                print(_summary(item, explanation))
+>>>>>>> main
         if heads and len(good) > 1:
             task = bar.add_task("heads", total=len(good))
             named = explainer.name_heads(good, words, progress=lambda done: bar.update(task, completed=done))
@@ -100,6 +115,7 @@ def explain(
     say_failed(failed, total, unsaved=output.unsaved)
 
 
+<<<<<<< HEAD
 def _paths_of(out: Path, stem: str) -> dict[str, Path]:
     return {"maps": out / f"{stem}_explain.png", "json": out / f"{stem}_explain.json"}
 
@@ -121,3 +137,13 @@ def _summary(item, found) -> list[str]:
         top = ", ".join(f"{block}.{head} {part:+.3f}" for block, head, part in found.strongest(index, 3))
         lines.append(f"  {found.vocabulary.names[index]} {found.cosine[index]:+.3f}   strongest block.head: {top}")
     return lines
+=======
+def _summary(item, explanation) -> str:
+    lines = [f"{item}: every sum of parts equals its cosine within {explanation.error:.1e}"]
+    for index in sorted(range(len(explanation.cosine)), key=lambda i: -explanation.cosine[i])[:5]:
+        top = ", ".join(f"{block}.{head} {part:+.3f}" for block, head, part in explanation.strongest(index, 3))
+        lines.append(
+            f"  {explanation.vocabulary.names[index]} {explanation.cosine[index]:+.3f}   strongest block.head: {top}"
+        )
+    return "\n".join(lines)
+>>>>>>> main

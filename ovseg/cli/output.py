@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-PROBE = 2**16
+PROBE = 2**12
 """Bytes that a folder must take to count as one that can be written to."""
 
 

@@ -27,7 +27,7 @@ from .common import (
     Window,
     Words,
     gather,
-    given,
+    protocol_settings,
     read_memory,
     read_numbers,
     read_words,
@@ -72,13 +72,19 @@ def predict(
     With --memory the labels of a picture of any size are made strip by strip, as a TIFF with its georeference, and
     --resume goes on where an interrupted run stopped.
     """
+<<<<<<< HEAD
     from ovseg.apis import load
     from ovseg.results.store import paths_of
+=======
+    from ovseg.apis.load import load
+>>>>>>> main
 
     words = read_words(classes, vocabulary, background)
     items, failed = gather(sources, recursive)
-    settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
-    settings |= given(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
+    settings = protocol_settings(
+        short_side=short_side, window=window, stride=stride, precision=precision, templates=templates
+    )
+    settings |= protocol_settings(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
     if refine is not None:
         settings["refine"] = [name for name in refine if name.lower() != "none"]
     if memory is not None:

@@ -107,6 +107,42 @@ def parse_json(content: str | bytes, place: str) -> Any:
         raise ValueError(f"{place} is no JSON that can be read: {str(error)[:120]}.") from None
 
 
+def parse_yaml(content: str, place: str, deepest: int = 24, most: int = 500_000) -> Any:
+    """YAML from a file, in the safe subset, whose aliases are counted as often as they are used.
+
+    Raises:
+        ValueError: no YAML, aliases that hold themselves, or more values or deeper ones than are reasonable.
+    """
+    import yaml
+
+    loader, sizes = yaml.SafeLoader(content), {}
+
+    def size(node: yaml.Node, depth: int) -> int:
+        """Values in a node, aliases written out; at most ``most`` + 1."""
+        if depth > deepest or sizes.setdefault(id(node), 0) is None:
+            raise ValueError(f"{place} is nested too deeply, or holds itself.")
+        if not sizes[id(node)]:
+            sizes[id(node)] = None  # until it is known: whoever asks meanwhile is inside of it
+            inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+            parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
+            sizes[id(node)] = min(1 + sum(size(part, depth + 1) for part in parts), most + 1)
+        return sizes[id(node)]
+
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if size(node, 0) > most:
+            raise ValueError(f"{place} holds more values than anybody writes: aliases in aliases.")
+        return bounded(loader.construct_document(node), place, deepest, most)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{place} is no YAML that can be read: {' '.join(str(error).split())[:200]}.") from None
+    except RecursionError:
+        raise ValueError(f"{place} is no YAML that can be read: it is nested too deeply.") from None
+    finally:
+        loader.dispose()
+
+
 def read_json(path: Path) -> Any:
     """``parse_json`` of a file in UTF-8; the error names the file."""
     content = parse_json(path.read_bytes().decode("utf-8"), str(path))

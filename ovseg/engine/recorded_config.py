@@ -67,7 +67,7 @@ def _steps(cfg: dict, file: str) -> list[dict]:
     data = loader.get("dataset") if isinstance(loader, dict) else None
     steps = data.get("pipeline") if isinstance(data, dict) else None
     if not isinstance(steps, (list, tuple)) or len(steps) > 32:
-        raise ValueError(f"the config in {file} tells no steps for pictures (test_dataloader.dataset.pipeline).")
+        raise ValueError(f"the config in {file} has no steps for pictures (test_dataloader.dataset.pipeline).")
     names = [step.get("type") if isinstance(step, dict) else None for step in steps]
     reads = [isinstance(name, str) and name.rpartition(".")[2] in READS for name in names]
     check = component(TRANSFORMS, STEPS)

@@ -36,7 +36,7 @@ class Detections(PlotMixin):
         boxes: (R, 4) float: x1, y1, x2, y2 in pixels (edges).
         scores: (R,) in [0, 1].
         labels: (R,) class ids.
-        vocabulary: names, words and colours.
+        vocabulary: names, words and colors.
         size: (H, W) of the picture.
         masks: COCO's run lengths, or (R, H, W) booleans, one per box; None where only boxes are known.
         image: (H, W, 3) uint8 RGB.
@@ -132,15 +132,17 @@ class Detections(PlotMixin):
         """Some of them, by a slice, a boolean mask or indices; a name gives those of a class."""
         if isinstance(chosen, str):
             chosen = self.labels == self.vocabulary.index(chosen)
-        kept = np.atleast_1d(np.arange(len(self))[chosen])
-        masks = None if self.masks is None else [self.masks[i] for i in kept]
-        return replace(self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept], masks=masks)
+        indices = np.atleast_1d(np.arange(len(self))[chosen])
+        masks = None if self.masks is None else [self.masks[i] for i in indices]
+        return replace(
+            self, boxes=self.boxes[indices], scores=self.scores[indices], labels=self.labels[indices], masks=masks
+        )
 
     def __repr__(self) -> str:
-        shown = [f"{name} {score:.2f}" for name, score in zip(self.names[:5], self.scores, strict=False)]
+        items = [f"{name} {score:.2f}" for name, score in zip(self.names[:5], self.scores, strict=False)]
         more = f", {len(self) - 5} more" if len(self) > 5 else ""
         height, width = self.size
-        return f"Detections({width} x {height}, {len(self)}: {', '.join(shown) or 'nothing'}{more})"
+        return f"Detections({width} x {height}, {len(self)}: {', '.join(items) or 'nothing'}{more})"
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -243,12 +245,20 @@ class Detections(PlotMixin):
             raise FileNotFoundError(f"there is no file {path}. Give the _detections.json that Detections.save wrote.")
         try:
             data = read_json(path)
+<<<<<<< HEAD
             store.check_format(data, "ovseg-detections")
             image, rows, provenance = data["images"][0], data["annotations"], Provenance.from_dict(data)
             size, source = store.picture_size(image), image["file_name"]
             vocabulary = Vocabulary.from_dict(data["vocabulary"])
             edges = listed(number(-1e7, 1e7), 4, 4)
             boxes = np.array([edges(row["bbox"], "bbox") for row in rows], np.float32).reshape(-1, 4)
+=======
+            if data["format"] != "ovseg-detections" or data["format_version"] != 1:
+                raise ValueError("another format")
+            image, annotations = data["images"][0], data["annotations"]
+            size, source = store.picture_size(image), image["file_name"]
+            boxes = np.array([each["bbox"] for each in annotations], np.float32).reshape(-1, 4)
+>>>>>>> main
             boxes[:, 2:] += boxes[:, :2]
             if (boxes[:, 2:] < boxes[:, :2]).any():
                 raise ValueError("a bbox [x, y, width, height] has a negative side")
@@ -258,6 +268,7 @@ class Detections(PlotMixin):
             identity = whole(0, len(vocabulary) - 1)
             detections = cls(
                 boxes=boxes,
+<<<<<<< HEAD
                 scores=np.array([number(0, 1)(row["score"], "score") for row in rows], np.float32),
                 labels=np.array([identity(row["category_id"], "category_id") for row in rows], np.int64),
                 vocabulary=vocabulary,
@@ -265,6 +276,17 @@ class Detections(PlotMixin):
                 masks=[row["segmentation"] for row in rows] if masked or not rows else None,
                 image=store.load_pixels(source and Path(source), path.parent, size, provenance),
                 provenance=provenance,
+=======
+                scores=np.array([each["score"] for each in annotations], np.float32),
+                labels=np.array([each["category_id"] for each in annotations], np.int64),
+                vocabulary=Vocabulary.from_dict(data["vocabulary"]),
+                size=size,
+                masks=[each["segmentation"] for each in annotations]
+                if all("segmentation" in e for e in annotations)
+                else None,
+                image=store.load_pixels(source and Path(source), path.parent, size, data.get("protocol", {})),
+                provenance=Provenance.from_dict(data),
+>>>>>>> main
                 path=source,
             )
             if any(rle.area(row["segmentation"]) != area(row["area"], "area") for row in masked):

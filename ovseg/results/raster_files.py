@@ -116,13 +116,17 @@ class Rows:
             return 0, [], 0
 
 
-def save_tiff(path: Path, rows: Rows, raster: Raster, unlabelled: int, colours: Sequence[tuple]) -> None:
+def save_tiff(path: Path, rows: Rows, raster: Raster, unlabeled: int, colors: Sequence[tuple]) -> None:
     """Write all rows as a tiled, compressed TIFF with the georeference of the picture; up to 255 classes with their
+<<<<<<< HEAD
     colours.  Atomic, and read back before it has its name: GDAL does not always say that a disk is full.
 
     Raises:
         OSError: it cannot be written, or not all of it.
     """
+=======
+    colors.  Atomic."""
+>>>>>>> main
     from ovseg.pictures.raster import rasterio
 
     profile = dict(
@@ -131,7 +135,7 @@ def save_tiff(path: Path, rows: Rows, raster: Raster, unlabelled: int, colours: 
         width=rows.width,
         count=1,
         dtype=rows.kind.name,
-        nodata=unlabelled,
+        nodata=unlabeled,
         crs=raster.crs,
         transform=raster.transform,
         tiled=True,
@@ -145,8 +149,12 @@ def save_tiff(path: Path, rows: Rows, raster: Raster, unlabelled: int, colours: 
         simplefilter("ignore", rasterio().errors.NotGeoreferencedWarning)
         with rasterio().open(part, "w", **profile) as file:
             if rows.kind == np.uint8:
+<<<<<<< HEAD
                 file.write_colormap(1, {i: (*colour, 255) for i, colour in enumerate(colours)})
             file.update_tags(TIFFTAG_SOFTWARE=MARK)
+=======
+                file.write_colormap(1, {i: (*color, 255) for i, color in enumerate(colors)})
+>>>>>>> main
             for top, labels in bands(rows):
                 file.write(labels, 1, window=((top, top + len(labels)), (0, rows.width)))
         with rasterio().open(part) as file:
