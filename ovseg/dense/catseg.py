@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ovseg.compat.checkpoint import read_metadata
-from ovseg.compat.untrusted import options_of, parse_json
+from ovseg.compat.untrusted import parse_json
+from ovseg.compat.untrusted_types import options_of
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
 

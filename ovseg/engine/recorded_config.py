@@ -10,7 +10,8 @@ from typing import Any
 
 from mmdet.registry import TRANSFORMS
 
-from ovseg.compat.untrusted import bounded, component, mapping, plain, shown
+from ovseg.compat.untrusted import bounded, mapping, plain, shown
+from ovseg.compat.untrusted_types import component
 
 from .config import read_dump
 from .recorded_tables import DETECTORS, SHARED, STEPS

@@ -15,7 +15,6 @@ from torch import Tensor
 from ovseg.compat.former_names import current
 from ovseg.compat.untrusted import (
     bounded,
-    component_or_name,
     either,
     flag,
     listed,
@@ -28,6 +27,7 @@ from ovseg.compat.untrusted import (
     text,
     whole,
 )
+from ovseg.compat.untrusted_types import component_or_name
 from ovseg.registry import REFINERS
 
 from .build import text_config
