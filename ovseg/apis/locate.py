@@ -122,18 +122,17 @@ class Locator(PhraseSearch):
         return self.set_image(image).locate(phrase)
 
 
-<<<<<<< HEAD
-def paths_of(folder: Path, stem: str) -> dict[str, Path]:
-    """What ``save_locations`` writes, by kind, in that order."""
-    return {"boxes": folder / f"{stem}_boxes.png", "json": folder / f"{stem}_boxes.json"}
-=======
 def locate(image: Any, phrases: str | Sequence[str], weights: str | None = None, **options: Any):
     """The place of a phrase in a picture: a ``Location``; of a list of phrases, one for each in their order.
 
     Arguments and errors are those of ``Locator``.  For several pictures keep a ``Locator``: it loads the weights once.
     """
     return Locator(weights, **options)(image, phrases)
->>>>>>> main
+
+
+def paths_of(folder: Path, stem: str) -> dict[str, Path]:
+    """What ``save_locations`` writes, by kind, in that order."""
+    return {"boxes": folder / f"{stem}_boxes.png", "json": folder / f"{stem}_boxes.json"}
 
 
 def save_locations(

@@ -116,40 +116,21 @@ class RasterRun:
 
     def _save(self, folder: Path, stem: str, resume: bool, report: Callable[[int], None] | None) -> RasterResult:
         raster, grid = self._raster, self._strips.grid
-<<<<<<< HEAD
-        kind = np.uint8 if self.unlabelled == 255 else np.uint16
+        kind = np.uint8 if self.unlabeled == 255 else np.uint16
         rows = Rows(folder, stem, (raster.height, raster.width), kind, self.provenance, resume)
         raster.unread.update(rows.unread)
         if report and rows.done:
             first = len(grid.tops) if rows.done == raster.height else grid.first(rows.done)
             report(first * len(grid.lefts))
-        below = self.unlabelled if self.vocabulary.background.kind == "none" else 0
-        for _, labels in self._strips.run(self._threshold, below, self.unlabelled, rows.done, report):
+        below = self.unlabeled if self.vocabulary.background.kind == "none" else 0
+        for _, labels in self._strips.run(self._threshold, below, self.unlabeled, rows.done, report):
             rows.append(labels, sorted(raster.unread), self._strips.invalid)
         return self._finish(rows, folder, stem)
 
     def _finish(self, rows: Rows, folder: Path, stem: str) -> RasterResult:
         vocabulary, size = self.vocabulary, (rows.height, rows.width)
         paths = files_of(folder, stem)
-        save_tiff(paths["labels"], rows, self._raster, self.unlabelled, vocabulary.colors)
-=======
-        kind = np.uint8 if self.unlabeled == 255 else np.uint16
-        with raster:
-            rows = Rows(folder, stem, (raster.height, raster.width), kind, self.provenance, resume)
-            raster.unread.update(rows.unread)
-            if report and rows.done:
-                first = len(grid.tops) if rows.done == raster.height else grid.first(rows.done)
-                report(first * len(grid.lefts))
-            below = self.unlabeled if self.vocabulary.background.kind == "none" else 0
-            for _, labels in self._strips.run(self._threshold, below, self.unlabeled, rows.done, report):
-                rows.append(labels, sorted(raster.unread), self._strips.invalid)
-            return self._finish(rows, folder, stem)
-
-    def _finish(self, rows: Rows, folder: Path, stem: str) -> RasterResult:
-        vocabulary, size = self.vocabulary, (rows.height, rows.width)
-        paths = {form: folder / f"{stem}{suffix}" for form, suffix in FILES.items()}
         save_tiff(paths["labels"], rows, self._raster, self.unlabeled, vocabulary.colors)
->>>>>>> main
         count = sum(count_labels(labels, len(vocabulary)) for _, labels in bands(rows))
         with atomic_write(paths["overlay"]) as part:
             save_png(self._overlay(rows), part)

@@ -3,23 +3,15 @@
 import os
 import sys
 import warnings
-<<<<<<< HEAD
 from contextlib import suppress
-
-import typer
-
-from ovseg.printable import say
-
-from . import check_data, classify_boxes, compare, detect, doctor, explain, locate, methods, predict, words
-=======
 from importlib import import_module
 
 import typer
 
 from ovseg.compat.extras import MissingExtra
+from ovseg.printable import say
 
 from . import check_data, classify_boxes, compare, configs, detect, doctor, explain, locate, methods, predict, words
->>>>>>> main
 
 app = typer.Typer(
     name="ovseg",
@@ -69,24 +61,17 @@ def main(args: list[str] | None = None):
     """Entry point: what a user can mend is said in one paragraph, with exit code 2; the rest is a traceback."""
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", error=True)
     try:
-<<<<<<< HEAD
         try:
             app(args, prog_name="ovseg")
         finally:
             if sys.stdout is not None and not sys.stdout.closed:
                 sys.stdout.flush()
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, MissingExtra) as error:
         _end(error.args[0] if isinstance(error, KeyError) else error, 2)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         what = f"reading or writing failed: {error.strerror}{where}" if error.strerror else str(error)
         _end(f"{what}{'' if where or not error.strerror else ' (a stream). Results that are written are complete'}.", 2)
-=======
-        app(args, prog_name="ovseg")
-    except (ValueError, KeyError, FileNotFoundError, PermissionError, MissingExtra) as error:
-        print(f"ovseg: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        sys.exit(2)
->>>>>>> main
     except KeyboardInterrupt:
         _end("interrupted; what was written is complete.", 130)
 

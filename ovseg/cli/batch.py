@@ -5,11 +5,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-<<<<<<< HEAD
 from ovseg.printable import printable, say
 
-=======
->>>>>>> main
 from .common import own_share, print_json, say_done, say_failed
 from .output import NothingWritableError, Output
 
@@ -109,14 +106,9 @@ def pending(todo: list, output: Output, model) -> list:
     return left
 
 
-<<<<<<< HEAD
 def is_done(files: Mapping[str, Path], item, provenance) -> bool:
     """Whether all files of results are there, and their JSON tells of these words, weights and settings, and of the
     very bytes of the picture."""
-=======
-def is_done(path: Path, item, provenance) -> bool:
-    """Whether a JSON file records these words, weights and settings, and the very bytes of the picture."""
->>>>>>> main
     from ovseg.compat.untrusted import read_json
     from ovseg.pictures.images import identify
     from ovseg.pictures.pixels import ImageError

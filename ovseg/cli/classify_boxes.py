@@ -17,11 +17,8 @@ from .common import (
     Words,
     gather,
     print_json,
-<<<<<<< HEAD
-    read_boxes,
-=======
     protocol_settings,
->>>>>>> main
+    read_boxes,
     read_words,
     say_failed,
 )
@@ -49,12 +46,8 @@ def classify_boxes(
     Boxes without area, or beyond the picture, have a score of 0.  Pictures that cannot be read are listed at the end
     (exit code 1); the others are done.
     """
-<<<<<<< HEAD
-    from ovseg.apis import load_detector
-    from ovseg.pictures.images import load_image
-=======
     from ovseg.apis.load import load_detector
->>>>>>> main
+    from ovseg.pictures.images import load_image
     from ovseg.pictures.pixels import ImageError
     from ovseg.predict.name_boxes import BoxNamer
     from ovseg.regions.crops import MARGINS
@@ -62,25 +55,16 @@ def classify_boxes(
     words = read_words(classes, vocabulary)
     items, failed = gather(sources, recursive)
     total = len(items) + len(failed)
-<<<<<<< HEAD
     chosen = read_boxes(boxes, items, box_format)
-    model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **given(templates=templates))
-=======
-    chosen = BoxFile(boxes)
     model = load_detector(
         method, weights, device=device, quick_gelu=quick_gelu, **protocol_settings(templates=templates)
     )
->>>>>>> main
     namer = BoxNamer(model.engine, readout or ("crop", "masked_crop"), margin or MARGINS)
     model.set_classes(words)
     for item in items:
         try:
-<<<<<<< HEAD
             picture = load_image(item, **model.reading)
-            found = model.name_boxes(picture, chosen.of(item, picture.array.shape[:2]), namer)
-=======
-            names = model.name_boxes(item, chosen.of(item), namer)
->>>>>>> main
+            names = model.name_boxes(picture, chosen.of(item, picture.array.shape[:2]), namer)
         except ImageError as error:
             failed.append(str(error))
         else:

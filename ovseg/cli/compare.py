@@ -73,14 +73,8 @@ def compare(
     words = read_words(classes, vocabulary, background)
     items, failed = gather(sources)
     left_out = {}
-<<<<<<< HEAD
     output = Output(out, items, _paths_of, overwrite)
-    settings = given(short_side=short_side, window=window, stride=stride, templates=templates)
-=======
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"cannot save into {out}: it is a file. Give a folder; it is made if need be.")
     settings = protocol_settings(short_side=short_side, window=window, stride=stride, templates=templates)
->>>>>>> main
     if not refine:
         settings["refine"] = []
     options = dict(device=device, quick_gelu=quick_gelu, own_protocol=own_protocol)
@@ -96,15 +90,10 @@ def compare(
             except ImageError as error:
                 failed.append(str(error))
                 continue
-<<<<<<< HEAD
-            left_out |= found.failed
-            if (paths := output.save(item, partial(_save, found, output.files(stem), item))) is None:
+            left_out |= comparison.failed
+            if (paths := output.save(item, partial(_save, comparison, output.files(stem), item))) is None:
                 continue
             saved.append(list(paths.values()))
-=======
-            saved.append(_save(comparison, out, stem, item))
-            left_out |= comparison.failed
->>>>>>> main
             if len(items) <= 10:
                 _summary(console, item, comparison)
     if saved:
@@ -116,32 +105,20 @@ def compare(
         raise typer.Exit(1)
 
 
-<<<<<<< HEAD
 def _paths_of(out: Path, stem: str) -> dict[str, Path]:
     return {kind: out / f"{stem}_compare.{suffix}" for kind, suffix in KINDS.items()}
 
 
-def _save(found, paths: dict[str, Path], item) -> dict[str, Path]:
-=======
-def _save(comparison, out: Path, stem: str, item) -> list[Path]:
->>>>>>> main
+def _save(comparison, paths: dict[str, Path], item) -> dict[str, Path]:
     from ovseg.files import atomic_write, write_json, write_text
     from ovseg.marks import save_png
     from ovseg.pictures.images import name_of
 
-<<<<<<< HEAD
     with atomic_write(paths["sheet"]) as draft:
-        save_png(found.plot(), draft)
-    write_text(paths["page"], found.to_html(name_of(item)))
+        save_png(comparison.plot(), draft)
+    write_text(paths["page"], comparison.to_html(name_of(item)))
     files = {kind: path.name for kind, path in paths.items() if kind != "json"}
-    write_json(paths["json"], {"image": str(item)} | found.to_dict() | {"files": files})
-=======
-    paths = [out / f"{stem}_compare.{suffix}" for suffix in ("png", "html", "json")]  # the JSON last: all is there
-    with atomic_write(paths[0]) as temporary:
-        comparison.plot().save(temporary, "PNG")
-    write_text(paths[1], comparison.to_html(name_of(item)))
-    write_json(paths[2], {"image": str(item)} | comparison.to_dict())
->>>>>>> main
+    write_json(paths["json"], {"image": str(item)} | comparison.to_dict() | {"files": files})
     return paths
 
 

@@ -27,12 +27,8 @@ from .common import (
     Window,
     Words,
     gather,
-<<<<<<< HEAD
-    given,
-    read_boxes,
-=======
     protocol_settings,
->>>>>>> main
+    read_boxes,
     read_numbers,
     read_words,
 )
@@ -81,44 +77,28 @@ def detect(
     For every picture OUT gets a drawing and a JSON in the manner of COCO.  Pictures that cannot be read are listed at
     the end (exit code 1); the others are done.
     """
-<<<<<<< HEAD
-    from ovseg.apis import load_detector
-    from ovseg.results.detections import paths_of
-=======
     from ovseg.apis.load import load_detector
-    from ovseg.predict.box_file import BoxFile
->>>>>>> main
+    from ovseg.results.detections import paths_of
 
     if resume and boxes is not None:
         raise ValueError("--resume cannot check that results come from the same --boxes: give one of the two.")
     words = read_words(classes, vocabulary)
     items, failed = gather(sources, recursive)
-<<<<<<< HEAD
     chosen = read_boxes(boxes, items, box_format)
-    settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
-    settings |= given(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
-=======
-    chosen = None if boxes is None else BoxFile(boxes)
     settings = protocol_settings(
         short_side=short_side, window=window, stride=stride, precision=precision, templates=templates
     )
     settings |= protocol_settings(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
->>>>>>> main
     settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
     if background is not None:
         settings["background"] = [word.strip() for word in background.split(",") if word.strip()]
     model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **settings)
 
     def answer(item, picture):
-<<<<<<< HEAD
-        found = model.set_image(picture).predict(
+        detections = model.set_image(picture).predict(
             boxes=None if chosen is None else chosen.of(item, picture.array.shape[:2])
         )
-        return found if masks else found.without_masks()
-=======
-        detections = model.set_image(picture).predict(boxes=None if chosen is None else chosen.of(item))
         return detections if masks else detections.without_masks()
->>>>>>> main
 
     options = dict(resume=resume, overwrite=overwrite, as_json=as_json, progress=progress)
     options |= dict(done="searched", files_of=paths_of)

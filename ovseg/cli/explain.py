@@ -65,16 +65,10 @@ def explain(
     items, failed = gather(sources)
     if heads and len(items) < 2:
         raise ValueError("--heads names heads by what varies from picture to picture: give two pictures or more.")
-<<<<<<< HEAD
     output = Output(out, items, _paths_of, overwrite)
     if heads:
         check_own([out / HEADS], overwrite)
-    settings = given(short_side=short_side, templates=templates)
-=======
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"cannot save into {out}: it is a file. Give a folder; it is made if need be.")
     settings = protocol_settings(short_side=short_side, templates=templates)
->>>>>>> main
     explainer = Explainer(weights, device=device, quick_gelu=quick_gelu, **settings)
 
     provenance, good = explainer.model.engine.provenance(words), []
@@ -89,18 +83,9 @@ def explain(
                 failed.append(str(error))
                 continue
             good.append(item)
-<<<<<<< HEAD
-            about = {"image": str(item)} | provenance.of(found.picture).to_dict()
-            if output.save(item, partial(_save, found, about, output.files(stem))) and len(items) <= 10:
-                say(*_summary(item, found))
-=======
-            with atomic_write(out / f"{stem}_explain.png") as temporary:
-                explanation.plot().save(temporary, "PNG")
             about = {"image": str(item)} | provenance.of(explanation.picture).to_dict()
-            write_json(out / f"{stem}_explain.json", about | explanation.to_dict())  # last: the PNG is there
-            if len(items) <= 10:
-                print(_summary(item, explanation))
->>>>>>> main
+            if output.save(item, partial(_save, explanation, about, output.files(stem))) and len(items) <= 10:
+                say(*_summary(item, explanation))
         if heads and len(good) > 1:
             task = bar.add_task("heads", total=len(good))
             named = explainer.name_heads(good, words, progress=lambda done: bar.update(task, completed=done))
@@ -115,35 +100,25 @@ def explain(
     say_failed(failed, total, unsaved=output.unsaved)
 
 
-<<<<<<< HEAD
 def _paths_of(out: Path, stem: str) -> dict[str, Path]:
     return {"maps": out / f"{stem}_explain.png", "json": out / f"{stem}_explain.json"}
 
 
-def _save(found, about: dict, paths: dict[str, Path]) -> dict[str, Path]:
+def _save(explanation, about: dict, paths: dict[str, Path]) -> dict[str, Path]:
     from ovseg.files import atomic_write, write_json
     from ovseg.marks import save_png
 
     with atomic_write(paths["maps"]) as draft:
-        save_png(found.plot(), draft)
+        save_png(explanation.plot(), draft)
     about = {"format": "ovseg-explanation", "format_version": 1} | about
-    write_json(paths["json"], about | found.to_dict() | {"files": {"maps": paths["maps"].name}})  # last
+    write_json(paths["json"], about | explanation.to_dict() | {"files": {"maps": paths["maps"].name}})  # last
     return paths
 
 
-def _summary(item, found) -> list[str]:
-    lines = [f"{item}: every sum of parts equals its cosine within {found.error:.1e}"]
-    for index in sorted(range(len(found.cosine)), key=lambda i: -found.cosine[i])[:5]:
-        top = ", ".join(f"{block}.{head} {part:+.3f}" for block, head, part in found.strongest(index, 3))
-        lines.append(f"  {found.vocabulary.names[index]} {found.cosine[index]:+.3f}   strongest block.head: {top}")
-    return lines
-=======
-def _summary(item, explanation) -> str:
+def _summary(item, explanation) -> list[str]:
     lines = [f"{item}: every sum of parts equals its cosine within {explanation.error:.1e}"]
     for index in sorted(range(len(explanation.cosine)), key=lambda i: -explanation.cosine[i])[:5]:
         top = ", ".join(f"{block}.{head} {part:+.3f}" for block, head, part in explanation.strongest(index, 3))
-        lines.append(
-            f"  {explanation.vocabulary.names[index]} {explanation.cosine[index]:+.3f}   strongest block.head: {top}"
-        )
-    return "\n".join(lines)
->>>>>>> main
+        name, cosine = explanation.vocabulary.names[index], explanation.cosine[index]
+        lines.append(f"  {name} {cosine:+.3f}   strongest block.head: {top}")
+    return lines

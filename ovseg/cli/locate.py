@@ -60,7 +60,6 @@ def locate(
     options = dict(device=device, quick_gelu=quick_gelu, alpha=alpha, temperature=temperature, size=size)
     model, saved = Locator(weights, **options), []
     model.encoder(phrases)  # a phrase that is too long is refused before any picture is looked at
-<<<<<<< HEAD
     with suppress(NothingWritableError):
         for item, stem in zip(items, output.stems, strict=True):
             try:
@@ -68,40 +67,21 @@ def locate(
             except ImageError as error:
                 failed.append(str(error))
                 continue
-            found = model.locate(phrases)
-            drawing = found[0].plot() if len(found) == 1 else None
-            save = partial(save_locations, found, out, stem, drawing, overwrite)
+            results = model.locate(phrases)
+            drawing = results[0].plot() if len(results) == 1 else None
+            save = partial(save_locations, results, out, stem, drawing, overwrite)
             if (paths := output.save(item, save)) is None:
                 continue
             saved.append(paths)
             if as_json:
-                locations = [each.to_dict() for each in found]
+                locations = [each.to_dict() for each in results]
                 files = {kind: str(path) for kind, path in paths.items()}
                 print_json({"image": str(item), "locations": locations, "files": files})
             elif len(items) <= 10:
-                for each in found:
+                for each in results:
                     box = ", ".join(f"{value:.0f}" for value in each.box)
                     place = f"box {box} (x1, y1, x2, y2), score {each.score:.3f}"
                     say(f"{item}: {each.phrase}: {place}", error=True)
-=======
-    for item, stem in zip(items, unique_stems(items), strict=True):
-        try:
-            model.set_image(item)
-        except ImageError as error:
-            failed.append(str(error))
-            continue
-        results = model.locate(phrases)
-        paths = save_locations(results, out, stem, results[0].plot() if len(results) == 1 else None)
-        saved.append(paths)
-        if as_json:
-            locations = [each.to_dict() for each in results]
-            files = {kind: str(path) for kind, path in paths.items()}
-            print_json({"image": str(item), "locations": locations, "files": files})
-        elif len(items) <= 10:
-            for each in results:
-                box = ", ".join(f"{value:.0f}" for value in each.box)
-                print(f"{item}: {each.phrase}: box {box} (x1, y1, x2, y2), score {each.score:.3f}", file=sys.stderr)
->>>>>>> main
     if saved and not as_json:
         say_done(len(saved), "searched", out, list(saved[0].values()))
     say_failed(failed, total, unsaved=output.unsaved)

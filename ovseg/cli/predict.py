@@ -72,12 +72,8 @@ def predict(
     With --memory the labels of a picture of any size are made strip by strip, as a TIFF with its georeference, and
     --resume goes on where an interrupted run stopped.
     """
-<<<<<<< HEAD
-    from ovseg.apis import load
-    from ovseg.results.store import paths_of
-=======
     from ovseg.apis.load import load
->>>>>>> main
+    from ovseg.results.store import paths_of
 
     words = read_words(classes, vocabulary, background)
     items, failed = gather(sources, recursive)

@@ -68,24 +68,15 @@ def rasters(
             task = bar.add_task("windows", total=run.plan.windows)
             how = dict(resume=resume, report=lambda count, task=task: bar.advance(task, count), overwrite=overwrite)
             try:
-<<<<<<< HEAD
-                made = output.save(item, partial(run.save, out, stem, **how))
-=======
-                result = run.save(out, stem, resume, lambda count, task=task: bar.advance(task, count))
->>>>>>> main
+                result = output.save(item, partial(run.save, out, stem, **how))
             except ImageError as error:  # values that show only while they are read
                 failed.append(str(error))
-                made = None
+                result = None
             bar.remove_task(task)
-<<<<<<< HEAD
-            if made is None:
+            if result is None:
                 continue
-            saved.append(made.paths)
-            failed += [made.unread] if made.unread else []
-=======
             saved.append(result.paths)
             failed += [result.unread] if result.unread else []
->>>>>>> main
             if as_json:
                 files = {kind: str(path) for kind, path in result.paths.items()}
                 print_json({"image": str(item), "areas": result.areas, "files": files, "unread": result.unread})

@@ -87,7 +87,7 @@ def parse_yaml(content: str, place: str, deepest: int = 24, most: int = 500_000)
     """
     import yaml
 
-    loader, sizes = yaml.SafeLoader(content), {}
+    sizes: dict[int, int | None] = {}
 
     def size(node: yaml.Node, depth: int) -> int:
         """Values in a node, aliases written out; at most ``most`` + 1."""
@@ -101,6 +101,7 @@ def parse_yaml(content: str, place: str, deepest: int = 24, most: int = 500_000)
         return sizes[id(node)]
 
     try:
+        loader = yaml.SafeLoader(content)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -111,8 +112,6 @@ def parse_yaml(content: str, place: str, deepest: int = 24, most: int = 500_000)
         raise ValueError(f"{place} is no YAML that can be read: {' '.join(str(error).split())[:200]}.") from None
     except RecursionError:
         raise ValueError(f"{place} is no YAML that can be read: it is nested too deeply.") from None
-    finally:
-        loader.dispose()
 
 
 def read_json(path: Path) -> Any:

@@ -290,16 +290,10 @@ def _iter_lazily(source: Iterable[Any], recursive: bool) -> Iterator[Any]:
 
 def _expand(path: Path, recursive: bool) -> Sources:
     if os.path.isdir(path):
-<<<<<<< HEAD
         files = _walk(path) if recursive else path.iterdir()
         with reading(str(path)):
-            found = _without_results([f for f in files if _is_image(f)], str(path))
-        if not found:
-=======
-        files = path.rglob("*") if recursive else path.iterdir()
-        image_files = sorted(f for f in files if _is_image(f))
+            image_files = _without_results([f for f in files if _is_image(f)], str(path))
         if not image_files:
->>>>>>> main
             hint = "" if recursive else " Images in the folders inside it are only read with recursive=True."
             raise ImageNotFoundError(
                 f"there is no image in the folder {path}: looked for files ending in {_suffixes()}.{hint}"
@@ -307,13 +301,8 @@ def _expand(path: Path, recursive: bool) -> Sources:
         return Sources(image_files)
     if not os.path.exists(path) and glob.has_magic(str(path)):
         matches = [Path(match) for match in glob.iglob(str(path), recursive=True)]
-<<<<<<< HEAD
-        found = _without_results([f for f in matches if _is_image(f)], str(path))
-        if not found:
-=======
-        image_files = sorted(f for f in matches if _is_image(f))
+        image_files = _without_results([f for f in matches if _is_image(f)], str(path))
         if not image_files:
->>>>>>> main
             raise ImageNotFoundError(
                 f"no image matches the pattern {path}: {len(matches)} files or folders match it, none of them an image "
                 f"ending in {_suffixes()}."

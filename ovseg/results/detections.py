@@ -245,20 +245,12 @@ class Detections(PlotMixin):
             raise FileNotFoundError(f"there is no file {path}. Give the _detections.json that Detections.save wrote.")
         try:
             data = read_json(path)
-<<<<<<< HEAD
             store.check_format(data, "ovseg-detections")
             image, rows, provenance = data["images"][0], data["annotations"], Provenance.from_dict(data)
             size, source = store.picture_size(image), image["file_name"]
             vocabulary = Vocabulary.from_dict(data["vocabulary"])
             edges = listed(number(-1e7, 1e7), 4, 4)
             boxes = np.array([edges(row["bbox"], "bbox") for row in rows], np.float32).reshape(-1, 4)
-=======
-            if data["format"] != "ovseg-detections" or data["format_version"] != 1:
-                raise ValueError("another format")
-            image, annotations = data["images"][0], data["annotations"]
-            size, source = store.picture_size(image), image["file_name"]
-            boxes = np.array([each["bbox"] for each in annotations], np.float32).reshape(-1, 4)
->>>>>>> main
             boxes[:, 2:] += boxes[:, :2]
             if (boxes[:, 2:] < boxes[:, :2]).any():
                 raise ValueError("a bbox [x, y, width, height] has a negative side")
@@ -268,7 +260,6 @@ class Detections(PlotMixin):
             identity = whole(0, len(vocabulary) - 1)
             detections = cls(
                 boxes=boxes,
-<<<<<<< HEAD
                 scores=np.array([number(0, 1)(row["score"], "score") for row in rows], np.float32),
                 labels=np.array([identity(row["category_id"], "category_id") for row in rows], np.int64),
                 vocabulary=vocabulary,
@@ -276,17 +267,6 @@ class Detections(PlotMixin):
                 masks=[row["segmentation"] for row in rows] if masked or not rows else None,
                 image=store.load_pixels(source and Path(source), path.parent, size, provenance),
                 provenance=provenance,
-=======
-                scores=np.array([each["score"] for each in annotations], np.float32),
-                labels=np.array([each["category_id"] for each in annotations], np.int64),
-                vocabulary=Vocabulary.from_dict(data["vocabulary"]),
-                size=size,
-                masks=[each["segmentation"] for each in annotations]
-                if all("segmentation" in e for e in annotations)
-                else None,
-                image=store.load_pixels(source and Path(source), path.parent, size, data.get("protocol", {})),
-                provenance=Provenance.from_dict(data),
->>>>>>> main
                 path=source,
             )
             if any(rle.area(row["segmentation"]) != area(row["area"], "area") for row in masked):

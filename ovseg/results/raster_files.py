@@ -118,15 +118,11 @@ class Rows:
 
 def save_tiff(path: Path, rows: Rows, raster: Raster, unlabeled: int, colors: Sequence[tuple]) -> None:
     """Write all rows as a tiled, compressed TIFF with the georeference of the picture; up to 255 classes with their
-<<<<<<< HEAD
-    colours.  Atomic, and read back before it has its name: GDAL does not always say that a disk is full.
+    colors.  Atomic, and read back before it has its name: GDAL does not always say that a disk is full.
 
     Raises:
         OSError: it cannot be written, or not all of it.
     """
-=======
-    colors.  Atomic."""
->>>>>>> main
     from ovseg.pictures.raster import rasterio
 
     profile = dict(
@@ -149,12 +145,8 @@ def save_tiff(path: Path, rows: Rows, raster: Raster, unlabeled: int, colors: Se
         simplefilter("ignore", rasterio().errors.NotGeoreferencedWarning)
         with rasterio().open(part, "w", **profile) as file:
             if rows.kind == np.uint8:
-<<<<<<< HEAD
-                file.write_colormap(1, {i: (*colour, 255) for i, colour in enumerate(colours)})
-            file.update_tags(TIFFTAG_SOFTWARE=MARK)
-=======
                 file.write_colormap(1, {i: (*color, 255) for i, color in enumerate(colors)})
->>>>>>> main
+            file.update_tags(TIFFTAG_SOFTWARE=MARK)
             for top, labels in bands(rows):
                 file.write(labels, 1, window=((top, top + len(labels)), (0, rows.width)))
         with rasterio().open(part) as file:

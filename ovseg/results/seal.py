@@ -14,7 +14,7 @@ from .provenance import Provenance
 SEALED = {
     *Provenance().to_dict(),
     *("format", "format_version", "files", "names", "colors", "vocabulary", "vocabulary_hash"),
-    *("image", "classes", "unlabelled", "invalid"),
+    *("image", "classes", "unlabeled", "invalid"),
     *("images", "categories", "annotations"),
 }
 """Keys that the checksum covers; others may be added by whoever wants."""

@@ -13,12 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-<<<<<<< HEAD
-from ovseg.compat.untrusted import read_json, refuse, shown, whole
-=======
 from ovseg.compat.former_names import current_keys
-from ovseg.compat.untrusted import read_json, whole
->>>>>>> main
+from ovseg.compat.untrusted import read_json, refuse, shown, whole
 from ovseg.files import atomic_write, write_json
 from ovseg.marks import MARK, check_own, save_png
 from ovseg.pictures.images import load_image, unique_stems
@@ -194,26 +190,15 @@ def load_result(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}. Give the .json that Result.save wrote.")
     try:
-<<<<<<< HEAD
         data = read_json(path)
         check_format(data, "ovseg-result")
+        data = current_keys(data)
         vocabulary, provenance = Vocabulary.from_dict(data["vocabulary"]), Provenance.from_dict(data)
         if list(vocabulary.names) != data["names"]:
             raise ValueError("its names and its vocabulary differ")
         size = picture_size(data["image"])
         labels = _load_labels(data, vocabulary, size)
         arrays = _load_scores(file_beside(data, "scores", path.parent), labels, vocabulary)
-=======
-        data = current_keys(read_json(path))
-        if data.get("format") != "ovseg-result" or data.get("format_version") != _VERSION:
-            raise ValueError(f"its format is {data.get('format')!r}, version {data.get('format_version')!r}")
-        vocabulary = Vocabulary.from_dict(data["vocabulary"])
-        if list(vocabulary.names) != data["names"]:
-            raise ValueError("its names and its vocabulary differ")
-        unlabeled, size = data["unlabeled"]["id"], picture_size(data["image"])
-        labels = rle.decode_labels({item["id"]: item["segmentation"] for item in data["classes"]}, size, unlabeled)
-        arrays = _load_scores(path.parent, data.get("files", {}), labels.size)
->>>>>>> main
         source = data["image"]["path"] and Path(data["image"]["path"])
         return dict(
             labels=labels,
@@ -280,19 +265,19 @@ def check_format(data: Any, kind: str) -> None:
 def _load_labels(data: dict[str, Any], vocabulary: Vocabulary, size: tuple[int, int]) -> np.ndarray:
     """(H, W) ids; masks, names and areas must agree."""
     total, classes = len(vocabulary), data["classes"]
-    unlabelled, identity = _unlabelled(vocabulary), whole(0, total - 1)
+    unlabeled, identity = _unlabeled(vocabulary), whole(0, total - 1)
     masks = {identity(item["id"], "the id of a class"): item["segmentation"] for item in classes}
-    if len(masks) < len(classes) or data["unlabelled"]["id"] != unlabelled:
+    if len(masks) < len(classes) or data["unlabeled"]["id"] != unlabeled:
         raise ValueError("its ids are not those of its classes")
-    labels = rle.decode_labels(masks, size, unlabelled)
+    labels = rle.decode_labels(masks, size, unlabeled)
     count = count_labels(labels, total)
     expected = [(item["name"], item["pixels"]) for item in classes]
-    if expected != [(vocabulary.names[i], count[i]) for i in masks] or data["unlabelled"]["pixels"] != count[-1]:
+    if expected != [(vocabulary.names[i], count[i]) for i in masks] or data["unlabeled"]["pixels"] != count[-1]:
         raise ValueError("its masks do not have the names and the areas that it tells of")
     return labels
 
 
-def _unlabelled(vocabulary: Vocabulary) -> int:
+def _unlabeled(vocabulary: Vocabulary) -> int:
     return 255 if len(vocabulary) <= 255 else 65535
 
 
@@ -310,7 +295,7 @@ def _load_scores(path: Path | None, labels: np.ndarray, vocabulary: Vocabulary) 
         arrays = {name: content[name] for name in ("scores", "winners", "margin") if name in content}
     if "scores" not in arrays or any(array.shape != labels.shape for array in arrays.values()):
         raise ValueError(f"{path.name} does not hold the scores of this result")
-    below = [_unlabelled(vocabulary)] + ([] if vocabulary.background.kind == "none" else [0])
+    below = [_unlabeled(vocabulary)] + ([] if vocabulary.background.kind == "none" else [0])
     if "winners" in arrays and not ((labels == arrays["winners"]) | np.isin(labels, below)).all():
         raise ValueError(f"{path.name} belongs to other labels")
     return arrays
