@@ -21,7 +21,7 @@ from ovseg.marks import MARK, NotOwnError, is_marked, is_named, is_own
 from ovseg.pictures.identity import PictureFile
 from ovseg.pictures.images import iter_sources
 from ovseg.pictures.pixels import ImageError
-from ovseg.predict.user_regions import EXPECTED, user_regions
+from ovseg.predict.user_regions import user_regions
 from ovseg.printable import printable, say, say_json
 from ovseg.results import rle
 from ovseg.results.detections import Detections
