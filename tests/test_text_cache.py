@@ -132,7 +132,8 @@ def test_foreign_content_is_not_believed(tmp_path, kind):
 
     EmbeddingCache(tmp_path).put(WEIGHTS, TEMPLATES, vectors("cat"))
     pack = packs(tmp_path)[0]
-    words, meta = cache_module._read_header(pack.open("rb"))
+    with pack.open("rb") as file:
+        words, meta = cache_module._read_header(file)
     table = load_file(pack)["embeddings"].flip(1)
     if kind == "not finite":
         table[0, 0] = float("nan")
