@@ -98,7 +98,7 @@ class TestEngine:
     def test_a_resnet(self, resnet, picture):
         assert len(load_detector("maskclip", tower=resnet, classes=WORDS, **QUICK)(picture))
 
-    @pytest.mark.parametrize("scorer", ["CentredScore", "EnlargedScore", "FoundScore", "WholeImageScore"])
+    @pytest.mark.parametrize("scorer", ["CenteredScore", "EnlargedScore", "ForegroundScore", "WholeImageScore"])
     def test_any_scorer(self, vit, picture, scorer):
         found = load_detector("naclip", tower=vit, scorer=dict(type=scorer), classes=WORDS, **QUICK)(picture)
         assert np.isfinite(found.scores).all()

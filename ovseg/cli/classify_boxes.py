@@ -15,8 +15,8 @@ from .common import (
     Weights,
     Words,
     gather,
-    given,
     print_json,
+    protocol_settings,
     read_words,
     say_failed,
 )
@@ -53,14 +53,16 @@ def classify_boxes(
     items, failed = gather(sources, recursive)
     total = len(items) + len(failed)
     chosen = BoxFile(boxes)
-    model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **given(templates=templates))
+    model = load_detector(
+        method, weights, device=device, quick_gelu=quick_gelu, **protocol_settings(templates=templates)
+    )
     namer = BoxNamer(model.engine, readout or ("crop", "masked_crop"), margin or MARGINS)
     model.set_classes(words)
     for item in items:
         try:
-            found = model.name_boxes(item, chosen.of(item), namer)
+            names = model.name_boxes(item, chosen.of(item), namer)
         except ImageError as error:
             failed.append(str(error))
         else:
-            print_json({"image": str(item), "boxes": found})
+            print_json({"image": str(item), "boxes": names})
     say_failed(failed, total)

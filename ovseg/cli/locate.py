@@ -60,15 +60,15 @@ def locate(
         except ImageError as error:
             failed.append(str(error))
             continue
-        found = model.locate(phrases)
-        paths = save_locations(found, out, stem, found[0].plot() if len(found) == 1 else None)
+        results = model.locate(phrases)
+        paths = save_locations(results, out, stem, results[0].plot() if len(results) == 1 else None)
         saved.append(paths)
         if as_json:
-            locations = [each.to_dict() for each in found]
+            locations = [each.to_dict() for each in results]
             files = {kind: str(path) for kind, path in paths.items()}
             print_json({"image": str(item), "locations": locations, "files": files})
         elif len(items) <= 10:
-            for each in found:
+            for each in results:
                 box = ", ".join(f"{value:.0f}" for value in each.box)
                 print(f"{item}: {each.phrase}: box {box} (x1, y1, x2, y2), score {each.score:.3f}", file=sys.stderr)
     if saved and not as_json:

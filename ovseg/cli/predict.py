@@ -26,7 +26,7 @@ from .common import (
     Window,
     Words,
     gather,
-    given,
+    protocol_settings,
     read_memory,
     read_numbers,
     read_words,
@@ -74,8 +74,10 @@ def predict(
 
     words = read_words(classes, vocabulary, background)
     items, failed = gather(sources, recursive)
-    settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
-    settings |= given(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
+    settings = protocol_settings(
+        short_side=short_side, window=window, stride=stride, precision=precision, templates=templates
+    )
+    settings |= protocol_settings(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
     if refine is not None:
         settings["refine"] = [name for name in refine if name.lower() != "none"]
     if memory is not None:
