@@ -9,7 +9,7 @@ wide and high about its center, without the region.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -83,9 +83,9 @@ def score_regions(
 
 def _components(mask: np.ndarray, area: float) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
     """Box and mask of each 8-connected part of at least ``area`` cells."""
-    stats: np.ndarray
     _, ids, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    for number, (x, y, width, height, size) in enumerate(stats.tolist()):
+    rows: Any = stats.tolist()
+    for number, (x, y, width, height, size) in enumerate(rows):
         if number and size >= area:
             yield (x, y, x + width, y + height), ids == number
 

@@ -58,13 +58,16 @@ class ScoredMap(LabelMap, Protocol):
     """A label map in memory: a ``Result``."""
 
     labels: np.ndarray
-    winners: np.ndarray
+    winners: np.ndarray | None
     scores: np.ndarray | None
     margin: np.ndarray | None
     valid: np.ndarray | None
 
     @property
     def invalid(self) -> int: ...
+
+    @property
+    def colors(self) -> tuple[tuple[int, int, int], ...]: ...
 
     def plot(self) -> Image.Image: ...
 
