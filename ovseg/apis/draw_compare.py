@@ -199,6 +199,7 @@ def page(comparison: Comparison, title: str) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="generator" content="ovseg">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{_text(title)}: {len(comparison.entries)} methods compared</title>
 <style>{STYLE}</style>

@@ -9,9 +9,11 @@ from .batch import batch
 from .common import (
     AsJson,
     Bands,
+    BoxFormat,
     Classes,
     Device,
     Out,
+    Overwrite,
     Precision,
     QuickGELU,
     Range,
@@ -26,6 +28,7 @@ from .common import (
     Words,
     gather,
     protocol_settings,
+    read_boxes,
     read_numbers,
     read_words,
 )
@@ -54,8 +57,10 @@ def detect(
         typer.Option("--background", help='Words against which things stand out: "sea, sand"; names of stuff.'),
     ] = None,
     boxes: Annotated[Path | None, typer.Option(help="Choose among these boxes: .json or .csv.")] = None,
+    box_format: BoxFormat = None,
     masks: Annotated[bool, typer.Option(help="Draw masks.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Skip pictures that OUT has these very results of.")] = False,
+    overwrite: Overwrite = False,
     recursive: Recursive = False,
     short_side: ShortSide = None,
     window: Window = None,
@@ -73,13 +78,13 @@ def detect(
     the end (exit code 1); the others are done.
     """
     from ovseg.apis.load import load_detector
-    from ovseg.predict.box_file import BoxFile
+    from ovseg.results.detections import paths_of
 
     if resume and boxes is not None:
         raise ValueError("--resume cannot check that results come from the same --boxes: give one of the two.")
     words = read_words(classes, vocabulary)
     items, failed = gather(sources, recursive)
-    chosen = None if boxes is None else BoxFile(boxes)
+    chosen = read_boxes(boxes, items, box_format)
     settings = protocol_settings(
         short_side=short_side, window=window, stride=stride, precision=precision, templates=templates
     )
@@ -90,10 +95,13 @@ def detect(
     model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **settings)
 
     def answer(item, picture):
-        detections = model.set_image(picture).predict(boxes=None if chosen is None else chosen.of(item))
+        detections = model.set_image(picture).predict(
+            boxes=None if chosen is None else chosen.of(item, picture.array.shape[:2])
+        )
         return detections if masks else detections.without_masks()
 
-    options = dict(done="searched", suffix="_detections", resume=resume, as_json=as_json, progress=progress)
+    options = dict(resume=resume, overwrite=overwrite, as_json=as_json, progress=progress)
+    options |= dict(done="searched", files_of=paths_of)
     batch(model, words, items, failed, out, answer, _describe, **options)
 
 

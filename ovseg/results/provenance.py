@@ -152,7 +152,7 @@ def _same(part: str, one, other) -> bool:
     if part == "weights" and one and other:
         return one.key == other.key
     if part == "picture" and one and other:
-        return (one.size, one.hash) == (other.size, other.hash)
+        return one.is_same(other)
     if part in ("options", "scorer"):
         return _listed(one) == _listed(other)
     return one == other

@@ -235,7 +235,8 @@ class Result(PlotMixin):
         self,
         folder: str | Path,
         stem: str | None = None,
-        formats: Sequence[str] = ("overlay", "labels", "json"),
+        formats: Sequence[str] = store.DEFAULT_FORMATS,
+        overwrite: bool = False,
     ) -> dict[str, Path]:
         """Write files, each of them whole or not at all.
 
@@ -251,14 +252,17 @@ class Result(PlotMixin):
             stem: beginning of the file names; that of the image by default. ``unique_stems`` distinguishes images of
                 equal name from several folders.
             formats: any of ``FORMATS``.
+            overwrite: also replace files that ovseg did not write; its own are always replaced.
 
         Returns:
             Path of each format, in the order written.
 
         Raises:
-            ValueError: an unknown format, a stem with a folder in it, a folder that is a file, no scores to save.
+            ValueError: an unknown format, a stem with a folder in it, a folder that is a file, no scores to save, a
+                file that is not ovseg's (NotOwnError).
+            OSError: the disk is full, or the folder cannot be written to.
         """
-        return store.save_result(self, folder, stem, formats)
+        return store.save_result(self, folder, stem, formats, overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> "Result":

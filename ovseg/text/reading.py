@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ovseg.compat.untrusted import parse_json
+from ovseg.compat.untrusted import bounded, parse_json, parse_yaml
 from ovseg.spelling import did_you_mean
 from ovseg.text.benchmark_vocabularies import benchmark_spec, canonical_benchmark, suspected_benchmark
 from ovseg.text.entries import Entry, read_entry
@@ -130,13 +130,8 @@ def _as_content(entries: Sequence[Entry]) -> Content:
 def _load(text: str, path: Path) -> Any:
     try:
         if path.suffix.lower() == ".json":
-            return parse_json(text, "its text")
-        import yaml
-
-        try:
-            return yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError) as error:
-            raise ValueError(str(error)) from None
+            return bounded(parse_json(text, "its text"), "its text")
+        return parse_yaml(text, "its text")
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"vocabulary file {path} cannot be read ({reason}); expected {_expected(path)}.") from None
