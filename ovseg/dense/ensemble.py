@@ -6,10 +6,8 @@ Ours, not from a paper: up to its length, the mean of unit features has the mean
 """
 
 from collections.abc import Iterable, Sequence
-from functools import reduce
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -52,10 +50,8 @@ class Ensemble(DenseExtractor):
         """Dense features of normalized images (B, 3, H, W) of any size."""
         state, padding = self.start(tower, images)
         state = tower.advance(state, -1)
-
-        def unit_features(member: LastBlock) -> Tensor:
-            z = member.read_out(tower.blocks[-1], state.x, state.grid)
-            return F.normalize(tower.project(z[:, 1:]), dim=-1)
-
-        total = reduce(torch.add, map(unit_features, cast("Iterable[LastBlock]", self.members)))
+        block, total = tower.blocks[-1], state.x.new_zeros(())
+        for member in cast("Iterable[LastBlock]", self.members):
+            z = member.read_out(block, state.x, state.grid)
+            total = total + F.normalize(tower.project(z[:, 1:]), dim=-1)
         return DenseFeatures(to_grid(total, state.grid), tower.embedding(state.x, state.grid), padding)
