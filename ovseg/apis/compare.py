@@ -13,6 +13,7 @@ from ovseg.predict.protocol import Protocol
 from ovseg.predict.segment import Segmenter
 from ovseg.registry import DENSE, component_name
 from ovseg.results.provenance import tower_weights
+from ovseg.text.contrast import contrasted
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower
 from ovseg.towers.shared import SharedTower, now
@@ -61,7 +62,7 @@ class Comparer:
         **settings: Any,
     ):
         self.configs = _configs(methods)
-        self.vocabulary = Vocabulary.parse(classes)
+        vocabulary = Vocabulary.parse(classes)
         if "refine" in settings:
             settings["refine"] = refiner_configs(settings["refine"])
         if own_protocol:
@@ -70,6 +71,7 @@ class Comparer:
         beside = tower is not None and any(DENSE.get(c["type"]).in_weights for c in self.configs.values())
         tower = choose_tower(None if beside else weights, tower, arch, quick_gelu, device)
         say_once(tower.card.notice)
+        self.vocabulary = contrasted(vocabulary, tower.card.words)
         self.tower = SharedTower(tower)
         self.settings, self.own_protocol = settings, own_protocol
         self.common = None if own_protocol else make_protocol(_plain_pixels(), tower.card.protocol, settings)

@@ -27,6 +27,7 @@ from .common import (
     gather,
     given,
     read_numbers,
+    read_stuff,
     read_words,
 )
 
@@ -51,7 +52,9 @@ def detect(
     max_detections: Annotated[int, typer.Option("--most", help="Most detections of a picture.")] = 100,
     background: Annotated[
         str | None,
-        typer.Option("--background", help='Words against which things stand out: "sea, sand"; names of stuff.'),
+        typer.Option(
+            "--background", help='Words against which things stand out: "sea, sand"; by default names of stuff.'
+        ),
     ] = None,
     boxes: Annotated[Path | None, typer.Option(help="Choose among these boxes: .json or .csv.")] = None,
     masks: Annotated[bool, typer.Option(help="Draw masks.")] = True,
@@ -84,7 +87,7 @@ def detect(
     settings |= given(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
     settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
     if background is not None:
-        settings["background"] = [word.strip() for word in background.split(",") if word.strip()]
+        settings["background"] = read_stuff(background)
     model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **settings)
 
     def answer(item, picture):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ovseg.results.provenance import Provenance
 from ovseg.text.cache import EmbeddingCache
+from ovseg.text.contrast import contrasted, warn_idle_threshold
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
 
@@ -41,11 +42,17 @@ class Segmenter:
         return self.pipeline.method
 
     def read(self, vocabulary: Vocabulary, progress=None) -> EncodedWords:
-        """Encode a vocabulary; ``progress(done)`` is called meanwhile.
+        """Encode a vocabulary; ``progress(done)`` is called meanwhile. A single class is set against names of stuff,
+        see ``text.contrast``: predict with the vocabulary that is returned.
 
         Raises:
             ValueError: prompts too long for the text tower.
+        Warns:
+            UserWarning: a single class, or a threshold that cannot act.
         """
+        vocabulary = contrasted(vocabulary, self.pipeline.tower.card.words)
+        if not self.pipeline.scorer.probabilities:
+            warn_idle_threshold(vocabulary, self.pipeline.applied(vocabulary).threshold)
         return EncodedWords(vocabulary, self.encoder(vocabulary.prompts, progress))
 
     def encode(self, image: np.ndarray) -> ImageFeatures:
