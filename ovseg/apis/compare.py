@@ -1,5 +1,6 @@
 """One picture, all methods side by side: what they see, how far they agree, what they cost."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,7 +72,9 @@ class Comparer:
         beside = tower is not None and any(DENSE.get(c["type"]).in_weights for c in self.configs.values())
         tower = choose_tower(None if beside else weights, tower, arch, quick_gelu, device)
         say_once(tower.card.notice)
-        self.vocabulary = contrasted(vocabulary, tower.card.words)
+        self.vocabulary, note = contrasted(vocabulary, tower.card.words)
+        if note:
+            warnings.warn(note, UserWarning, stacklevel=2)
         self.tower = SharedTower(tower)
         self.settings, self.own_protocol = settings, own_protocol
         self.common = None if own_protocol else make_protocol(_plain_pixels(), tower.card.protocol, settings)

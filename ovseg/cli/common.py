@@ -80,10 +80,11 @@ def read_stuff(background: str | None) -> list[str] | None:
 
     if background is None or background.strip().casefold() == "words":
         return None
-    if read_number(background) is not None:
+    number = read_number(background)
+    if number is not None:
         raise ValueError(
             f'--background takes words against which things stand out, such as "sea, sand", and {background!r} is a '
-            f"number: the lowest score of a detection is --score {background.strip()}."
+            f"number: the lowest score of a detection is --score {number:g}."
         )
     return list(Background.parse(background).words)
 

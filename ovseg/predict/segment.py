@@ -1,5 +1,6 @@
 """The engine of label maps: words and pictures apart, nothing kept in between."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from ovseg.results.provenance import Provenance
 from ovseg.text.cache import EmbeddingCache
-from ovseg.text.contrast import contrasted, warn_idle_threshold
+from ovseg.text.contrast import contrasted, idle_threshold
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
 
@@ -50,10 +51,14 @@ class Segmenter:
         Warns:
             UserWarning: a single class, or a threshold that cannot act.
         """
-        vocabulary = contrasted(vocabulary, self.pipeline.tower.card.words)
+        vocabulary, note = contrasted(vocabulary, self.pipeline.tower.card.words)
         if not self.pipeline.scorer.probabilities:
-            warn_idle_threshold(vocabulary, self.pipeline.applied(vocabulary).threshold)
-        return EncodedWords(vocabulary, self.encoder(vocabulary.prompts, progress))
+            idle = idle_threshold(vocabulary, self.pipeline.applied(vocabulary).threshold)
+            note = " ".join(filter(None, (note, idle)))
+        text = self.encoder(vocabulary.prompts, progress)
+        if note:
+            warnings.warn(note, UserWarning, stacklevel=3)
+        return EncodedWords(vocabulary, text)
 
     def encode(self, image: np.ndarray) -> ImageFeatures:
         """Run the tower over one uint8 RGB picture (H, W, 3)."""

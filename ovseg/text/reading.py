@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ovseg.compat.untrusted import bounded, parse_json
 from ovseg.spelling import did_you_mean
 from ovseg.text.benchmark_vocabularies import benchmark_spec, canonical_benchmark, list_benchmarks, suspected_benchmark
 from ovseg.text.entries import Entry, read_entry
@@ -79,8 +78,10 @@ def read_source(text: str) -> Content:
         content = _read_benchmark(text)
         note = [f"{text!r} is the benchmark, not the file of this name (./{text} is that)"] if _is_file(text) else []
         return content._replace(notes=note)
+    if not text:
+        raise ValueError("the name of the vocabulary is empty: give a file of words, or a benchmark such as ade150.")
     path = Path(text).expanduser()
-    if text and not path.exists() and (not path.suffix or len(split_words(text).items) > 1):
+    if not path.exists() and (not path.suffix or len(split_words(text).items) > 1):
         near = did_you_mean(text, [*list_benchmarks(), *_beside(path)])
         raise FileNotFoundError(
             f"there is neither a file nor a benchmark {text!r}. {near}If it is meant as words, give them with -c "
@@ -232,6 +233,9 @@ def _read_items(items: Sequence[Any], kind: str, where: str, start: int = 0) -> 
         if not isinstance(item, str):
             entries.append(read_entry(item, place))
             continue
+        item = item.strip().rstrip(" ,;") or item
+        if re.match(r"(#|//)\s", item):
+            raise ValueError(f"{place} is {item!r}, which looks like a comment: leave it out of the list.")
         if item.strip().lower().endswith(SUFFIXES):
             raise ValueError(
                 f"{place} is {item.strip()!r}, which looks like a file: give -v {item.strip()} or its path alone to "
@@ -276,6 +280,8 @@ def _as_content(entries: Sequence[Entry], notes: Sequence[str], more: Sequence[s
 
 
 def _load(text: str, path: Path, json: bool) -> Any:
+    from ovseg.compat.untrusted import bounded, parse_json
+
     try:
         if json:
             return parse_json(text, "its text")
