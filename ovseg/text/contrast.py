@@ -34,7 +34,7 @@ def contrasted(vocabulary: Vocabulary, known: Collection[str] | None = None) -> 
     threshold = "" if policy.threshold is None else f" The threshold {policy.threshold:g} acts on that soft-max."
     note = (
         f"one word alone would take every pixel: {name!r} is set against {len(stuff)} names of stuff "
-        f"({', '.join(stuff[:3])}, …), and where they win is class 0, 'background'. Words of your own as the background "
+        f"({', '.join(stuff[:3])}, …), and where they win is class 0, 'background'. Background words of your own "
         f"replace them, 'none' turns this off.{threshold}"
     )
     return vocabulary.replace_background(Background("words", policy.threshold, stuff)), note
