@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from ovseg import cli
-from ovseg.apis import list_methods
-from ovseg.apis import load as load_predictor
 from ovseg.apis.compare import Comparer, agreement, compare
+from ovseg.apis.load import load as load_predictor
 from ovseg.apis.measure import PeakMemory
+from ovseg.apis.methods import list_methods
 from ovseg.predict.build import dense_config
 from ovseg.registry import DENSE
 from ovseg.towers import Tower

@@ -10,8 +10,9 @@ from open_clip.transformer import VisionTransformer
 from PIL import Image
 
 from ovseg import cli
-from ovseg.apis import explain, predictor
+from ovseg.apis import explain
 from ovseg.apis.explain import Explainer, heat_map, text_span
+from ovseg.compat import notice
 from ovseg.dense import ClipPRS, DenseFeatures, decompose
 from ovseg.score import CentredScore
 from ovseg.towers import Preprocess, TowerCard
@@ -241,7 +242,7 @@ def test_explainer_mistakes(explainer):
 @pytest.fixture
 def ovseg(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predictor, "_said", set())
+    monkeypatch.setattr(notice, "_said", set())
 
     def run(*arguments):
         capsys.readouterr()

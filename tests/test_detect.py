@@ -10,7 +10,8 @@ import torchvision
 from PIL import Image
 
 import ovseg as package
-from ovseg.apis import Detector, load_detector
+from ovseg.apis.detector import Detector
+from ovseg.apis.load import load_detector
 from ovseg.pictures.pixels import ImageError
 from ovseg.predict.box_file import BoxFile
 from ovseg.predict.box_settings import BoxSettings

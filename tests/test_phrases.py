@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 import ovseg.datasets.phrases as phrases
-from ovseg.apis import Locator
+from ovseg.apis.locate import Locator
 from ovseg.datasets.scenes import object_names
 from ovseg.datasets.scenes.compose import Scene
 from ovseg.engine.benchmarks import benchmarks, set_benchmark

@@ -222,6 +222,15 @@ class Explainer:
         return self.model.pipeline.normalised(resize(image, self.protocol))[None]
 
 
+def explain(image: Any, classes: Any, weights: str | None = None, **options: Any) -> Explanation:
+    """Why a picture matches words: an ``Explanation``.
+
+    Arguments and errors are those of ``Explainer``.  For several pictures keep an ``Explainer``: it loads the weights
+    once.
+    """
+    return Explainer(weights, **options).explain(image, classes)
+
+
 def heat_map(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Centred scores (h, w) → (H, W) float32 in [0, 1]: enlarged bilinearly, negative ones dropped, stretched from the
     least to the largest.  A constant map is zero."""

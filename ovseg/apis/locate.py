@@ -120,6 +120,14 @@ class Locator(PhraseSearch):
         return self.set_image(image).locate(phrase)
 
 
+def locate(image: Any, phrases: str | Sequence[str], weights: str | None = None, **options: Any):
+    """The place of a phrase in a picture: a ``Location``; of a list of phrases, one for each in their order.
+
+    Arguments and errors are those of ``Locator``.  For several pictures keep a ``Locator``: it loads the weights once.
+    """
+    return Locator(weights, **options)(image, phrases)
+
+
 def save_locations(
     locations: Sequence[Location], folder: str | Path, stem: str | None = None, picture: Image.Image | None = None
 ) -> dict[str, Path]:

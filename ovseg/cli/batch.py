@@ -4,8 +4,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ovseg.compat.untrusted import read_json
-
 from .common import own_share, print_json, say_done, say_failed
 
 
@@ -99,6 +97,7 @@ def pending(todo: list, path: Callable, model) -> list:
 
 def is_done(path: Path, item, provenance) -> bool:
     """Whether a JSON tells of these words, weights and settings, and of the very bytes of the picture."""
+    from ovseg.compat.untrusted import read_json
     from ovseg.pictures.images import identify
     from ovseg.pictures.pixels import ImageError
     from ovseg.results.provenance import Provenance

@@ -43,7 +43,7 @@ def classify_boxes(
     Boxes without area, or beyond the picture, have a score of 0.  Pictures that cannot be read are listed at the end
     (exit code 1); the others are done.
     """
-    from ovseg.apis import load_detector
+    from ovseg.apis.load import load_detector
     from ovseg.pictures.pixels import ImageError
     from ovseg.predict.box_file import BoxFile
     from ovseg.predict.name_boxes import BoxNamer

@@ -75,7 +75,7 @@ def detect(
     For every picture OUT gets a drawing and a JSON in the manner of COCO.  Pictures that cannot be read are listed at
     the end (exit code 1); the others are done.
     """
-    from ovseg.apis import load_detector
+    from ovseg.apis.load import load_detector
     from ovseg.predict.box_file import BoxFile
 
     if resume and boxes is not None:

@@ -70,7 +70,7 @@ def predict(
     With --memory the labels of a picture of any size are made strip by strip, as a TIFF with its georeference, and
     --resume goes on where an interrupted run stopped.
     """
-    from ovseg.apis import load
+    from ovseg.apis.load import load
 
     words = read_words(classes, vocabulary, background)
     items, failed = gather(sources, recursive)

@@ -27,7 +27,7 @@ class CATSeg(LastBlock):
 
     Args:
         checkpoint: file with the trained aggregation, for the scorer.  The authors' files and those of
-            ``tools/export.py`` also contain the tuned CLIP, so as ``weights`` of ``ovseg.load`` they serve as both.
+            ``ovseg export`` also contain the tuned CLIP, so as ``weights`` of ``ovseg.load`` they serve as both.
             Ours also record the options of the training run; options passed here take precedence.
         taps_at: the two blocks whose outputs are ``extras["guidance"]`` (B, 2, D, h, w), the earlier one first: indices
             from 0, or fractions of the depth: (1/3, 2/3) are blocks 3 and 7 of 12, or 7 and 15 of 24, as in the

@@ -70,7 +70,7 @@ class DenseBoxes(BaseModel):
             RuntimeError: another mode.
         """
         if mode != "predict":
-            raise RuntimeError(f"{type(self).__name__} is training-free: there is no mode {mode!r}; use tools/test.py.")
+            raise RuntimeError(f"{type(self).__name__} is training-free: there is no mode {mode!r}; use ovseg test.")
         return self.predict(inputs, data_samples)
 
     def predict(self, inputs, data_samples: Sequence[DetDataSample]):

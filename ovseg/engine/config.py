@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from ovseg.compat.config_scope import find_config
 from ovseg.registry import accepted_keys, did_you_mean, find_component
 from ovseg.text.benchmark_vocabularies import canonical_benchmark
 from ovseg.text.vocabulary import Vocabulary
@@ -39,7 +40,7 @@ def load_config(path: str | Path, overrides: dict | list[str] | None = None) -> 
     """Read a config file, check its keys and apply overrides.
 
     Args:
-        path: a config file.
+        path: a config file, or the name of a config of the package (``find_config``).
         overrides: ``{"a.b.0.c": value}`` (nested dicts allowed, ``_delete_=True`` replaces instead of merging) or the
             words of ``--cfg-options``: ``["a.b.0.c=3", "names=[cat,dog]"]``.
 
@@ -47,13 +48,7 @@ def load_config(path: str | Path, overrides: dict | list[str] | None = None) -> 
         FileNotFoundError: no such file.
         ValueError: a key nobody reads, an override of a missing key or with a value of another kind.
     """
-    path = Path(path)
-    if not path.is_file():
-        beside = [p.name for p in path.parent.glob("*.*")] if path.parent.is_dir() else []
-        raise FileNotFoundError(
-            f"No config file '{path}'. {did_you_mean(path.name, beside)}Give the path of a .py, .json or .yaml config."
-        )
-    cfg = Config.fromfile(path)
+    cfg = Config.fromfile(find_config(path))
     check_keys(cfg)
     apply_overrides(cfg, overrides or {})
     return cfg
@@ -112,7 +107,7 @@ def check_keys(cfg: Config, known: frozenset[str] = RUNNER_KEYS):
     A key outside ``known`` is a variable: its value must turn up in the rest of the config, whole or in parts. Keys
     that begin with an underscore are not checked.
     """
-    plain = _plain(dict(cfg.items()))
+    plain = _plain(cfg.to_dict())  # without the names that a file imports
     complaints = []
     for key, value in plain.items():
         rest = {other: tree for other, tree in plain.items() if other != key}

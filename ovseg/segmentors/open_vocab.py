@@ -119,4 +119,4 @@ class OpenVocabSegmentor(BaseSegmentor):
         return self.extract_feat(inputs)
 
     def loss(self, inputs, data_samples):
-        raise RuntimeError(f"{self.pipeline.dense.paper} is training-free: there is no loss; use tools/test.py.")
+        raise RuntimeError(f"{self.pipeline.dense.paper} is training-free: there is no loss; use ovseg test.")

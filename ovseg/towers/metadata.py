@@ -127,7 +127,7 @@ def own_metadata(content: Any, file: str) -> dict:
     """The ``ovseg`` metadata of a weights file: ``name``, ``config``, ``quick_gelu``, ``preprocess``, ``card``.
 
     Raises:
-        ValueError: anything that ``tools/export.py`` does not write.
+        ValueError: anything that ``ovseg export`` does not write.
     """
     place = f"the metadata of {file}"
     own = bounded(parse_json(content, place), place)
@@ -169,7 +169,8 @@ def check_sizes(config: dict | None, state: dict[str, Tensor], file: str):
         return  # no CLIP at all is explained elsewhere
     if "timm_model_name" in vision and not is_eva(state):
         _check_timm(vision["timm_model_name"], state, file)
-    own = {} if family is None else family.vision_config(state, {})
+    size = {key: vision[key] for key in ("image_size",) if key in vision}  # a table may have another shape than square
+    own = {} if family is None else family.vision_config(state, size)
     wanted = {f"vision_cfg.{key}": value for key, value in own.items() if key != "image_size"}
     wanted |= {f"text_cfg.{key}": value for key, value in text_config(state).items() if key != "heads"}
     wanted["embed_dim"] = state["text_projection"].shape[1]

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ovseg.apis import list_methods, load
+from ovseg.apis.load import load
+from ovseg.apis.methods import list_methods
 from ovseg.datasets.scenes import SceneComposer, candidates, caption, object_names, stuff_names
 from ovseg.files import write_json, write_text
 from ovseg.progress import track

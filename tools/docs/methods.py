@@ -315,7 +315,7 @@ def picture(meta: dict, path: Path):
         ValueError: even 16 colours take more.
     """
     import ovseg
-    from ovseg.apis import Locator
+    from ovseg.apis.locate import Locator
     from ovseg.files import atomic_write
     from ovseg.results.draw_boxes import draw_boxes
 
