@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ovseg.apis import load
+from ovseg.apis.load import load
 from ovseg.cli.common import read_stuff
 from ovseg.predict.box_settings import BoxSettings
 from ovseg.text.background import Background

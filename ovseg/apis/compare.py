@@ -73,13 +73,13 @@ class Comparer:
         tower = choose_tower(None if beside else weights, tower, arch, quick_gelu, device)
         say_once(tower.card.notice)
         self.vocabulary, note = contrasted(vocabulary, tower.card.words)
-        if note:
-            warnings.warn(note, UserWarning, stacklevel=2)
         self.tower = SharedTower(tower)
         self.settings, self.own_protocol = settings, own_protocol
         self.common = None if own_protocol else make_protocol(_plain_pixels(), tower.card.protocol, settings)
         self._predictors: dict[str, Predictor] = {}
         self._refused: dict[str, str] = {}
+        if note:
+            warnings.warn(note, UserWarning, stacklevel=2)
 
     def compare(self, image: Any, progress=None) -> Comparison:
         """All methods on one picture (path, URL, PIL, RGB numpy array, tensor).

@@ -6,7 +6,7 @@ The probability of the best of T words is at least 1/T, so a threshold θ ≤ 1/
 from collections.abc import Collection
 
 from ovseg.text.background import BACKGROUND_NAME, Background
-from ovseg.text.names import fold
+from ovseg.text.names import fold, shortened
 from ovseg.text.stuff import stuff_without
 from ovseg.text.vocabulary import Vocabulary
 
@@ -26,10 +26,10 @@ def contrasted(vocabulary: Vocabulary, known: Collection[str] | None = None) -> 
     start = int(policy.kind != "none")
     if len(vocabulary) - start != 1 or policy.words or fold(vocabulary.names[start]) == BACKGROUND_NAME:
         return vocabulary, ""
-    name = vocabulary.names[start]
+    name = shortened(vocabulary.names[start])
     if policy.kind == "none" and policy.chosen:
         return vocabulary, f"{name!r} is the only word and the background is 'none': every pixel becomes {name!r}."
-    named = (name, *vocabulary.synonyms[start])
+    named = (vocabulary.names[start], *vocabulary.synonyms[start])
     stuff = stuff_without(named, known) or stuff_without(named)
     threshold = "" if policy.threshold is None else f" The threshold {policy.threshold:g} acts on that soft-max."
     note = (

@@ -5,17 +5,16 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-# soft hyphen, zero-width space, marks of the direction of writing, word joiner, byte order mark; and joiners of which
-# emoji, Persian and Indic scripts are made, where they stand beside ASCII
-_INVISIBLE = re.compile(
-    "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
-    "|(?:(?<![^\x00-\x7f])|(?<=[\u200c\u200d]))[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
-)
+# soft hyphen, zero-width space, marks of the direction of writing, word joiner, byte order mark
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+# joiners of which emoji, Persian and Indic scripts are made, where they do not stand between two letters of these
+_BESIDE = r"[^\x00-\x7f\u200c\u200d\s]"
+_LOOSE_JOINER = re.compile(rf"(?<!{_BESIDE})[\u200c\u200d]|[\u200c\u200d](?!{_BESIDE})")
 
 
 def visible(text: str) -> str:
     """The text without characters that nobody sees."""
-    return _INVISIBLE.sub("", text)
+    return text if text.isascii() else _LOOSE_JOINER.sub("", _INVISIBLE.sub("", text))
 
 
 def clean_name(value: Any, where: str) -> str:
@@ -47,6 +46,11 @@ def clean_words(values: Iterable[Any], where: str) -> tuple[str, ...]:
         word = clean_name(value, where)
         words.setdefault(fold(word), word)
     return tuple(words.values())
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, for messages."""
+    return text if len(text) < 60 else text[:57] + "…"
 
 
 def natural(word: str) -> str:

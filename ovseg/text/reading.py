@@ -26,7 +26,7 @@ from ovseg.spelling import did_you_mean
 from ovseg.text.benchmark_vocabularies import benchmark_spec, canonical_benchmark, list_benchmarks, suspected_benchmark
 from ovseg.text.entries import Entry, read_entry
 from ovseg.text.layouts import read_layout
-from ovseg.text.names import clean_words, natural, visible
+from ovseg.text.names import clean_words, natural, shortened, visible
 from ovseg.text.splitting import split_words, without_comments, without_numbers, words_of, words_of_line
 
 LISTS = (".txt", ".names", "")
@@ -80,12 +80,12 @@ def read_source(text: str) -> Content:
         return content._replace(notes=note)
     if not text:
         raise ValueError("the name of the vocabulary is empty: give a file of words, or a benchmark such as ade150.")
-    path = Path(text).expanduser()
-    if not path.exists() and (not path.suffix or len(split_words(text).items) > 1):
-        near = did_you_mean(text, [*list_benchmarks(), *_beside(path)])
+    path = _path(Path(text))
+    if path is None or (not path.exists() and (not path.suffix or len(split_words(text).items) > 1)):
+        near = "" if path is None else did_you_mean(text, [*list_benchmarks(), *_beside(path)])
         raise FileNotFoundError(
-            f"there is neither a file nor a benchmark {text!r}. {near}If it is meant as words, give them with -c "
-            "instead of -v."
+            f"there is neither a file nor a benchmark {shortened(text)!r}. {near}If it is meant as words, give them "
+            "with -c instead of -v."
         )
     return read_file(path)
 
@@ -119,7 +119,9 @@ def read_file(path: Path) -> Content:
         FileNotFoundError: there is none.
         ValueError: a folder, an unknown suffix, not UTF-8, not what its suffix says.
     """
-    path = path.expanduser()
+    spec, path = path, _path(path)
+    if path is None:
+        raise FileNotFoundError(f"there can be no file of the name {shortened(str(spec))!r}.")
     if path.is_dir() and path.suffix.lower() not in SUFFIXES:
         inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
         hint = (
@@ -180,11 +182,19 @@ def _read_string(text: str) -> Content:
     return _read_text(text)
 
 
-def _is_file(text: str) -> bool:
+def _path(path: Path) -> Path | None:
+    """The path with its ``~`` expanded; None if it can be none, being too long for one, say."""
     try:
-        return Path(text).expanduser().is_file()
-    except (OSError, ValueError, RuntimeError):  # longer than a path may be, a null character, no home
-        return False
+        path = path.expanduser()
+        path.exists()
+        return path
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def _is_file(text: str) -> bool:
+    path = _path(Path(text))
+    return path is not None and path.is_file()
 
 
 def _beside(path: Path) -> list[str]:
@@ -233,7 +243,7 @@ def _read_items(items: Sequence[Any], kind: str, where: str, start: int = 0) -> 
         if not isinstance(item, str):
             entries.append(read_entry(item, place))
             continue
-        item = item.strip().rstrip(" ,;") or item
+        item = visible(item).strip().rstrip(" ,;") or item
         if re.match(r"(#|//)\s", item):
             raise ValueError(f"{place} is {item!r}, which looks like a comment: leave it out of the list.")
         if item.strip().lower().endswith(SUFFIXES):

@@ -21,7 +21,9 @@ _BULLET = re.compile(r"[-*+•‣▪·–—]\s+")
 _NUMBER = re.compile(r"\(?(\d{1,6})(?:\s*[.:)\]]\s+|\s*\t\s*)(?=\S)")
 _TIGHT_NUMBER = re.compile(r"\(?(\d{1,6})\s*[.:)\]]\s*(?=[^\d\s])")
 _BARE_NUMBER = re.compile(r"(\d{1,6})\s+(?=[^\d\s])")
-_COMMENT = re.compile(r"^\s*(#|//).*$|\s#(?!\d).*$", re.MULTILINE)
+_COMMENT = re.compile(r"^[ \t]*(#|//).*$|[ \t]#(?!\d).*$", re.MULTILINE)
+_AFTER_QUOTE = re.compile(rf"[ \t]*(?:$|[|\n{COMMAS}{SEMICOLONS}]|\.(?!\S))")
+_LONGEST_QUOTE = 300
 
 
 class Names(NamedTuple):
@@ -36,12 +38,11 @@ def split_words(text: str) -> Names:
     text, notes = "\n".join(visible(text).strip().splitlines()), []
     if "\n" in text:
         text = without_comments(text)
-    inside = text[1:-1]
-    if text[:1] in BRACKETS and text[-1:] == BRACKETS[text[0]] and not set(inside) & {text[0], text[-1]}:
+    inside, ends = text[1:-1], BRACKETS.get(text[:1], QUOTES.get(text[:1], ""))
+    if ends and text[-1] in ends and not set(inside) & {text[0], *ends} and len(_cut(inside, _SEPARATOR)) > 1:
+        if text[0] in QUOTES:
+            notes.append("the quotes around the whole list are left out")
         text = inside
-    elif _quoted(text, 0) == len(text) and len(_cut(inside, _SEPARATOR)) > 1:
-        text = inside
-        notes.append("the quotes around the whole list are left out")
     pieces, kinds, between = _cut(text, _SEPARATOR), set(), ""
     items = []
     for piece, separator in pieces:
@@ -53,7 +54,7 @@ def split_words(text: str) -> Names:
         between += separator
     if len(kinds) > 1:
         notes.append(f"{' and '.join(sorted(kinds))} alike separate classes, '|' joins synonyms")
-    if len(items) == 1 and re.search(r"\S\.\s+\S.*\S\.$", items[0]):
+    if len(items) == 1 and items[0].endswith(".") and re.search(r"\S\.\s+\S", items[0]):
         notes.append(f"{items[0]!r} is one name: only dots with spaces on both sides separate")
     numbered, more = without_numbers(items)
     return Names(numbered, notes + more)
@@ -110,6 +111,11 @@ def without_comments(text: str) -> str:
 def _cut(text: str, separator: re.Pattern) -> list[tuple[str, str]]:
     """(piece, separator after it), quoted parts uncut."""
     pieces, start, at, before = [], 0, 0, "|"
+    if QUOTES.keys().isdisjoint(text):
+        for match in separator.finditer(text):
+            pieces.append((text[start : match.start()], match[0]))
+            start = match.end()
+        return [*pieces, (text[start:], "")]
     while at < len(text):
         if before in "|:.)-*" and (end := _quoted(text, at)):
             at, before = end, '"'
@@ -130,13 +136,11 @@ def _quoted(text: str, at: int) -> int | None:
     closers = QUOTES.get(text[at : at + 1])
     if closers is None:
         return None
-    for end in range(at + 2, len(text)):
+    for end in range(at + 2, min(len(text), at + _LONGEST_QUOTE)):
         if text[end] == "\n":
             return None
-        if text[end] in closers:
-            rest = text[end + 1 :].lstrip(" \t")
-            if not rest or rest[0] in f"|\n{COMMAS}{SEMICOLONS}" or re.match(r"\.(?!\S)", rest):
-                return end + 1
+        if text[end] in closers and _AFTER_QUOTE.match(text, end + 1):
+            return end + 1
     return None
 
 

@@ -303,8 +303,9 @@ def _list(values: Any, what: str) -> Sequence[Any]:
 
 
 def _plain(name: str, words: Sequence[str]) -> str | dict[str, Any]:
-    if words == (name,) and name[0].isalpha() and not set(name) & set("_|") and not name.lower().endswith(SUFFIXES):
-        return name  # what the reader of lists leaves as it is
+    plain = name[0].isalpha() and not set(name) & set("_|") and not name.lower().endswith((*SUFFIXES, ",", ";"))
+    if words == (name,) and plain:  # what the reader of lists leaves as it is
+        return name
     return {"name": name, "synonyms": list(words[1:])} if words[0] == name else {"name": name, "words": list(words)}
 
 
