@@ -261,6 +261,7 @@ print(*[name for name in ("mmseg", "mmdet") if name in sys.modules])
 """
 
 
+@pytest.mark.slow
 def test_prediction_needs_neither_mmseg_nor_mmdet():
     done = subprocess.run([sys.executable, "-c", PREDICTION], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.strip() == "", done.stdout + done.stderr

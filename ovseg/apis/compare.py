@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ovseg.compat.notice import say_once
 from ovseg.pictures.images import LoadedImage, load_image
@@ -13,22 +14,36 @@ from ovseg.predict.build import assemble, choose_tower, dense_config, make_proto
 from ovseg.predict.protocol import Protocol
 from ovseg.predict.segment import Segmenter
 from ovseg.registry import DENSE, component_name
+from ovseg.results.plotting import PlotMixin
 from ovseg.results.provenance import tower_weights
 from ovseg.text.contrast import contrasted
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower
 from ovseg.towers.shared import SharedTower, now
 
-from .comparison import Comparison, MethodResult
+from .comparison import ComparisonValues, MethodResult
+from .draw_compare import page, sheet
 from .measure import PeakMemory
 from .methods import list_methods
 from .predictor import Predictor
 
-PIXELS = ("short_side", "max_long_side", "size", "window", "stride", "window_batch", "normalisation")
+PIXELS = ("short_side", "max_long_side", "size", "window", "stride", "window_batch", "normalization")
 """Settings of a protocol that say which pixels the tower sees; in a comparison they are the same for all methods."""
 
 MENDABLE = (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryError)
 """Why a method cannot take part: a tower it cannot read, a file or package it needs, memory."""
+
+
+class Comparison(ComparisonValues, PlotMixin):
+    """M methods on one picture, to look at; the numbers are those of ``ComparisonValues``."""
+
+    def plot(self) -> Image.Image:
+        """All overlays and the agreement map in one picture, under one legend."""
+        return sheet(self)
+
+    def to_html(self, title: str = "picture") -> str:
+        """One page that needs no other file: overlays, agreement, times and memory."""
+        return page(self, title)
 
 
 class Comparer:

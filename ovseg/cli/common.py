@@ -1,11 +1,15 @@
 """What the verbs of the command share: their arguments, gathering pictures and words, saying what went wrong."""
 
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ovseg.printable import printable, say, say_json
+
+_RENDEZVOUS = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "LOCAL_RANK"}
 
 Sources = Annotated[list[str], typer.Argument(metavar="PATH…", help="Pictures, folders, globs or URLs.")]
 Classes = Annotated[
@@ -32,7 +36,17 @@ Weights = Annotated[
 ]
 QuickGELU = Annotated[bool | None, typer.Option(help="Activation, for weight files that do not say.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")]
+
+
+def _at_home(path: Path) -> Path:
+    """A path, ``~`` replaced; shells do that only at the beginning of a word, not in ``--out=~/x``."""
+    return Path(os.path.expanduser(path))
+
+
+Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.", callback=_at_home)]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Also replace files in OUT that ovseg did not write; its own always are.")
+]
 Recursive = Annotated[bool, typer.Option("--recursive", help="Also look into folders inside a folder.")]
 ShortSide = Annotated[int | None, typer.Option(help="Resize so that the short side has this many pixels.")]
 Window = Annotated[int | None, typer.Option(help="Side of the sliding window in pixels; 0: the whole picture at once.")]
@@ -49,6 +63,12 @@ Range = Annotated[
 ]
 Bands = Annotated[
     str | None, typer.Option("--bands", metavar="R,G,B", help="Bands of a raster to look at, counted from 1: 4,3,2.")
+]
+BoxFormat = Annotated[
+    str | None,
+    typer.Option(
+        help="xyxy, xywh (corner and size) or cxcywh (center and size); with -normalized: divided by width and height."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line per picture instead of a summary.")]
 ShowProgress = Annotated[bool, typer.Option(help="Show progress.")]
@@ -109,18 +129,57 @@ def gather(sources: list[str], recursive: bool = False) -> tuple[list, list[str]
     return items, failed
 
 
+def read_boxes(path: Path | None, items: list, box_format: str | None):
+    """The ``BoxFile`` of ``--boxes``, None without it; says which pictures it does not name.
+
+    Raises:
+        ValueError: as of ``BoxFile``, or a format without boxes.
+    """
+    from ovseg.predict.box_file import BoxFile
+
+    if path is None:
+        if box_format is not None:
+            raise ValueError("--box-format says how --boxes is to be read: give --boxes too, or leave it out.")
+        return None
+    boxes = BoxFile(path, items, box_format)
+    if boxes.unnamed:
+        more = " …" if len(boxes.unnamed) > 3 else ""
+        names = ", ".join(map(str, boxes.unnamed[:3]))
+        say(
+            f"{path} names {len(boxes.unnamed)} of the pictures nowhere, so they get no boxes: {names}{more}",
+            error=True,
+        )
+    return boxes
+
+
 def own_share() -> tuple[int, int]:
-    """(number of this process, number of processes) as torchrun or srun tell them; (0, 1) otherwise.
+    """(number of this process, number of processes) as set by torchrun or srun; (0, 1) otherwise.
 
     Process r of W takes the pictures r, r + W, r + 2W, …
+
+    Raises:
+        ValueError: the environment holds other things than these numbers.
     """
     for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
         if rank in os.environ and world in os.environ:
-            return int(os.environ[rank]), int(os.environ[world])
+            values = os.environ[rank].strip(), os.environ[world].strip()
+            if not all(value.isdecimal() for value in values) or int(values[0]) >= int(values[1]):
+                raise ValueError(
+                    f"the environment says {rank}={values[0]} and {world}={values[1]}, which are no number of a "
+                    "process and of all processes. If no launcher is at work, unset both."
+                )
+            number, total = map(int, values)
+            if total > 1 and rank == "RANK" and not _RENDEZVOUS & os.environ.keys():
+                say(
+                    f"{rank}={number} and {world}={total} are set, so this process does one of {total} pictures, from "
+                    f"number {number + 1} on. If it is the only one, they are left over from another job: unset both.",
+                    error=True,
+                )
+            return number, total
     return 0, 1
 
 
-def given(**settings) -> dict:
+def protocol_settings(**settings) -> dict:
     """The protocol settings that were given; a window of 0 is the whole picture."""
     settings = {name: value for name, value in settings.items() if value is not None}
     if settings.get("window") == 0:
@@ -161,18 +220,23 @@ def print_json(record: dict):
     """One line of JSON on the standard output."""
     from ovseg.files import json_text
 
-    print(json_text(record, indent=None), flush=True)
+    say_json(json_text(record, indent=None))
 
 
 def say_done(count: int, done: str, out: Path, first: list[Path]):
     """How many pictures are done and what the files of one are called."""
     more = " …" if count > 1 else ""
-    print(f"{count} picture(s) {done}; results in {out}: {', '.join(path.name for path in first)}{more}")
+    say(f"{count} picture(s) {done}; results in {out}: {', '.join(path.name for path in first)}{more}")
 
 
-def say_failed(failed: list[str], total: int, how: str = ""):
-    """List pictures that could not be read; exit code 1 if there are any. ``how``: more about that, in words."""
-    if failed:
-        how = f", {how}" if how else ""
-        print(f"{len(failed)} of {total} picture(s) could not be read{how}:", *failed, sep="\n  ", file=sys.stderr)
+def say_failed(failed: list[str], total: int, how: str = "", unsaved: Sequence[str] = ()):
+    """List pictures that could not be read, and those whose results could not be written; exit code 1 if there are any.
+
+    ``how``: more about the first, in words.
+    """
+    how = f", {how}" if how else ""
+    for lines, what in ((failed, f"could not be read{how}"), (unsaved, "have no results")):
+        if lines:
+            say(f"{len(lines)} of {total} picture(s) {what}:", *(f"  {printable(line)}" for line in lines), error=True)
+    if failed or unsaved:
         raise typer.Exit(1)

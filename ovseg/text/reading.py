@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ovseg.compat.untrusted import bounded, parse_json, parse_yaml
 from ovseg.spelling import did_you_mean
 from ovseg.text.benchmark_vocabularies import benchmark_spec, canonical_benchmark, list_benchmarks, suspected_benchmark
 from ovseg.text.entries import Entry, read_entry
@@ -176,8 +177,8 @@ def _read_string(text: str) -> Content:
     guess = suspected_benchmark(text) if lone else None
     if guess:
         raise ValueError(
-            f"there is no benchmark vocabulary {text!r}. Did you mean {guess!r}? If {text!r} is a class of yours, give "
-            f"it in a list: [{text!r}]."
+            f"there is no benchmark vocabulary {text!r}. Did you mean {guess!r}? If {text!r} is one of your classes, "
+            f"give it in a list: [{text!r}]."
         )
     return _read_text(text)
 
@@ -290,17 +291,13 @@ def _as_content(entries: Sequence[Entry], notes: Sequence[str], more: Sequence[s
 
 
 def _load(text: str, path: Path, json: bool) -> Any:
-    from ovseg.compat.untrusted import bounded, parse_json
-
     try:
-        if json:
-            return parse_json(text, "its text")
-        import yaml
-
-        try:
-            return bounded(yaml.safe_load(text), "its text")
-        except (yaml.YAMLError, RecursionError) as error:
-            raise ValueError(str(error)) from None
+        if not json:
+            return parse_yaml(text, "its text")
+        data = parse_json(text, "its text")
+        if isinstance(data, dict) and isinstance(data.get("categories"), list) and "classes" not in data:
+            data = {"categories": data["categories"]}  # of COCO's files, whose annotations may be millions
+        return bounded(data, "its text")
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"vocabulary file {path} cannot be read ({reason}); expected {_expected(path)}.") from None
