@@ -12,7 +12,7 @@ from ovseg.files import is_running
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # modules have no type that None is part of
 
 
 class LockedError(ValueError):

@@ -14,10 +14,11 @@ from ovseg.apis.detector import Detector
 from ovseg.apis.load import load_detector
 from ovseg.pictures.pixels import ImageError
 from ovseg.predict.box_file import BoxFile
-from ovseg.predict.box_settings import BACKGROUND, BoxSettings
+from ovseg.predict.box_settings import BoxSettings
 from ovseg.predict.name_boxes import BoxNamer
 from ovseg.results import rle
 from ovseg.results.detections import Detections
+from ovseg.text.stuff import BACKGROUND
 from ovseg.text.vocabulary import Vocabulary
 
 from .conftest import ROOT

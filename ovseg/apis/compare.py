@@ -1,5 +1,6 @@
 """One picture, all methods side by side: what they see, how far they agree, what they cost."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from ovseg.predict.segment import Segmenter
 from ovseg.registry import DENSE, component_name
 from ovseg.results.plotting import PlotMixin
 from ovseg.results.provenance import tower_weights
+from ovseg.text.contrast import contrasted
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower
 from ovseg.towers.shared import SharedTower, now
@@ -76,7 +78,7 @@ class Comparer:
         **settings: Any,
     ):
         self.configs = _configs(methods)
-        self.vocabulary = Vocabulary.parse(classes)
+        vocabulary = Vocabulary.parse(classes)
         if "refine" in settings:
             settings["refine"] = refiner_configs(settings["refine"])
         if own_protocol:
@@ -85,11 +87,14 @@ class Comparer:
         beside = tower is not None and any(DENSE.get(c["type"]).in_weights for c in self.configs.values())
         tower = choose_tower(None if beside else weights, tower, arch, quick_gelu, device)
         say_once(tower.card.notice)
+        self.vocabulary, note = contrasted(vocabulary, tower.card.words)
         self.tower = SharedTower(tower)
         self.settings, self.own_protocol = settings, own_protocol
         self.common = None if own_protocol else make_protocol(_plain_pixels(), tower.card.protocol, settings)
         self._predictors: dict[str, Predictor] = {}
         self._refused: dict[str, str] = {}
+        if note:
+            warnings.warn(note, UserWarning, stacklevel=2)
 
     def compare(self, image: Any, progress=None) -> Comparison:
         """All methods on one picture (path, URL, PIL, RGB numpy array, tensor).

@@ -12,12 +12,24 @@ from ovseg.printable import printable, say, say_json
 _RENDEZVOUS = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "LOCAL_RANK"}
 
 Sources = Annotated[list[str], typer.Argument(metavar="PATH…", help="Pictures, folders, globs or URLs.")]
-Classes = Annotated[str | None, typer.Option("-c", "--classes", help='Words: "cat|kitten, sofa, floor".')]
+Classes = Annotated[
+    str | None, typer.Option("-c", "--classes", help='Words: "cat|kitten, sofa, floor"; "|" joins synonyms.')
+]
 Words = Annotated[
-    str | None, typer.Option("-v", "--vocabulary", help="A .txt, .json or .yaml file of words, or a benchmark: ade150.")
+    str | None,
+    typer.Option(
+        "-v",
+        "--vocabulary",
+        help="A file of words (.txt, .json, .yaml; YOLO's, COCO's, Hugging Face's too), or a benchmark: ade150.",
+    ),
 ]
 Background = Annotated[
-    str | None, typer.Option("--background", help='"none", a threshold such as 0.3, or words "wall, sky".')
+    str | None,
+    typer.Option(
+        "--background",
+        help='"words": class 0 by names of stuff (sky, wall, tree, …); your own: "wall, sky"; a threshold such as 0.3, '
+        'above 1 / the number of words; "none". One word alone is set against names of stuff.',
+    ),
 ]
 Weights = Annotated[
     str | None, typer.Option("-w", "--weights", help="tiny (embedded), openai, ViT-L-14/openai, FILE …")
@@ -72,15 +84,29 @@ def read_words(classes: str | None, vocabulary: str | None, background: str | No
 
     if (classes is None) == (vocabulary is None):
         raise ValueError('say which words are meant, in one way: -c "cat, sofa, floor", or -v words.txt.')
-    words = Vocabulary.parse(vocabulary if classes is None else _as_list(classes))
+    if classes is not None and not classes.strip(" ,|;.\n"):
+        raise ValueError('the list of words is empty: give at least one name, such as -c "cat, sofa, floor".')
+    words = Vocabulary.from_source(vocabulary) if classes is None else Vocabulary.from_words(classes)
     return words if background is None else words.with_background(background)
 
 
-def _as_list(classes: str) -> list[str]:
-    """``-c`` is always a list of words, also where a single word happens to name a file or a benchmark."""
-    if not classes.strip(" ,|"):
-        raise ValueError('the list of words is empty: give at least one name, such as -c "cat, sofa, floor".')
-    return [part for part in classes.split(",") if part.strip()]
+def read_stuff(background: str | None) -> list[str] | None:
+    """The words of ``detect --background``; None for the usual ones.
+
+    Raises:
+        ValueError: a threshold, which detection has another option for.
+    """
+    from ovseg.text.background import Background, read_number
+
+    if background is None or background.strip().casefold() == "words":
+        return None
+    number = read_number(background)
+    if number is not None:
+        raise ValueError(
+            f'--background takes words against which things stand out, such as "sea, sand", and {background!r} is a '
+            f"number: the lowest score of a detection is --score {number:g}."
+        )
+    return list(Background.parse(background).words)
 
 
 def gather(sources: list[str], recursive: bool = False) -> tuple[list, list[str]]:

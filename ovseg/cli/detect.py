@@ -30,6 +30,7 @@ from .common import (
     protocol_settings,
     read_boxes,
     read_numbers,
+    read_stuff,
     read_words,
 )
 
@@ -54,7 +55,9 @@ def detect(
     max_detections: Annotated[int, typer.Option("--most", help="Most detections of a picture.")] = 100,
     background: Annotated[
         str | None,
-        typer.Option("--background", help='Words against which things stand out: "sea, sand"; names of stuff.'),
+        typer.Option(
+            "--background", help='Words against which things stand out: "sea, sand"; by default names of stuff.'
+        ),
     ] = None,
     boxes: Annotated[Path | None, typer.Option(help="Choose among these boxes: .json or .csv.")] = None,
     box_format: BoxFormat = None,
@@ -91,7 +94,7 @@ def detect(
     settings |= protocol_settings(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
     settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
     if background is not None:
-        settings["background"] = [word.strip() for word in background.split(",") if word.strip()]
+        settings["background"] = read_stuff(background)
     model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **settings)
 
     def answer(item, picture):

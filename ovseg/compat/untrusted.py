@@ -91,14 +91,15 @@ def parse_yaml(content: str, place: str, deepest: int = 24, most: int = 500_000)
 
     def size(node: yaml.Node, depth: int) -> int:
         """Values in a node, aliases written out; at most ``most`` + 1."""
-        if depth > deepest or sizes.setdefault(id(node), 0) is None:
+        known = sizes.setdefault(id(node), 0)
+        if depth > deepest or known is None:
             raise ValueError(f"{place} is nested too deeply, or holds itself.")
-        if not sizes[id(node)]:
+        if not known:
             sizes[id(node)] = None  # until it is known: whoever asks meanwhile is inside of it
             inner = node.value if isinstance(node, yaml.CollectionNode) else ()
             parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
-            sizes[id(node)] = min(1 + sum(size(part, depth + 1) for part in parts), most + 1)
-        return sizes[id(node)]
+            known = sizes[id(node)] = min(1 + sum(size(part, depth + 1) for part in parts), most + 1)
+        return known
 
     try:
         loader = yaml.SafeLoader(content)
@@ -125,7 +126,8 @@ def flag(value: Any, place: str) -> bool:
 
 
 def nothing(value: Any, place: str) -> None:
-    return None if value is None else refuse(place, "null", value)
+    if value is not None:
+        refuse(place, "null", value)
 
 
 def number(low: float, high: float) -> Check:

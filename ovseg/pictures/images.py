@@ -6,9 +6,10 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -93,7 +94,7 @@ def load_image(
         return source
     if isinstance(source, Image.Image | np.ndarray) or is_tensor(source):
         return _in_memory(source, limits, bands, per_pixel)
-    settings = dict(limits=limits, bands=bands, per_pixel=per_pixel)
+    settings: dict[str, Any] = dict(limits=limits, bands=bands, per_pixel=per_pixel)
     if _is_url(source):
         content = download(source)
         array, valid = decode(BytesIO(content), source, **settings)
@@ -141,7 +142,7 @@ def _in_memory(source: Any, limits, bands, per_pixel: float) -> LoadedImage:
         array = (
             from_numpy(source, what, limits, bands) if isinstance(source, np.ndarray) else from_tensor(source, limits)
         )
-        check_budget(*array.shape[:2], what, per_pixel)
+        check_budget(array.shape[0], array.shape[1], what, per_pixel)
         return LoadedImage(array, None, "image")
 
 
@@ -224,7 +225,7 @@ def read_ahead(items: Iterable[Any], **settings: Any) -> Iterator[tuple[Any, Loa
         return
     now = None
     for item in items:
-        coming = item, Later(lambda item=item: load(item))
+        coming = item, Later(partial(load, item))
         if now is not None:
             yield now[0], now[1].result()
         now = coming
@@ -250,11 +251,13 @@ def unique_stems(sources: Iterable[Any]) -> list[str]:
     paths = [Path(_url_path(s) if _is_url(s) else s) if isinstance(s, str | Path) else None for s in sources]
     for depth in range(1, 1 + max((len(p.parts) for p in paths if p), default=1)):
         for i in _clashes(stems):
-            if paths[i] and depth < len(paths[i].parts):
-                stems[i] = _safe(f"{paths[i].parts[-1 - depth]}_{stems[i]}")
+            path = paths[i]
+            if path and depth < len(path.parts):
+                stems[i] = _safe(f"{path.parts[-1 - depth]}_{stems[i]}")
     for i in _clashes(stems):
-        if paths[i] and paths[i].suffix:
-            stems[i] = _safe(f"{stems[i]}_{paths[i].suffix[1:]}")
+        path = paths[i]
+        if path and path.suffix:
+            stems[i] = _safe(f"{stems[i]}_{path.suffix[1:]}")
     clashing = set(_clashes(stems))
     taken = {stem.casefold() for i, stem in enumerate(stems) if i not in clashing}
     for i in sorted(clashing):
@@ -351,7 +354,7 @@ def _suffixes() -> str:
     return ", ".join(sorted(SUFFIXES))
 
 
-def _is_url(source: Any) -> bool:
+def _is_url(source: Any) -> TypeGuard[str]:
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
 
 

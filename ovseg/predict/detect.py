@@ -28,10 +28,10 @@ from ovseg.results.provenance import Provenance
 from ovseg.score import CosineScore
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
-from ovseg.text.names import fold
+from ovseg.text.stuff import stuff_without
 from ovseg.text.vocabulary import Vocabulary
 
-from .box_settings import BACKGROUND, BoxSettings
+from .box_settings import BoxSettings
 from .class_maps import ClassMaps, ImageFeatures
 from .pipeline import Pipeline
 from .protocol import digest
@@ -160,8 +160,7 @@ class DenseDetector(nn.Module):
     def _background(self, prompts: Sequence[str]) -> tuple[str, ...]:
         if self.settings.background is not None:
             return self.settings.background
-        known, taken = self.pipeline.tower.card.words, {fold(word) for word in prompts}
-        return tuple(w for w in BACKGROUND if fold(w) not in taken and (known is None or w.casefold() in known))
+        return stuff_without(prompts, self.pipeline.tower.card.words)
 
     @torch.inference_mode()
     def encode(self, image: np.ndarray) -> EncodedPicture:

@@ -67,7 +67,8 @@ class Detections(PlotMixin):
 
     def __post_init__(self) -> None:
         boxes, scores, labels = (_to_numpy(each) for each in (self.boxes, self.scores, self.labels))
-        count, self.size = len(scores), tuple(int(side) for side in self.size)
+        height, width = (int(side) for side in self.size)
+        count, self.size = len(scores), (height, width)
         lengths = {len(boxes), count, len(labels)} | ({len(self.masks)} if self.masks is not None else set())
         if lengths != {count} or (count and np.shape(boxes) != (count, 4)) or scores.ndim != 1 or labels.ndim != 1:
             raise ValueError(

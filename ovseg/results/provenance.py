@@ -50,7 +50,8 @@ class Weights:
             return None
         if isinstance(record, str):
             first, _, rest = record.partition(" + ")
-            name, digits = re.fullmatch(r"(.*?)(?: \((\w*)\))?", first, re.DOTALL).groups()
+            match = re.fullmatch(r"(.*?)(?: \((\w*)\))?", first, re.DOTALL)
+            name, digits = match.groups() if match else (first, "")
             return cls(name, digits or "", digits or "", cls.parse(rest))
         trained = cls.parse(record.get("trained"))
         return cls(str(record["name"]), str(record["hash"]), str(record["identity"]), trained)

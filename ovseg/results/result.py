@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -47,7 +47,7 @@ class Result(PlotMixin):
     """
 
     labels: np.ndarray
-    scores: np.ndarray | Callable[[], tuple[Any, Any]] | None
+    scores: np.ndarray | None
     vocabulary: Vocabulary
     margin: np.ndarray | None = field(default_factory=lambda: None)  # no class attribute: see __getattr__
     image: np.ndarray | None = None
@@ -56,6 +56,21 @@ class Result(PlotMixin):
     winners: np.ndarray | None = None
     valid: np.ndarray | None = None
 
+    if TYPE_CHECKING:  # the dataclass's own, but for ``scores``: set as an array or a function, read as an array
+
+        def __init__(
+            self,
+            labels: np.ndarray,
+            scores: np.ndarray | Callable[[], tuple[Any, Any]] | None,
+            vocabulary: Vocabulary,
+            margin: np.ndarray | None = None,
+            image: np.ndarray | None = None,
+            provenance: Provenance = ...,
+            path: Path | None = None,
+            winners: np.ndarray | None = None,
+            valid: np.ndarray | None = None,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         if len(self.vocabulary) > 65535:
             raise ValueError(f"a result holds at most 65535 classes, the vocabulary has {len(self.vocabulary)}.")
@@ -63,7 +78,7 @@ class Result(PlotMixin):
         self.winners = self.labels if self.winners is None else self._check_ids(self.winners, "winners")
         self._leave_out_invalid()
         if callable(self.scores):
-            self._confidence = self.scores
+            self._confidence: Callable[[], tuple[Any, Any]] = self.scores
             del self.scores, self.margin
         else:
             self.scores = self._check_probabilities(self.scores, "scores")
@@ -193,7 +208,8 @@ class Result(PlotMixin):
         """The winners (H, W), and what a threshold makes of pixels below it, (H, W) bool."""
         fallback = self.unlabeled if self.vocabulary.background.kind == "none" else 0
         below = below if self.valid is None else below & self.valid
-        return np.where(below, self.labels.dtype.type(fallback), self.winners)
+        winners = self.labels if self.winners is None else self.winners
+        return np.where(below, self.labels.dtype.type(fallback), winners)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 

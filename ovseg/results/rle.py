@@ -126,7 +126,9 @@ def decode_labels(rles: dict[int, dict[str, Any]], size: tuple[int, int], fill: 
         ValueError: a broken RLE, one of another size, or masks that overlap.
     """
     height, width = size
-    starts, ends, ids = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    starts: list[np.ndarray] = [np.zeros(0, np.int64)]
+    ends: list[np.ndarray] = [np.zeros(0, np.int64)]
+    ids: list[np.ndarray] = [np.zeros(0, np.int64)]
     for label, rle in rles.items():
         *own, counts = _read(rle)
         if tuple(own) != (height, width):
@@ -135,13 +137,13 @@ def decode_labels(rles: dict[int, dict[str, Any]], size: tuple[int, int], fill: 
         ends.append(edges[1::2])
         starts.append(edges[1::2] - counts[1::2])
         ids.append(np.full(len(ends[-1]), label))
-    start, end, label = (np.concatenate(part) for part in (starts, ends, ids))
+    start, end, labels = (np.concatenate(part) for part in (starts, ends, ids))
     order = np.argsort(start, kind="stable")
-    start, end, label = start[order], end[order], label[order]
+    start, end, labels = start[order], end[order], labels[order]
     gaps = np.append(start, height * width) - np.append(0, end)
     if (gaps < 0).any():
         raise ValueError("the masks of several ids overlap, but a pixel has one id.")
-    values = np.column_stack((np.full(len(gaps), fill), np.append(label, fill))).ravel()
+    values = np.column_stack((np.full(len(gaps), fill), np.append(labels, fill))).ravel()
     lengths = np.column_stack((gaps, np.append(end - start, 0))).ravel()
     return np.ascontiguousarray(np.repeat(values.astype(np.uint16), lengths).reshape(width, height).T)
 

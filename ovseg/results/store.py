@@ -62,13 +62,16 @@ class ScoredMap(LabelMap, Protocol):
     """A label map in memory: a ``Result``."""
 
     labels: np.ndarray
-    winners: np.ndarray
+    winners: np.ndarray | None
     scores: np.ndarray | None
     margin: np.ndarray | None
     valid: np.ndarray | None
 
     @property
     def invalid(self) -> int: ...
+
+    @property
+    def colors(self) -> tuple[tuple[int, int, int], ...]: ...
 
     def plot(self) -> Image.Image: ...
 
@@ -227,9 +230,12 @@ def _labels_image(result: ScoredMap) -> Image.Image:
 
 
 def _save_scores(result: ScoredMap, path: Path) -> None:
-    arrays = {"scores": result.scores.astype(np.float16), "winners": result.winners}
-    if result.margin is not None:
-        arrays["margin"] = result.margin.astype(np.float16)
+    planes = {"scores": result.scores, "winners": result.winners, "margin": result.margin}
+    arrays: dict[str, Any] = {
+        name: plane if name == "winners" else plane.astype(np.float16)
+        for name, plane in planes.items()
+        if plane is not None
+    }
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
     with zipfile.ZipFile(path, "a") as archive:
@@ -314,14 +320,15 @@ def _load_valid(data: dict[str, Any], size: tuple[int, int]) -> np.ndarray | Non
 def load_pixels(source: Path | None, folder: Path, shape: tuple[int, int], provenance: Provenance) -> np.ndarray | None:
     """The picture that a file names, read as it was then, if it is still there or in ``folder``, is (H, W) and has the
     same bytes."""
-    reading = {name: provenance.protocol.get(name) for name in ("range", "bands")}
+    reading: dict[str, Any] = {name: provenance.protocol.get(name) for name in ("range", "bands")}
     for path in (source, source and folder / source.name):
         if path and os.path.isfile(path):
             try:
                 loaded = load_image(path, **reading)
             except (ValueError, TypeError):
                 continue
-            same = provenance.picture is None or provenance.picture.is_same(loaded.file)
+            before, now = provenance.picture, loaded.file
+            same = before is None or (now is not None and before.is_same(now))
             if loaded.array.shape[:2] == shape and same:
                 return loaded.array
     return None
