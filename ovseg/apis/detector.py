@@ -3,11 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from ovseg.pictures.images import load_image
 from ovseg.predict.name_boxes import BoxNamer
 from ovseg.predict.protocol import digest
+from ovseg.predict.user_regions import user_regions, user_tensor
 from ovseg.results.detections import Detections
 from ovseg.text.vocabulary import Vocabulary
 
@@ -47,8 +46,7 @@ class Detector(BasePredictor):
         if self._encoded is None or self._words is None:
             missing = "a picture: call set_image(...)" if self._encoded is None else "words: call set_classes([...])"
             raise ValueError(f"there is nothing to detect yet; first give {missing}.")
-        regions_of_user = {"boxes": boxes, "masks": masks, "objectness": objectness}
-        regions_of_user = {name: torch.as_tensor(value) for name, value in regions_of_user.items() if value is not None}
+        regions_of_user = user_regions(boxes=boxes, masks=masks, objectness=objectness)
         decoded = self.engine.decode(self._encoded, self._words, **regions_of_user)
         provenance, regions = self.provenance, "found" if boxes is None and masks is None else "given"
         protocol, fingerprint = dict(provenance.protocol, regions=regions), provenance.fingerprint
@@ -79,7 +77,7 @@ class Detector(BasePredictor):
         if self._words is None:
             raise ValueError("there are no words to choose from yet; first call set_classes([...]).")
         self.set_image(image)
-        boxes = torch.as_tensor(boxes).float().reshape(-1, 4)
+        boxes = user_tensor("boxes", boxes).float()
         best = namer(self._encoded, self._words, boxes).topk(min(most, len(self.vocabulary)), dim=1)
         return [
             {

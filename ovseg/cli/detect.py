@@ -81,7 +81,7 @@ def detect(
     the end (exit code 1); the others are done.
     """
     from ovseg.apis.load import load_detector
-    from ovseg.results.detections import paths_of
+    from ovseg.results.detections import boxes_only, paths_of
 
     if resume and boxes is not None:
         raise ValueError("--resume cannot check that results come from the same --boxes: give one of the two.")
@@ -104,7 +104,7 @@ def detect(
         return detections if masks else detections.without_masks()
 
     options = dict(resume=resume, overwrite=overwrite, as_json=as_json, progress=progress)
-    options |= dict(done="searched", files_of=paths_of)
+    options |= dict(done="searched", files_of=paths_of, changed=None if masks else boxes_only)
     batch(model, words, items, failed, out, answer, _describe, **options)
 
 
