@@ -53,6 +53,12 @@ def detect(
         str | None,
         typer.Option("--background", help='Words against which things stand out: "sea, sand"; names of stuff.'),
     ] = None,
+    slice: Annotated[
+        int | None, typer.Option(help="Detect in overlapping slices of so many pixels a side: finds small things.")
+    ] = None,
+    overlap: Annotated[
+        float | None, typer.Option(help="Share of a side that neighboring slices have in common; 0.2 unless given.")
+    ] = None,
     boxes: Annotated[Path | None, typer.Option(help="Choose among these boxes: .json or .csv.")] = None,
     masks: Annotated[bool, typer.Option(help="Draw masks.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Skip pictures that OUT has these very results of.")] = False,
@@ -82,6 +88,7 @@ def detect(
     chosen = None if boxes is None else BoxFile(boxes)
     settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
     settings |= given(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
+    settings |= given(slice=slice, overlap=overlap)
     settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
     if background is not None:
         settings["background"] = [word.strip() for word in background.split(",") if word.strip()]
