@@ -29,8 +29,7 @@ CHECKPOINT = ROOT / "configs/fvit/fvit_windows_tiny_scenes.safetensors"
 
 
 class Blobs:
-    """A detector of bright blobs: the red channel is the score in percent, the green one the class; larger blobs are
-    what it calls less likely when they are cut."""
+    """A detector of bright blobs: the red channel is the score in percent, the green one the class."""
 
     boxes, method = True, "blobs"
 
@@ -94,28 +93,28 @@ class TestSlices:
         image = scene((40, 100), [(10, 33, 8, 9, 90, 0), (10, 60, 20, 6, 80, 1)])  # slices at 0, 30 and 60
         same(detect(Blobs(), image, slice=40, overlap=0.25), detect(Blobs(), image))
 
-    def test_a_whole_box_wins_over_a_better_part_of_it(self):
-        image = scene((40, 70), [(10, 33, 12, 12, 50, 0)])
-        image[10:22, 33:36, 0] = np.where(
-            image[10:22, 33:36, 0] > 0, 90, 0
-        )  # what the first slice sees of it scores more
-        image[10:22, 36:45, 0] = np.where(image[10:22, 36:45, 0] > 0, 50, 0)
-        whole = detect(Blobs(), image)
-        image[14, 40, 0] = 60
-        sliced = detect(Blobs(), image, slice=40, overlap=0.25)
-        assert len(whole) == len(sliced) == 1
-        np.testing.assert_array_equal(sliced.boxes, whole.boxes)
-
-    def test_a_part_in_a_box_of_another_class_stays(self):
-        engine = Blobs()
-        parts = {0: ([[33.0, 10, 40, 20]], [0.9], [0]), 1: ([[3.0, 10, 15, 20]], [0.5], [1])}
+    @pytest.mark.parametrize(
+        "second, settings, left",
+        [
+            ([5, 10, 15, 20], {}, [1]),  # sees all of what the first slice cuts
+            ([0, 10, 15, 20], {}, [0, 1]),  # is cut too, and overlaps too little
+            ([0, 10, 15, 20], dict(inside=0.4), [0]),
+            ([5, 10, 15, 20], dict(nms=1), [0, 1]),
+            ([0, 10, 12, 20], {}, [0]),  # IoU 0.625
+        ],
+    )
+    @pytest.mark.parametrize("label", [0, 1])
+    def test_boxes_of_two_slices(self, second, settings, left, label):
+        """A better box at x = 32 … 40, cut by the edge of its slice, and one of the next slice, which begins at 30."""
+        engine = Blobs(**settings)
+        parts = [([[32.0, 10, 40, 20]], [0.9], [0]), ([list(map(float, second))], [0.5], [label])]
         engine.encode = lambda image: int(image[0, 0, 0])
         engine.decode = lambda part, words: Found(*map(torch.tensor, parts[part]), None)
         image = np.zeros((40, 70, 3), np.uint8)
         image[:, 30:] = 1
-        assert detect(engine, image, slice=40, overlap=0.25).names == ["cat", "dog"]
-        parts[1] = ([[3.0, 10, 15, 20]], [0.5], [0])
-        assert detect(engine, image, slice=40, overlap=0.25).boxes.tolist() == [[33, 10, 45, 20]]
+        boxes = [[32, 10, 40, 20], [second[0] + 30, 10, second[2] + 30, 20]]
+        expected = [boxes[i] for i in (left if label == 0 else [0, 1])]
+        assert detect(engine, image, slice=40, overlap=0.25).boxes.tolist() == expected
 
     def test_one_limit_for_the_whole_picture(self):
         image = random_scene(0, 24, 3, 4)
@@ -161,7 +160,7 @@ class TestWithoutTraining:
         rng = np.random.default_rng(0)
         tiles = rng.integers(0, 256, (4, 48, 48, 3)).astype(np.uint8)
         image = np.concatenate([np.concatenate(tiles[:2], 1), np.concatenate(tiles[2:], 1)])
-        options = QUICK | dict(max_detections=400)
+        options = QUICK | dict(max_detections=1000)
         plain = load_detector("naclip", tower=vit, classes=WORDS, **options)
         sliced = load_detector("naclip", tower=vit, classes=WORDS, slice=48, overlap=0, **options)
         expected = Detections.merge([plain(tile) for tile in tiles], [(0, 0), (48, 0), (0, 48), (48, 48)])
@@ -213,5 +212,5 @@ def test_the_command(ovseg, photo, tmp_path):  # noqa: F811
     assert code == 0 and "1 already there" in err
     code, _, err = ovseg("detect", photo, *options, "--resume")
     assert code == 0 and "already there" not in err
-    assert_one_paragraph(ovseg("detect", photo, *options, "--overlap", 1.5), "overlap=1.5", "[0, 1)")
+    assert_one_paragraph(ovseg("detect", photo, *options, "--overlap", 1.5), "overlap=1.5", "a share in [0, 1)")
     assert_one_paragraph(ovseg("detect", photo, "-c", "cat", "--overlap", 0.5), "give slice too")

@@ -4,7 +4,8 @@
     detections  those of every slice, moved to where they are in the picture
     cut         a box that ends where its slice does shows part of a thing; it goes if a box of its class that is whole
                 in another slice covers a larger share of it than ``nms``
-    the rest    one NMS and one ``max_detections`` for the whole picture, as the detector has them
+    suppressed  of boxes of a class from different slices, as the detector does within a slice: the one of the lower
+                score where the IoU is above ``nms``, or one inside the other by more than ``inside``
 
 Where no thing crosses an edge of a slice the detections are those of the slices by themselves.  A thing larger than the
 overlap may lie whole in no slice, one larger than a slice never does.
@@ -25,7 +26,8 @@ from ovseg.results import rle
 from ovseg.results.provenance import Provenance
 from ovseg.text.vocabulary import Vocabulary
 
-from .detect import Found, leave_best
+from .box_settings import BoxSettings
+from .detect import Found
 from .protocol import digest
 
 AT_EDGE = 1.0  # pixels between a box and an edge that cuts it
@@ -50,8 +52,8 @@ class SliceSettings:
         share = isinstance(self.overlap, Real) and not isinstance(self.overlap, bool) and 0 <= self.overlap < 1
         if not (whole and share):
             raise ValueError(
-                "slice is the side of a slice in pixels, a whole number from 1 on, and overlap a share of it in [0, 1), "
-                f"such as slice=640, overlap=0.2; got slice={self.slice!r}, overlap={self.overlap!r}."
+                "slice is the side of a slice in pixels, a whole number from 1 on, and overlap a share in [0, 1) "
+                f"(slice=640, overlap=0.2); got slice={self.slice!r}, overlap={self.overlap!r}."
             )
 
     @classmethod
@@ -146,8 +148,7 @@ class SlicedDetector:
         height, width = picture.size
         inner = places[origin] != torch.tensor([0, 0, width, height])
         cut = (((boxes - places[origin]).abs() <= AT_EDGE) & inner).any(1)
-        left = (~_covered(boxes, labels, origin, cut, self.settings.nms)).nonzero()[:, 0]
-        best = left[leave_best(self.settings, boxes[left], scores[left], labels[left])]
+        best = _best(self.settings, boxes, scores, labels, origin, cut)
         outlines = None
         if all(part.masks is not None for part in parts):
             masks = [mask for part in parts for mask in part.masks or ()]
@@ -156,18 +157,30 @@ class SlicedDetector:
         return Found(boxes[best], scores[best], labels[best], outlines)
 
 
-def _covered(boxes: Tensor, labels: Tensor, origin: Tensor, cut: Tensor, share: float) -> Tensor:
-    """(R,) bool, whether a cut box lies by more than ``share`` of its area in an uncut one of its class.
+def _best(settings: BoxSettings, boxes: Tensor, scores: Tensor, labels: Tensor, origin: Tensor, cut: Tensor) -> Tensor:
+    """Indices of the detections that are left, the best first.
 
     Args:
-        boxes: (R, 4) x1, y1, x2, y2.
-        labels: (R,) class ids.
+        boxes, scores, labels: (R, 4), (R,), (R,) in the whole picture.
         origin: (R,) the slice of each.
-        cut: (R,) bool.
+        cut: (R,) bool, whether it ends where its slice does.
     """
-    covered, area = torch.zeros_like(cut), (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    left, area = torch.ones_like(cut), (boxes[:, 2:] - boxes[:, :2]).prod(1)
+
+    def rivals(i: int, among: Tensor) -> tuple[Tensor, Tensor]:
+        """Detections of the class of one in other slices, and what they have in common with it in square pixels."""
+        others = (among & (labels == labels[i]) & (origin != origin[i])).nonzero()[:, 0]
+        low, high = torch.maximum(boxes[others, :2], boxes[i, :2]), torch.minimum(boxes[others, 2:], boxes[i, 2:])
+        return others, (high - low).clamp(min=0).prod(1)
+
     for i in cut.nonzero()[:, 0].tolist():
-        rivals = boxes[~cut & (labels == labels[i]) & (origin != origin[i])]
-        common = torch.minimum(rivals[:, 2:], boxes[i, 2:]) - torch.maximum(rivals[:, :2], boxes[i, :2])
-        covered[i] = (common.clamp(min=0).prod(1) > share * area[i]).any()
-    return covered
+        left[i] = not (rivals(i, ~cut)[1] > settings.nms * area[i]).any()
+    order = scores.argsort(descending=True, stable=True)
+    for i in order.tolist():
+        if left[i]:
+            others, common = rivals(i, left)
+            gone = common > settings.nms * (area[i] + area[others] - common)
+            if settings.inside < 1:
+                gone |= common > settings.inside * torch.minimum(area[i], area[others])
+            left[others[gone]] = False
+    return order[left[order]][: settings.max_detections]
