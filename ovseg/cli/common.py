@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .completion import complete_weights
+
 Sources = Annotated[list[str], typer.Argument(metavar="PATH…", help="Pictures, folders, globs or URLs.")]
 Classes = Annotated[str | None, typer.Option("-c", "--classes", help='Words: "cat|kitten, sofa, floor".')]
 Words = Annotated[
@@ -16,7 +18,13 @@ Background = Annotated[
     str | None, typer.Option("--background", help='"none", a threshold such as 0.3, or words "wall, sky".')
 ]
 Weights = Annotated[
-    str | None, typer.Option("-w", "--weights", help="tiny (embedded), openai, ViT-L-14/openai, FILE …")
+    str | None,
+    typer.Option(
+        "-w",
+        "--weights",
+        help="tiny (embedded), openai, ViT-L-14/openai, FILE …",
+        autocompletion=complete_weights,
+    ),
 ]
 QuickGELU = Annotated[bool | None, typer.Option(help="Activation, for weight files that do not say.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]

@@ -26,6 +26,7 @@ from .common import (
     say_done,
     say_failed,
 )
+from .completion import complete_method_list
 
 
 def compare(
@@ -34,7 +35,13 @@ def compare(
     vocabulary: Words = None,
     background: Background = None,
     methods: Annotated[
-        str, typer.Option("-m", "--methods", help='"all" that need no other file, or names: "naclip, sclip".')
+        str,
+        typer.Option(
+            "-m",
+            "--methods",
+            help='"all" that need no other file, or names: "naclip, sclip".',
+            autocompletion=complete_method_list,
+        ),
     ] = "all",
     weights: Weights = None,
     quick_gelu: QuickGELU = None,

@@ -29,6 +29,7 @@ from .common import (
     read_numbers,
     read_words,
 )
+from .completion import complete_detectors
 
 
 def detect(
@@ -41,6 +42,7 @@ def detect(
             "-m",
             "--method",
             help="An extractor of `ovseg methods`, or a trained detector with --weights CHECKPOINT.",
+            autocompletion=complete_detectors,
         ),
     ] = "clip_surgery",
     weights: Weights = None,
