@@ -399,6 +399,7 @@ def test_an_exported_run_predicts_as_its_model(tmp_path, options):
     assert ours.pipeline.protocol.window == 64 and ours.pipeline.protocol.view is None
 
 
+@pytest.mark.slow
 def test_it_learns_eight_scenes(tmp_path):
     losses = losses_of("configs/catseg/catseg_tiny_overfit.py", tmp_path, 12)
     assert sum(losses[-3:]) < 0.98 * sum(losses[:3])  # it starts at the share of a class

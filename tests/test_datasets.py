@@ -53,7 +53,7 @@ def test_benchmark_reads_mmsegs_folders(tmp_path, row, split):
 
 
 @pytest.mark.parametrize("row", BENCHMARKS.values(), ids=BENCHMARKS)
-def test_names_and_colours_are_those_of_the_vocabulary(row):
+def test_names_and_colors_are_those_of_the_vocabulary(row):
     vocabulary = Vocabulary.parse(row.vocabulary)
     meta = build(row.dataset, lazy_init=True).metainfo
     assert tuple(meta["classes"]) == vocabulary.names and meta["dataset_name"] == row.vocabulary
@@ -182,6 +182,7 @@ def test_candidates_of_the_protocols(few_stuff_pictures):
     assert scenes(candidates="v20", styles="unseen").metainfo["dataset_name"] == "scenes_unseen_v20"
 
 
+@pytest.mark.slow
 def test_the_scenes_package_and_the_table_need_no_mmseg():
     code = (
         "import sys, ovseg.datasets, ovseg.datasets.table; print('torch' in sys.modules);"

@@ -14,10 +14,11 @@ from ovseg.apis.detector import Detector
 from ovseg.apis.load import load_detector
 from ovseg.pictures.pixels import ImageError
 from ovseg.predict.box_file import BoxFile
-from ovseg.predict.box_settings import BACKGROUND, BoxSettings
+from ovseg.predict.box_settings import BoxSettings
 from ovseg.predict.name_boxes import BoxNamer
 from ovseg.results import rle
 from ovseg.results.detections import Detections
+from ovseg.text.stuff import BACKGROUND
 from ovseg.text.vocabulary import Vocabulary
 
 from .conftest import ROOT
@@ -98,7 +99,7 @@ class TestEngine:
     def test_a_resnet(self, resnet, picture):
         assert len(load_detector("maskclip", tower=resnet, classes=WORDS, **QUICK)(picture))
 
-    @pytest.mark.parametrize("scorer", ["CentredScore", "EnlargedScore", "FoundScore", "WholeImageScore"])
+    @pytest.mark.parametrize("scorer", ["CenteredScore", "EnlargedScore", "ForegroundScore", "WholeImageScore"])
     def test_any_scorer(self, vit, picture, scorer):
         found = load_detector("naclip", tower=vit, scorer=dict(type=scorer), classes=WORDS, **QUICK)(picture)
         assert np.isfinite(found.scores).all()
@@ -301,10 +302,10 @@ class TestBoxFiles:
     def test_layouts(self, tmp_path):
         def read(name, text, picture="photo.png"):
             (tmp_path / name).write_text(text)
-            return BoxFile(tmp_path / name).of(picture).tolist()
+            return BoxFile(tmp_path / name, ["photo.png", picture]).of(picture, (90, 130)).tolist()
 
         assert read("list.json", "[[1, 2, 3, 4]]") == [[1, 2, 3, 4]] and read("none.json", "[]") == []
-        images = [dict(id=3, file_name="x/photo.png"), dict(id=4, file_name="b.png")]
+        images = [dict(id=3, file_name="/old/photo.png"), dict(id=4, file_name="b.png")]
         annotations = [dict(image_id=3, bbox=[1, 2, 3, 4]), dict(image_id=4, bbox=[0, 0, 9, 9])]
         annotations.append(dict(image_id=3, bbox=[0, 0, 50, 50], iscrowd=1))
         coco = json.dumps(dict(images=images, annotations=annotations))
@@ -320,9 +321,9 @@ class TestBoxFiles:
     def test_mistakes(self, tmp_path, name, text):
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match="holds no boxes that can be read"):
-            BoxFile(tmp_path / name)
+            BoxFile(tmp_path / name, ["photo.png"])
         with pytest.raises(FileNotFoundError, match="no file of boxes"):
-            BoxFile(tmp_path / "missing.json")
+            BoxFile(tmp_path / "missing.json", ["photo.png"])
 
 
 class TestNaming:

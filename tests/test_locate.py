@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ovseg.apis.locate import Locator, save_locations
-from ovseg.evaluation.localisation import box_hit, box_iou, peak, point_hit
+from ovseg.evaluation.localization import box_hit, box_iou, peak, point_hit
 from ovseg.pictures.pixels import ImageError
 from ovseg.registry import METRICS
 from ovseg.results.draw_boxes import draw_boxes
@@ -67,7 +67,7 @@ class TestLocator:
         assert found.heatmap.shape == shape and np.isfinite(found.heatmap).all()
         assert 0 <= found.box[0] < found.box[2] <= shape[1] and found.plot().size[0] >= shape[1]
 
-    def test_a_picture_of_one_colour(self, locator):
+    def test_a_picture_of_one_color(self, locator):
         found = locator(np.full((50, 70, 3), 128, np.uint8), "cat")
         assert np.isfinite(found.heat).all() and np.isfinite([*found.box, found.score]).all()
 
@@ -95,6 +95,7 @@ class TestLocator:
         with pytest.warns(UserWarning, match="spoonbill"):
             tiny.encoder.check_known(["a spoonbill"])
 
+    @pytest.mark.slow
     def test_the_embedded_model_points_at_things(self, tiny):
         """Well above chance: the objects cover a tenth of their scenes."""
         from ovseg.datasets.scenes import SceneComposer, object_names

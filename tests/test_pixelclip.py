@@ -279,6 +279,7 @@ def test_scores_are_cosines_of_enlarged_features(vit):
     torch.testing.assert_close(EnlargedScore()(out, text), expected)
 
 
+@pytest.mark.slow
 def test_the_smoke_config_learns(tmp_path, data):
     losses = losses_of("configs/pixelclip/pixelclip_tiny_overfit.py", tmp_path, 4)
     assert losses[-1] < losses[0] - 0.05
@@ -327,7 +328,7 @@ def test_bad_maps_are_refused(tmp_path):
 
 
 def test_regions_follow_the_picture_through_mmseg(picture):
-    """Regions made of colours are the same after resizing, cropping and flipping as made of the result."""
+    """Regions made of colors are the same after resizing, cropping and flipping as made of the result."""
     ids = (picture[..., 0] > 127).astype(np.int64)
     flat = np.repeat(ids[..., None] * 255, 3, 2).astype(np.uint8)
     kinds = [

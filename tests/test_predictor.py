@@ -80,7 +80,7 @@ def test_changing_the_words_does_not_run_the_tower(model, picture, monkeypatch):
     assert runs
     runs.clear()
     second = model.set_classes(["floor", "sofa", "dog", "cat"]).predict()
-    third = model.set_classes(["bird"]).predict()
+    third = model.set_classes(ovseg.Vocabulary.parse(["bird"]).with_background("none")).predict()
     assert not runs and third.areas == {"bird": 1.0}
     assert (second.labels == 3 - first.labels).all()  # the words are permuted, so is the result
     np.testing.assert_allclose(second.scores, first.scores, atol=1e-6)
@@ -261,6 +261,7 @@ print(*[name for name in ("mmseg", "mmdet") if name in sys.modules])
 """
 
 
+@pytest.mark.slow
 def test_prediction_needs_neither_mmseg_nor_mmdet():
     done = subprocess.run([sys.executable, "-c", PREDICTION], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.strip() == "", done.stdout + done.stderr

@@ -7,9 +7,9 @@ An environment made with it holds the oldest versions that pyproject.toml promis
 """
 
 import sys
-import tomllib
 from pathlib import Path
 
+import tomllib
 from packaging.requirements import Requirement
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"

@@ -1,10 +1,12 @@
 """One picture, all methods side by side: what they see, how far they agree, what they cost."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ovseg.compat.notice import say_once
 from ovseg.pictures.images import LoadedImage, load_image
@@ -12,21 +14,36 @@ from ovseg.predict.build import assemble, choose_tower, dense_config, make_proto
 from ovseg.predict.protocol import Protocol
 from ovseg.predict.segment import Segmenter
 from ovseg.registry import DENSE, component_name
+from ovseg.results.plotting import PlotMixin
 from ovseg.results.provenance import tower_weights
+from ovseg.text.contrast import contrasted
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.towers import Tower
 from ovseg.towers.shared import SharedTower, now
 
-from .comparison import Comparison, MethodResult
+from .comparison import ComparisonValues, MethodResult
+from .draw_compare import page, sheet
 from .measure import PeakMemory
 from .methods import list_methods
 from .predictor import Predictor
 
-PIXELS = ("short_side", "max_long_side", "size", "window", "stride", "window_batch", "normalisation")
+PIXELS = ("short_side", "max_long_side", "size", "window", "stride", "window_batch", "normalization")
 """Settings of a protocol that say which pixels the tower sees; in a comparison they are the same for all methods."""
 
 MENDABLE = (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryError)
 """Why a method cannot take part: a tower it cannot read, a file or package it needs, memory."""
+
+
+class Comparison(ComparisonValues, PlotMixin):
+    """M methods on one picture, to look at; the numbers are those of ``ComparisonValues``."""
+
+    def plot(self) -> Image.Image:
+        """All overlays and the agreement map in one picture, under one legend."""
+        return sheet(self)
+
+    def to_html(self, title: str = "picture") -> str:
+        """One page that needs no other file: overlays, agreement, times and memory."""
+        return page(self, title)
 
 
 class Comparer:
@@ -61,7 +78,7 @@ class Comparer:
         **settings: Any,
     ):
         self.configs = _configs(methods)
-        self.vocabulary = Vocabulary.parse(classes)
+        vocabulary = Vocabulary.parse(classes)
         if "refine" in settings:
             settings["refine"] = refiner_configs(settings["refine"])
         if own_protocol:
@@ -70,11 +87,14 @@ class Comparer:
         beside = tower is not None and any(DENSE.get(c["type"]).in_weights for c in self.configs.values())
         tower = choose_tower(None if beside else weights, tower, arch, quick_gelu, device)
         say_once(tower.card.notice)
+        self.vocabulary, note = contrasted(vocabulary, tower.card.words)
         self.tower = SharedTower(tower)
         self.settings, self.own_protocol = settings, own_protocol
         self.common = None if own_protocol else make_protocol(_plain_pixels(), tower.card.protocol, settings)
         self._predictors: dict[str, Predictor] = {}
         self._refused: dict[str, str] = {}
+        if note:
+            warnings.warn(note, UserWarning, stacklevel=2)
 
     def compare(self, image: Any, progress=None) -> Comparison:
         """All methods on one picture (path, URL, PIL, RGB numpy array, tensor).

@@ -102,7 +102,7 @@ def load_detector(
     Args:
         method: an extractor, a name from ``list_methods()`` or a config as for ``ovseg.load``, read without training;
             or a trained detector (``fvit``, …: `ovseg methods`) with a checkpoint of ``ovseg train`` as ``weights``,
-            which tells the rest.
+            which holds the rest.
         weights: see ``ovseg.towers.weights``; None is the embedded demo model.
         classes: anything ``Vocabulary.parse`` takes; may also be set later.
         device, arch, quick_gelu, dtype, tower, cache, compile: see ``load``.

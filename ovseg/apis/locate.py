@@ -10,12 +10,14 @@ from PIL import Image
 
 from ovseg.compat.notice import say_once
 from ovseg.files import atomic_write, write_json
+from ovseg.marks import check_own, save_png
 from ovseg.phrases import PhraseMatch, PhraseSearch
 from ovseg.pictures.images import LoadedImage, load_image, unique_stems
 from ovseg.predict.build import choose_tower, search_provenance
 from ovseg.results.draw_boxes import draw_boxes
 from ovseg.results.plotting import PlotMixin
 from ovseg.results.provenance import Provenance
+from ovseg.results.store import check_place
 from ovseg.towers import Tower
 
 
@@ -109,11 +111,11 @@ class Locator(PhraseSearch):
         """
         if self._image is None:
             raise ValueError("there is no picture to look at yet; first call set_image(...).")
-        places = self.find(self._seen, [phrase] if isinstance(phrase, str) else list(phrase))
+        boxes = self.find(self._seen, [phrase] if isinstance(phrase, str) else list(phrase))
         provenance = search_provenance(self).of(self._image.file)
         extra = dict(image=self._image.array, provenance=provenance, path=self._image.path)
-        found = [Location(**vars(place), **extra) for place in places]
-        return found[0] if isinstance(phrase, str) else found
+        locations = [Location(**vars(place), **extra) for place in boxes]
+        return locations[0] if isinstance(phrase, str) else locations
 
     def __call__(self, image: Any, phrase: str | Sequence[str]) -> Location | list[Location]:
         """``set_image`` and ``locate`` in one."""
@@ -128,8 +130,17 @@ def locate(image: Any, phrases: str | Sequence[str], weights: str | None = None,
     return Locator(weights, **options)(image, phrases)
 
 
+def paths_of(folder: Path, stem: str) -> dict[str, Path]:
+    """What ``save_locations`` writes, by kind, in that order."""
+    return {"boxes": folder / f"{stem}_boxes.png", "json": folder / f"{stem}_boxes.json"}
+
+
 def save_locations(
-    locations: Sequence[Location], folder: str | Path, stem: str | None = None, picture: Image.Image | None = None
+    locations: Sequence[Location],
+    folder: str | Path,
+    stem: str | None = None,
+    picture: Image.Image | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Path]:
     """``<stem>_boxes.png`` with all boxes and ``<stem>_boxes.json`` for the phrases of one picture.
 
@@ -138,19 +149,19 @@ def save_locations(
         folder: made if it does not exist.
         stem: beginning of the file names; that of the picture by default.
         picture: what to save as PNG; the boxes of all phrases by default.
+        overwrite: also replace files that ovseg did not write; its own are always replaced.
 
     Raises:
-        ValueError: no location, a stem with a folder in it, a folder that is a file.
+        ValueError: no location, a stem with a folder in it, a folder that is a file, a file that is not ovseg's.
+        OSError: the disk is full, or the folder cannot be written to.
     """
     if not locations:
         raise ValueError("there is nothing to save: give at least one location.")
-    first, folder = locations[0], Path(folder)
+    first, folder = locations[0], Path(folder).expanduser()
     stem = unique_stems([first.path])[0] if stem is None else stem
-    if not stem or Path(stem).name != stem:
-        raise ValueError(f"a stem is the beginning of a file name, without folder, got {stem!r}.")
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"cannot save into {folder}: it is a file. Give a folder; it is made if need be.")
-    paths = {"boxes": folder / f"{stem}_boxes.png", "json": folder / f"{stem}_boxes.json"}
+    check_place(folder, stem)
+    paths = paths_of(folder, stem)
+    check_own(paths.values(), overwrite)
     height, width = first.image.shape[:2]
     if picture is None:
         picture = draw_boxes(first.image, [each.box for each in locations], [each.phrase for each in locations])
@@ -163,6 +174,6 @@ def save_locations(
         "files": {"boxes": paths["boxes"].name},
     }
     with atomic_write(paths["boxes"]) as temporary:
-        picture.save(temporary, "PNG")
+        save_png(picture, temporary)
     write_json(paths["json"], record)
     return paths

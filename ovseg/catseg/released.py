@@ -70,7 +70,7 @@ def read_head(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """
     try:
         state, notes = read_checkpoint_with_meta(path)
-        told = parse_json(notes.get("aggregation", "{}"), "aggregation")
-        return head_state(state), AGGREGATION(told, "aggregation")
+        aggregation = parse_json(notes.get("aggregation", "{}"), "aggregation")
+        return head_state(state), AGGREGATION(aggregation, "aggregation")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .common import (
+    BoxFormat,
     Classes,
     Device,
     QuickGELU,
@@ -15,8 +16,9 @@ from .common import (
     Weights,
     Words,
     gather,
-    given,
     print_json,
+    protocol_settings,
+    read_boxes,
     read_words,
     say_failed,
 )
@@ -37,6 +39,7 @@ def classify_boxes(
     readout: Annotated[
         list[str] | None, typer.Option(help="roi, mask, crop, masked_crop; several are averaged.")
     ] = None,
+    box_format: BoxFormat = None,
     margin: Annotated[list[float] | None, typer.Option(help="How many times larger a crop is than its box.")] = None,
     recursive: Recursive = False,
     templates: Templates = None,
@@ -47,23 +50,26 @@ def classify_boxes(
     (exit code 1); the others are done.
     """
     from ovseg.apis.load import load_detector
+    from ovseg.pictures.images import load_image
     from ovseg.pictures.pixels import ImageError
-    from ovseg.predict.box_file import BoxFile
     from ovseg.predict.name_boxes import BoxNamer
     from ovseg.regions.crops import MARGINS
 
     words = read_words(classes, vocabulary)
     items, failed = gather(sources, recursive)
     total = len(items) + len(failed)
-    chosen = BoxFile(boxes)
-    model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **given(templates=templates))
+    chosen = read_boxes(boxes, items, box_format)
+    model = load_detector(
+        method, weights, device=device, quick_gelu=quick_gelu, **protocol_settings(templates=templates)
+    )
     namer = BoxNamer(model.engine, readout or ("crop", "masked_crop"), margin or MARGINS)
     model.set_classes(words)
     for item in items:
         try:
-            found = model.name_boxes(item, chosen.of(item), namer)
+            picture = load_image(item, **model.reading)
+            names = model.name_boxes(picture, chosen.of(item, picture.array.shape[:2]), namer)
         except ImageError as error:
             failed.append(str(error))
         else:
-            print_json({"image": str(item), "boxes": found})
+            print_json({"image": str(item), "boxes": names})
     say_failed(failed, total)

@@ -9,9 +9,11 @@ from .batch import batch
 from .common import (
     AsJson,
     Bands,
+    BoxFormat,
     Classes,
     Device,
     Out,
+    Overwrite,
     Precision,
     QuickGELU,
     Range,
@@ -25,8 +27,10 @@ from .common import (
     Window,
     Words,
     gather,
-    given,
+    protocol_settings,
+    read_boxes,
     read_numbers,
+    read_stuff,
     read_words,
 )
 from .completion import complete_detectors
@@ -53,7 +57,9 @@ def detect(
     max_detections: Annotated[int, typer.Option("--most", help="Most detections of a picture.")] = 100,
     background: Annotated[
         str | None,
-        typer.Option("--background", help='Words against which things stand out: "sea, sand"; names of stuff.'),
+        typer.Option(
+            "--background", help='Words against which things stand out: "sea, sand"; by default names of stuff.'
+        ),
     ] = None,
     slice: Annotated[
         int | None, typer.Option(help="Detect in overlapping slices of so many pixels a side: finds small things.")
@@ -62,8 +68,10 @@ def detect(
         float | None, typer.Option(help="Share of a side that neighboring slices have in common; 0.2 unless given.")
     ] = None,
     boxes: Annotated[Path | None, typer.Option(help="Choose among these boxes: .json or .csv.")] = None,
+    box_format: BoxFormat = None,
     masks: Annotated[bool, typer.Option(help="Draw masks.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Skip pictures that OUT has these very results of.")] = False,
+    overwrite: Overwrite = False,
     recursive: Recursive = False,
     short_side: ShortSide = None,
     window: Window = None,
@@ -81,34 +89,39 @@ def detect(
     the end (exit code 1); the others are done.
     """
     from ovseg.apis.load import load_detector
-    from ovseg.predict.box_file import BoxFile
+    from ovseg.results.detections import paths_of
 
     if resume and boxes is not None:
-        raise ValueError("--resume cannot tell whether results come from the same --boxes: give one of the two.")
+        raise ValueError("--resume cannot check that results come from the same --boxes: give one of the two.")
     words = read_words(classes, vocabulary)
     items, failed = gather(sources, recursive)
-    chosen = None if boxes is None else BoxFile(boxes)
-    settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
-    settings |= given(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
-    settings |= given(slice=slice, overlap=overlap)
+    chosen = read_boxes(boxes, items, box_format)
+    settings = protocol_settings(
+        short_side=short_side, window=window, stride=stride, precision=precision, templates=templates
+    )
+    settings |= protocol_settings(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
+    settings |= protocol_settings(slice=slice, overlap=overlap)
     settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
     if background is not None:
-        settings["background"] = [word.strip() for word in background.split(",") if word.strip()]
+        settings["background"] = read_stuff(background)
     model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **settings)
 
     def answer(item, picture):
-        found = model.set_image(picture).predict(boxes=None if chosen is None else chosen.of(item))
-        return found if masks else found.without_masks()
+        detections = model.set_image(picture).predict(
+            boxes=None if chosen is None else chosen.of(item, picture.array.shape[:2])
+        )
+        return detections if masks else detections.without_masks()
 
-    options = dict(done="searched", suffix="_detections", resume=resume, as_json=as_json, progress=progress)
+    options = dict(resume=resume, overwrite=overwrite, as_json=as_json, progress=progress)
+    options |= dict(done="searched", files_of=paths_of)
     batch(model, words, items, failed, out, answer, _describe, **options)
 
 
-def _describe(found) -> tuple[dict, str]:
-    boxes = [[round(float(value), 2) for value in box] for box in found.boxes]
+def _describe(detections) -> tuple[dict, str]:
+    boxes = [[round(float(value), 2) for value in box] for box in detections.boxes]
     rows = [
         {"name": name, "score": round(float(score), 4), "box": box}
-        for name, score, box in zip(found.names, found.scores, boxes, strict=True)
+        for name, score, box in zip(detections.names, detections.scores, boxes, strict=True)
     ]
     text = ", ".join(f"{row['name']} {row['score']:.2f}" for row in rows[:8]) or "nothing"
     return {"detections": rows}, text + (f", {len(rows) - 8} more" if len(rows) > 8 else "")

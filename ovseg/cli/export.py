@@ -4,7 +4,7 @@
 
 CAT-Seg         the tuned CLIP and the aggregation: ``ovseg predict photo.jpg -m catseg --weights OUT -c …``
 PixelCLIP       the tuned CLIP as plain weights: ``weights=OUT``
-CLIPSelf, RegionCLIP's pre-training   the tuned CLIP likewise
+CLIPSelf, RegionCLIP's pretraining   the tuned CLIP likewise
 CLIP-DINOiser   its two convolutions in the authors' format: ``dense=dict(type="CLIPDINOiser", checkpoint=OUT)``
 """
 

@@ -13,6 +13,7 @@ from .common import (
     Classes,
     Device,
     Out,
+    Overwrite,
     Precision,
     QuickGELU,
     Range,
@@ -26,7 +27,7 @@ from .common import (
     Window,
     Words,
     gather,
-    given,
+    protocol_settings,
     read_memory,
     read_numbers,
     read_words,
@@ -48,6 +49,7 @@ def predict(
     device: Device = "auto",
     out: Out = Path("out"),
     resume: Annotated[bool, typer.Option("--resume", help="Skip pictures that OUT has these very results of.")] = False,
+    overwrite: Overwrite = False,
     recursive: Recursive = False,
     short_side: ShortSide = None,
     window: Window = None,
@@ -77,21 +79,25 @@ def predict(
     --resume goes on where an interrupted run stopped.
     """
     from ovseg.apis.load import load
+    from ovseg.results.store import paths_of
 
     words = read_words(classes, vocabulary, background)
     items, failed = gather(sources, recursive)
-    settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
-    settings |= given(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
+    settings = protocol_settings(
+        short_side=short_side, window=window, stride=stride, precision=precision, templates=templates
+    )
+    settings |= protocol_settings(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
     if refine is not None:
         settings["refine"] = [name for name in refine if name.lower() != "none"]
     if memory is not None:
         budget = read_memory(memory, short_side)
         settings |= dict(short_side=None, size=None)
+    options = dict(resume=resume, overwrite=overwrite, as_json=as_json, progress=progress)
     model = load(method, weights, device=device, quick_gelu=quick_gelu, **settings)
     if memory is not None:
-        rasters(model, words, items, failed, out, budget, resume=resume, as_json=as_json, progress=progress)
+        rasters(model, words, items, failed, out, budget, **options)
         return
-    options = dict(done="segmented", resume=resume, as_json=as_json, progress=progress)
+    options |= dict(done="segmented", files_of=paths_of)
     batch(model, words, items, failed, out, lambda _, picture: model.set_image(picture).predict(), _describe, **options)
 
 

@@ -37,7 +37,7 @@ def parse(argv=None):
     parser.add_argument("--checkpoint", type=Path, help="of a trained config")
     parser.add_argument("--weights", help="other weights than the config's")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/test"))
-    parser.add_argument("--limit", type=int, help="only the first images of each benchmark")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first images of each benchmark")
     parser.add_argument("--resume", action="store_true", help="keep rows of results.json that would be the same")
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="strict overrides of the config"
@@ -47,6 +47,13 @@ def parse(argv=None):
     args = parser.parse_args(argv)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of images: give 1 or more, or leave it out for all")
+    return int(text)
 
 
 def prepare(args, config: str, benchmark: str | None):
@@ -140,7 +147,8 @@ def measure(cfgs: dict, benchmark: str | None, limit: int | None) -> list[dict]:
         report.pop("classes", None)
         if not report["fingerprint"]:
             report |= provenance_of(runner.bare_model, own).to_dict()
-        rows.append({"config": config, "benchmark": benchmark or name, "limit": limit, **report})
+        own_test = benchmark is None
+        rows.append({"config": config, "benchmark": benchmark or name, "own_test": own_test, "limit": limit, **report})
     return rows
 
 
@@ -153,6 +161,11 @@ def is_measured(row: dict, cfg, limit: int | None) -> bool:
         return row.get("limit") == limit and not Provenance.from_dict(row).differences(planned(cfg))
     except (KeyError, TypeError, AttributeError):  # a row that was changed by hand
         return False
+
+
+def asked(row: dict) -> str | None:
+    """What ``--benchmark`` was for a row; None for the config's own test set."""
+    return None if row.get("own_test") else row["benchmark"]
 
 
 def table(rows: list[dict]) -> str:
@@ -213,7 +226,7 @@ def main(argv=None) -> int:
         rows = saved_rows(saved) if args.resume and saved.exists() else []
         for benchmark in args.benchmark:
             cfgs = fitting(args, args.configs, benchmark)
-            known = {row["config"]: row for row in rows if row["benchmark"] == benchmark}
+            known = {row["config"]: row for row in rows if asked(row) == benchmark}
             done = [name for name in cfgs if name in known and is_measured(known[name], cfgs[name], args.limit)]
             if done:
                 print(f"{benchmark}: {len(done)} already there", file=sys.stderr)

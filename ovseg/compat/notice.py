@@ -1,6 +1,6 @@
 """Notices for people, each said once."""
 
-import sys
+from ovseg.printable import say
 
 _said: set[str] = set()
 
@@ -9,4 +9,4 @@ def say_once(notice: str):
     """Print one line to stderr, the first time that it comes."""
     if notice and notice not in _said:
         _said.add(notice)
-        print(notice, file=sys.stderr)
+        say(notice, error=True)

@@ -1,11 +1,11 @@
 """The tensors of a TorchScript archive, read without running it.
 
-An archive is a zip file: ``data.pkl`` tells the attributes of its modules, ``data/N`` holds the storages, ``code/…``
+An archive is a zip file: ``data.pkl`` holds the attributes of its modules, ``data/N`` holds the storages, ``code/…``
 the program, which may write files or never return, and part of which (``__setstate__``) runs as soon as PyTorch opens
 the archive.  Here ``data.pkl`` is taken apart into inert nodes, so there is nothing that could be called, and the
 program's text is searched for two lists of each class, ``__parameters__`` and ``__buffers__``.
 
-A module that restores itself by ``__setstate__`` does not tell which of its tensors is which; it is left out.
+A module that restores itself by ``__setstate__`` does not say which of its tensors is which; it is left out.
 """
 
 import pickletools
@@ -49,7 +49,7 @@ class Node:
 
 @dataclass
 class Source:
-    """What the text of a class tells: its tensors by kind, and whether it restores itself."""
+    """What the source of a class declares: its tensors by kind, and whether it restores itself."""
 
     parameters: set[str] = field(default_factory=set)
     buffers: set[str] = field(default_factory=set)
@@ -119,7 +119,9 @@ def parse(data: bytes) -> Any:
     Raises:
         ValueError: an instruction that PyTorch does not write.
     """
-    stack, marks, memo = [], [], {}
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[Any, Any] = {}
 
     def above() -> list:
         first = marks.pop()
@@ -166,7 +168,7 @@ def parse(data: bytes) -> Any:
                 items = above()
                 stack[-1].update(zip(items[::2], items[1::2], strict=True))
             case "GLOBAL":
-                stack.append(Node(value.replace(" ", ".")))
+                stack.append(Node(str(value).replace(" ", ".")))
             case "NEWOBJ" | "REDUCE":
                 callee, args = stack[-2:]
                 stack[-2:] = [Node(callee.name, args)]
@@ -186,7 +188,8 @@ def parse(data: bytes) -> Any:
 
 class _Modules:
     def __init__(self, archive: Archive):
-        self.archive, self.left_out = archive, []
+        self.archive = archive
+        self.left_out: list[str] = []
         self.files: dict[str, dict[str, Source]] = {}
         self.storages: dict[str, Tensor] = {}
         self.modules, self.text_left = 0, LARGEST_TEXT
@@ -254,7 +257,7 @@ class _Modules:
 
 
 def classes(text: str) -> dict[str, Source]:
-    """What a source file of TorchScript tells of its classes; the text is searched line by line, not run."""
+    """What a TorchScript source file declares of its classes; the text is searched line by line, not run."""
     found: dict[str, Source] = {}
     current = Source()
     for line in text.splitlines():

@@ -106,7 +106,7 @@ def cv2_row(allowed: str, tested: str) -> PackageStatus:
     elif len(versions) > 1:
         pins = " ".join(f"{package}=={tested}" for package in installed)
         note = f"different versions overwrite each other: pip install --force-reinstall {pins}"
-    elif not SpecifierSet(allowed).contains(*versions):
+    elif not all(version in SpecifierSet(allowed) for version in versions):
         note = f'outside {allowed}: pip install "opencv-python-headless{allowed}"'
     else:
         note = "ok" if len(installed) == 1 else f"ok: {len(installed)} wheels of one version, which is harmless"

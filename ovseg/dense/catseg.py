@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ovseg.compat.checkpoint import read_metadata
-from ovseg.compat.untrusted import options_of, parse_json
+from ovseg.compat.untrusted import parse_json
+from ovseg.compat.untrusted_types import options_of
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
 
@@ -56,8 +57,8 @@ class CATSeg(LastBlock):
     )
 
     def __init__(self, checkpoint: str | Path | None = None, taps_at: Sequence[float] = (1 / 3, 2 / 3), **options):
-        told = "{}" if checkpoint is None else read_metadata(checkpoint).get("dense", "{}")
-        recorded = options_of(DENSE, "CATSeg")(parse_json(told, f"dense of {checkpoint}"), f"dense of {checkpoint}")
+        metadata = "{}" if checkpoint is None else read_metadata(checkpoint).get("dense", "{}")
+        recorded = options_of(DENSE, "CATSeg")(parse_json(metadata, f"dense of {checkpoint}"), f"dense of {checkpoint}")
         super().__init__(**(recorded | options))
         self.scorer = dict(type="CostScore", checkpoint=checkpoint)
         self.taps_at = tuple(taps_at)

@@ -9,7 +9,7 @@ linear, so the unit image embedding is the sum of K = 2L + 1 terms mapped by
     the rest   ℓ(FFN_l(cls), 1/K),  ℓ(class token before the first block, 1/K)
 
 The dense feature of a patch is the sum of its attention terms over blocks and heads.  Its length reflects the
-attention, so it is not normalized; instead, the score of the mean prompt is subtracted (``score.CentredScore``).
+attention, so it is not normalized; instead, the score of the mean prompt is subtracted (``score.CenteredScore``).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -69,7 +69,7 @@ def decompose(
             f"decompose follows the class token from the first block on, but these tokens have already passed "
             f"{state.index} block(s). Give the images, or tower.start(images)."
         )
-    rows, taken, feed = [], [], [state.x[:, 0].float()]
+    rows, taken, feed = state.x[:, 0], [], [state.x[:, 0].float()]
     for weights, v, ffn, row in _class_rows(tower, state.x):
         terms = weights[..., None].float() * v.float()
         taken.append(terms if tokens else terms.sum(2, keepdim=True))
@@ -144,7 +144,7 @@ class ClipPRS(DenseExtractor):
     name = "clip_prs"
     paper = "Interpreting CLIP, ICLR 2024"
     protocol = dict(short_side=224, window=None, logit_scale=100)
-    scorer = dict(type="CentredScore")
+    scorer = dict(type="CenteredScore")
     requires = ("attention_blocks", "class_token", "class_pooling", "additive_heads")
 
     def __init__(
@@ -171,7 +171,7 @@ class ClipPRS(DenseExtractor):
         """
         depth, heads = len(tower.blocks), [block.heads for block in tower.blocks]
         layers = range(depth) if self.layers is None else self.layers
-        wrong = [layer for layer in layers if not -depth <= layer < depth]
+        wrong: list[int | tuple[int, ...]] = [layer for layer in layers if not -depth <= layer < depth]
         wrong += [(b, h) for b, h in self.remove_heads if not (-depth <= b < depth and 0 <= h < heads[b])]
         if wrong:
             raise ValueError(

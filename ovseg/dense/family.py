@@ -8,6 +8,7 @@ subclass that sets the class attributes below.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -83,15 +84,13 @@ class LastBlock(DenseExtractor):
         """Σ_r softmax(s·R_r + B) v, (B, heads, N, d); the N×N weights are never materialized."""
         bias = self.bias(q, k, grid)
         pairs = {"qk": (q, k), "qq": (q, q), "kk": (k, k), "vv": (v, v)}
-        total = None
-        for relation in self.relations:
+
+        def weighted(relation: str) -> Tensor:
             if relation == "identity":
-                out = v
-            else:
-                a, b = pairs[relation]
-                out = F.scaled_dot_product_attention(a, b, v, attn_mask=bias, scale=scale)
-            total = out if total is None else total + out
-        return total
+                return v
+            return F.scaled_dot_product_attention(*pairs[relation], v, attn_mask=bias, scale=scale)
+
+        return reduce(torch.add, map(weighted, self.relations))
 
     def extras(self, block, state: TokenState) -> dict[str, Tensor]:
         """Additional tensors for a method's later stages, by name; ``state`` is the input of the last block."""
@@ -103,7 +102,8 @@ class LastBlock(DenseExtractor):
         if self.relations == ("identity",) and type(self).attend is LastBlock.attend:
             z = block.out(block.values(normed))
         else:
-            z = block.out(self.attend(*block.qkv(normed), block.scale, grid))
+            q, k, v = block.qkv(normed)
+            z = block.out(self.attend(q, k, v, block.scale, grid))
         if block.has_residual:
             z = z + (x[:, :1] if self.residual == "class" else x) if self.residual else z
             z = z + block.ffn(z) if self.ffn else z

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +24,21 @@ class DenseFeatures:
     """
 
     features: Tensor
-    embedding: Tensor | Callable[[], Tensor]
+    embedding: Tensor
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     extras: dict[str, Tensor] = field(default_factory=dict)
     reread: Callable[[Tensor, slice], Tensor] | None = None
+
+    if TYPE_CHECKING:  # the dataclass's own, but for ``embedding``: set as a tensor or a function, read as a tensor
+
+        def __init__(
+            self,
+            features: Tensor,
+            embedding: Tensor | Callable[[], Tensor],
+            padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+            extras: dict[str, Tensor] = ...,
+            reread: Callable[[Tensor, slice], Tensor] | None = None,
+        ): ...
 
     def __post_init__(self):
         """Deferred functions run under the autocast settings of the time of construction."""
@@ -58,7 +70,8 @@ class DenseFeatures:
         if rows == slice(0, len(self.features)):
             return self
         extras = {name: value[rows] for name, value in self.extras.items()}
-        again = None if self.reread is None else lambda semantic, part: self.reread(semantic, _within(rows, part))
+        reread = self.reread
+        again = None if reread is None else lambda semantic, part: reread(semantic, _within(rows, part))
         return DenseFeatures(self.features[rows], lambda: self.embedding[rows], self.padding, extras, again)
 
 

@@ -1,4 +1,4 @@
-"""Proxies for ProxyCLIP: networks whose features tell which positions belong together.
+"""Proxies for ProxyCLIP: networks whose features show which positions belong together.
 
 A proxy has ``taps``, the intermediate results of the CLIP tower that it needs (``Tower.advance``), and is called as
 ``proxy(tower, images, state)`` with images (B, 3, H, W) normalized for the tower and the input state of the last block;
@@ -6,6 +6,7 @@ it returns features (B, C', h', w') whose grid covers the image.
 """
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -47,13 +48,14 @@ class TimmProxy(nn.Module):
         ValueError: timm does not know the name, or the weights are not available.
     """
 
-    taps = ()
+    taps: tuple[str, ...] = ()
+    model: Any  # of one of timm's many classes
 
     def __init__(self, model: str = "vit_base_patch8_224.dino", checkpoint: str | Path | None = None):
         super().__init__()
         import timm
 
-        options = {"dynamic_img_size": True} if model.startswith(("vit_", "deit")) else {}
+        options: dict[str, Any] = {"dynamic_img_size": True} if model.startswith(("vit_", "deit")) else {}
         try:
             self.model = timm.create_model(model, pretrained=checkpoint is None, num_classes=0, **options)
         except Exception as error:  # timm raises many types; all of them mean that the weights are not available

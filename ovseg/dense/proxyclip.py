@@ -80,7 +80,8 @@ class ProxyCLIP(DenseExtractor):
                 f"external features are (B, C', h', w') with B = {len(images)} pictures, got {tuple(external.shape)}."
             )
         z = self.mixed(tower, state, external, tuple(external.shape[2:]))
-        features = to_grid(tower.project(z.flatten(2).transpose(1, 2)), tuple(z.shape[2:]))
+        h, w = z.shape[2:]
+        features = to_grid(tower.project(z.flatten(2).transpose(1, 2)), (h, w))
         return DenseFeatures(features, tower.embedding(state.x, state.grid), padding)
 
     def mixed(self, tower: Tower, state: TokenState, external: Tensor, grid: tuple[int, int]) -> Tensor:

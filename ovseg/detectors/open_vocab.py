@@ -24,7 +24,7 @@ from ovseg.towers import Tower
 class DenseBoxes(BaseModel):
     """What detection and naming of boxes share: tower, extractor, words, conditions.
 
-    Pictures come as the loader gives them (uint8, BGR, native size): resizing, windows and normalisation are part of
+    Pictures come as the loader gives them (uint8, BGR, native size): resizing, windows and normalization are part of
     the protocol, so the dataset pipeline has none of them.
 
     Args:

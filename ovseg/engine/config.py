@@ -7,7 +7,7 @@ evaluates strings; overrides are parsed by MMEngine's ``DictAction`` (numbers, b
 MMEngine accepts two mistakes silently, which are errors here:
 
 * an override of a key that does not exist (``merge_from_dict`` adds it, and nobody reads it);
-* a top-level key that nobody reads: a misspelt runner setting, or a variable such as ``test_pipeline`` that a child
+* a top-level key that nobody reads: a misspelled runner setting, or a variable such as ``test_pipeline`` that a child
   file changes although the dataloader of the base file already holds a copy of the old value.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from ovseg.compat.config_scope import find_config
+from ovseg.compat.former_names import current
 from ovseg.registry import accepted_keys, did_you_mean, find_component
 from ovseg.text.benchmark_vocabularies import canonical_benchmark
 from ovseg.text.vocabulary import Vocabulary
@@ -57,6 +58,8 @@ def load_config(path: str | Path, overrides: dict | list[str] | None = None) -> 
 def read_dump(text: str) -> dict:
     """The config that a checkpoint carries, as MMEngine dumps it; parsed as plain values, never executed.
 
+    Former spellings of keys and types become the current ones.
+
     Raises:
         ValueError: anything but ``name = value`` lines of literals and ``dict(…)``.
     """
@@ -78,7 +81,7 @@ def read_dump(text: str) -> dict:
     except (SyntaxError, AttributeError, TypeError, ValueError, RecursionError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"this config is more than plain values, and none is executed: {reason[:160]}.") from error
-    return dict(lines)
+    return current(dict(lines))
 
 
 def self_contained(cfg: Config) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ovseg.compat.untrusted import read_json
+from ovseg.compat.untrusted import listed, number, read_json, whole
 from ovseg.files import atomic_write, json_text, write_json
+from ovseg.marks import check_own, save_png
 from ovseg.pictures.images import unique_stems
 from ovseg.text.vocabulary import Vocabulary
 
@@ -19,8 +20,14 @@ from .draw_boxes import draw_boxes
 from .join import join
 from .plotting import PlotMixin
 from .provenance import Provenance
+from .seal import sealed
 
 SUFFIX = "_detections"
+
+
+def paths_of(folder: Path, stem: str) -> dict[str, Path]:
+    """What ``Detections.save`` writes of a picture, by kind, in that order."""
+    return {"detections": folder / f"{stem}{SUFFIX}.png", "json": folder / f"{stem}{SUFFIX}.json"}
 
 
 @dataclass(eq=False, repr=False)
@@ -31,7 +38,7 @@ class Detections(PlotMixin):
         boxes: (R, 4) float: x1, y1, x2, y2 in pixels (edges).
         scores: (R,) in [0, 1].
         labels: (R,) class ids.
-        vocabulary: names, words and colours.
+        vocabulary: names, words and colors.
         size: (H, W) of the picture.
         masks: COCO's run lengths, or (R, H, W) booleans, one per box; None where only boxes are known.
         image: (H, W, 3) uint8 RGB.
@@ -56,7 +63,8 @@ class Detections(PlotMixin):
 
     def __post_init__(self) -> None:
         boxes, scores, labels = (_to_numpy(each) for each in (self.boxes, self.scores, self.labels))
-        count, self.size = len(scores), tuple(int(side) for side in self.size)
+        height, width = (int(side) for side in self.size)
+        count, self.size = len(scores), (height, width)
         lengths = {len(boxes), count, len(labels)} | ({len(self.masks)} if self.masks is not None else set())
         if lengths != {count} or (count and np.shape(boxes) != (count, 4)) or scores.ndim != 1 or labels.ndim != 1:
             raise ValueError(
@@ -209,10 +217,10 @@ class Detections(PlotMixin):
         return cls(**join(list(parts), offsets, size))
 
     def __repr__(self) -> str:
-        shown = [f"{name} {score:.2f}" for name, score in zip(self.names[:5], self.scores, strict=False)]
+        items = [f"{name} {score:.2f}" for name, score in zip(self.names[:5], self.scores, strict=False)]
         more = f", {len(self) - 5} more" if len(self) > 5 else ""
         height, width = self.size
-        return f"Detections({width} x {height}, {len(self)}: {', '.join(shown) or 'nothing'}{more})"
+        return f"Detections({width} x {height}, {len(self)}: {', '.join(items) or 'nothing'}{more})"
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -273,7 +281,9 @@ class Detections(PlotMixin):
         """``to_dict`` as text."""
         return json_text(self.to_dict())
 
-    def save(self, folder: str | Path, stem: str | None = None, masks: bool = True) -> dict[str, Path]:
+    def save(
+        self, folder: str | Path, stem: str | None = None, masks: bool = True, overwrite: bool = False
+    ) -> dict[str, Path]:
         """Write ``<stem>_detections.png``, the picture of ``plot``, where there is a picture, and
         ``<stem>_detections.json``; each of them whole or not at all, the JSON last.
 
@@ -281,18 +291,23 @@ class Detections(PlotMixin):
             folder: made if it does not exist.
             stem: beginning of the file names; that of the picture by default.
             masks: whether the PNG shows them.
+            overwrite: also replace files that ovseg did not write; its own are always replaced.
 
         Raises:
-            ValueError: a stem with a folder in it, or a folder that is a file.
+            ValueError: a stem with a folder in it, a folder that is a file, a file that is not ovseg's (NotOwnError).
+            OSError: the disk is full, or the folder cannot be written to.
         """
-        folder, stem = Path(folder), unique_stems([self.path])[0] if stem is None else stem
+        folder, stem = Path(folder).expanduser(), unique_stems([self.path])[0] if stem is None else stem
         store.check_place(folder, stem)
-        paths = {"json": folder / f"{stem}{SUFFIX}.json"}
+        paths = paths_of(folder, stem)
+        if self.image is None:
+            paths.pop("detections")
+        check_own(paths.values(), overwrite)
         if self.image is not None:
-            paths = {"detections": folder / f"{stem}{SUFFIX}.png"} | paths
             with atomic_write(paths["detections"]) as temporary:
-                self.plot(masks).save(temporary, "PNG")
-        write_json(paths["json"], self.to_dict())
+                save_png(self.plot(masks), temporary)
+        files = {kind: path.name for kind, path in paths.items() if kind != "json"}
+        write_json(paths["json"], sealed(self.to_dict() | {"files": files}))
         return paths
 
     @classmethod
@@ -308,23 +323,33 @@ class Detections(PlotMixin):
             raise FileNotFoundError(f"there is no file {path}. Give the _detections.json that Detections.save wrote.")
         try:
             data = read_json(path)
-            if data["format"] != "ovseg-detections" or data["format_version"] != 1:
-                raise ValueError("another format")
-            image, found = data["images"][0], data["annotations"]
+            store.check_format(data, "ovseg-detections")
+            image, rows, provenance = data["images"][0], data["annotations"], Provenance.from_dict(data)
             size, source = store.picture_size(image), image["file_name"]
-            boxes = np.array([each["bbox"] for each in found], np.float32).reshape(-1, 4)
+            vocabulary = Vocabulary.from_dict(data["vocabulary"])
+            edges = listed(number(-1e7, 1e7), 4, 4)
+            boxes = np.array([edges(row["bbox"], "bbox") for row in rows], np.float32).reshape(-1, 4)
             boxes[:, 2:] += boxes[:, :2]
-            return cls(
+            if (boxes[:, 2:] < boxes[:, :2]).any():
+                raise ValueError("a bbox [x, y, width, height] has a negative side")
+            masked, area = [row for row in rows if "segmentation" in row], whole(0, size[0] * size[1])
+            if len(masked) not in (0, len(rows)):
+                raise ValueError("some detections have masks and some have none")
+            identity = whole(0, len(vocabulary) - 1)
+            detections = cls(
                 boxes=boxes,
-                scores=np.array([each["score"] for each in found], np.float32),
-                labels=np.array([each["category_id"] for each in found], np.int64),
-                vocabulary=Vocabulary.from_dict(data["vocabulary"]),
+                scores=np.array([number(0, 1)(row["score"], "score") for row in rows], np.float32),
+                labels=np.array([identity(row["category_id"], "category_id") for row in rows], np.int64),
+                vocabulary=vocabulary,
                 size=size,
-                masks=[each["segmentation"] for each in found] if all("segmentation" in e for e in found) else None,
-                image=store.load_pixels(source and Path(source), path.parent, size, data.get("protocol", {})),
-                provenance=Provenance.from_dict(data),
+                masks=[row["segmentation"] for row in rows] if masked or not rows else None,
+                image=store.load_pixels(source and Path(source), path.parent, size, provenance),
+                provenance=provenance,
                 path=source,
             )
+            if any(rle.area(row["segmentation"]) != area(row["area"], "area") for row in masked):
+                raise ValueError("the masks do not have the areas that it tells of")
+            return detections
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ValueError(
@@ -335,6 +360,7 @@ class Detections(PlotMixin):
     def _run_lengths(self, mask: Any) -> dict:
         if not isinstance(mask, Mapping):
             mask = rle.encode(_to_numpy(mask))
+        rle.area(mask)  # which reads it
         if tuple(mask["size"]) != self.size:
             raise ValueError(f"masks must have the size {self.size} of the picture, got {tuple(mask['size'])}.")
         return dict(mask)

@@ -43,16 +43,16 @@ def draw_overlay(
     """A photo under its classes.
 
     Args:
-        image: (H, W, 3) uint8 RGB or a PIL image of that size; None draws flat colours.
-        labels: (H, W) integers; an id that is no index of ``names`` counts as unlabelled and stays untinted.
+        image: (H, W, 3) uint8 RGB or a PIL image of that size; None draws flat colors.
+        labels: (H, W) integers; an id that is no index of ``names`` counts as unlabeled and stays untinted.
         names: a name per class, of any characters.
         colors: (r, g, b) in 0..255 per class.
-        alpha: strength of the tint, from 0 (only contours) to 1 (flat colours).
+        alpha: strength of the tint, from 0 (only contours) to 1 (flat colors).
         legend: add a panel with the classes that are present and their share of the image, largest first; at the
             right, or below when the image is too wide or too low for that.
         max_legend: longest legend; the smaller classes are summed up in its last line.
         untinted: ids that are named in the legend but not tinted, such as a background.
-        outside: share of the pixels, in [0, 1], that hold no data; they are unlabelled, and the legend is about the
+        outside: share of the pixels, in [0, 1], that hold no data; they are unlabeled, and the legend is about the
             others.
 
     Returns:
@@ -60,7 +60,7 @@ def draw_overlay(
         ``MAX_SIDE`` are shrunk to it, photos below ``MIN_SIDE`` are enlarged by a whole factor if there is a legend.
 
     Raises:
-        ValueError: sizes that do not match, colours that are not one per name, alpha outside [0, 1].
+        ValueError: sizes that do not match, colors that are not one per name, alpha outside [0, 1].
     """
     labels = np.asarray(labels)
     pixels = None if image is None else np.asarray(image)
@@ -72,7 +72,7 @@ def draw_overlay(
             f"{labels.shape}, got {pixels.dtype} {pixels.shape}."
         )
     if len(names) != len(colors):
-        raise ValueError(f"expected one colour per name, got {len(names)} names and {len(colors)} colours.")
+        raise ValueError(f"expected one color per name, got {len(names)} names and {len(colors)} colors.")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the strength of the tint, from 0 to 1, got {alpha}.")
     photo = _tint(*_fit(pixels, labels, legend), colors, alpha if image is not None else 1.0, untinted)
@@ -90,28 +90,25 @@ def legend_entries(
     outside: float = 0.0,
 ) -> list[LegendEntry]:
     """What the legend says: the classes present, by falling area; at most ``max_legend`` of them, then one line for the
-    rest, then one for the unlabelled pixels."""
+    rest, then one for the unlabeled pixels."""
     count = count_labels(labels, len(names))
     order = by_area(count)
     keep = order if len(order) <= max_legend else order[: max(max_legend, 0)]
     area = max(1.0, labels.size * (1 - outside))
-    unlabelled = (count[-1] - labels.size * outside) / area
-    entries = [
-        LegendEntry(names[i], None if i in untinted else tuple(int(c) for c in colors[i]), count[i] / area)
-        for i in keep
-    ]
+    unlabeled = (count[-1] - labels.size * outside) / area
+    entries = [LegendEntry(names[i], None if i in untinted else _plain(colors[i]), count[i] / area) for i in keep]
     rest = order[len(keep) :]
     if rest:
         entries.append(LegendEntry(f"{len(rest)} more", None, sum(count[i] for i in rest) / area))
-    if unlabelled * area >= 0.5:
-        entries.append(LegendEntry("unlabelled", None, unlabelled))
+    if unlabeled * area >= 0.5:
+        entries.append(LegendEntry("unlabeled", None, unlabeled))
     return entries
 
 
 def count_labels(labels: np.ndarray, classes: int, weights: np.ndarray | None = None) -> np.ndarray:
     """Pixels per class, (classes + 1,) int64, or with (H, W) weights their sum, float64; the last entry stands for all
     ids that are no class."""
-    total = np.zeros(classes + 1, dtype=np.int64 if weights is None else np.float64)
+    total: np.ndarray = np.zeros(classes + 1, dtype=np.int64 if weights is None else np.float64)
     rows = max(1, 2**22 // max(labels.shape[1], 1))  # bincount works on copies of 8 bytes per pixel: keep them small
     for start in range(0, labels.shape[0], rows):
         ids = labels[start : start + rows].ravel().astype(np.int64)
@@ -119,6 +116,12 @@ def count_labels(labels: np.ndarray, classes: int, weights: np.ndarray | None = 
         part = None if weights is None else weights[start : start + rows].ravel()
         total += np.bincount(ids, part, minlength=classes + 1)
     return total
+
+
+def _plain(color: RGB) -> RGB:
+    """A color in Python's own numbers."""
+    red, green, blue = map(int, color)
+    return red, green, blue
 
 
 def by_area(count: np.ndarray) -> list[int]:
@@ -168,7 +171,8 @@ def _shrink(image: Image.Image, side: float) -> Image.Image:
     scale = side / max(image.size)
     if scale >= 1:
         return image
-    return image.resize(tuple(max(1, round(s * scale)) for s in image.size), Image.Resampling.LANCZOS)
+    width, height = (max(1, round(s * scale)) for s in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _fit(pixels: np.ndarray | None, labels: np.ndarray, enlarge: bool) -> tuple[np.ndarray | None, np.ndarray]:
@@ -201,13 +205,13 @@ def _tint(
     plain = [*(i for i in untinted if i < classes), classes]
     strength[plain] = 0
     if pixels is None:
-        pixels = np.broadcast_to(np.uint8(HAIRLINE), (*labels.shape, 3))
+        pixels = np.broadcast_to(np.array(HAIRLINE, np.uint8), (*labels.shape, 3))
     weight = strength[ids][..., None]
     color = table[ids]
     photo = pixels.astype(np.float32)
-    # Half way to grey under the tint, so that a class has one colour on a red car and on a green one.
-    grey = photo @ np.float32([0.299, 0.587, 0.114])
-    photo += (0.5 * (weight > 0)) * (grey[..., None] - photo)
+    # Half way to gray under the tint, so that a class has one color on a red car and on a green one.
+    gray = photo @ np.array([0.299, 0.587, 0.114], np.float32)
+    photo += (0.5 * (weight > 0)) * (gray[..., None] - photo)
     photo += weight * (color - photo)
     line = (_contours(ids) * (ids < classes))[..., None]
     photo += line * (255 - photo)

@@ -17,7 +17,7 @@ SMALL = 512  # pictures with a longer side below this are enlarged, so that labe
 
 def draw_boxes(
     image: np.ndarray,
-    boxes: Sequence[Sequence[float]],
+    boxes: np.ndarray | Sequence[Sequence[float]],
     labels: Sequence[str],
     heat: np.ndarray | None = None,
     masks: Iterable[np.ndarray] | None = None,
@@ -42,8 +42,8 @@ def draw_boxes(
     """
     if len(boxes) != len(labels) or (colors is not None and len(colors) != len(boxes)):
         raise ValueError(
-            f"expected one label per box, and one colour where there are colours; got {len(boxes)} boxes, "
-            f"{len(labels)} labels, {'no' if colors is None else len(colors)} colours."
+            f"expected one label per box, and one color where there are colors; got {len(boxes)} boxes, "
+            f"{len(labels)} labels, {'no' if colors is None else len(colors)} colors."
         )
     colors = palette(max(len(boxes), 1))[: len(boxes)] if colors is None else colors
     height, width = image.shape[:2]
@@ -57,7 +57,8 @@ def draw_boxes(
     if masks is not None:
         picture = _tinted(picture, masks, colors)
     pen, line = ImageDraw.Draw(picture), max(3, round(max(size) / 200))
-    font, taken = int(np.clip(round(max(size) / 36), 13, 40)), []
+    font = int(np.clip(round(max(size) / 36), 13, 40))
+    taken: list[tuple[int, int, int]] = []
     for box, color in zip(boxes, colors, strict=True):
         corners = _corners(box, size, scale)
         pen.rectangle(corners, outline=INK, width=line + 2)
@@ -77,19 +78,19 @@ def _corners(box: Sequence[float], size: tuple[int, int], scale: float) -> tuple
 def _dimmed(picture: Image.Image, heat: np.ndarray) -> Image.Image:
     heat = cv2.resize(heat.astype(np.float32), picture.size, interpolation=cv2.INTER_LINEAR)[..., None]
     photo = np.asarray(picture).astype(np.float32)
-    grey = (photo @ np.float32([0.299, 0.587, 0.114]))[..., None] * 0.45
-    return Image.fromarray((grey + np.sqrt(heat) * (photo - grey)).round().clip(0, 255).astype(np.uint8))
+    gray = (photo @ np.array([0.299, 0.587, 0.114], np.float32))[..., None] * 0.45
+    return Image.fromarray((gray + np.sqrt(heat) * (photo - gray)).round().clip(0, 255).astype(np.uint8))
 
 
 def _tinted(picture: Image.Image, masks: Iterable[np.ndarray], colors: Sequence[RGB]) -> Image.Image:
-    """Masks in their colours, half transparent, on the drawn picture."""
-    shown = np.asarray(picture).astype(np.float32)
-    free = np.ones(shown.shape[:2], bool)
+    """Masks in their colors, half transparent, on the drawn picture."""
+    pixels = np.asarray(picture).astype(np.float32)
+    free = np.ones(pixels.shape[:2], bool)
     for mask, color in zip(masks, colors, strict=True):
         inside = free & cv2.resize(mask.astype(np.uint8), picture.size, interpolation=cv2.INTER_NEAREST).astype(bool)
         free &= ~inside
-        shown[inside] += 0.45 * (np.float32(color) - shown[inside])
-    return Image.fromarray(shown.round().clip(0, 255).astype(np.uint8))
+        pixels[inside] += 0.45 * (np.array(color, np.float32) - pixels[inside])
+    return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
 
 
 def _tab(pen, corners, label: str, color, font: int, size: tuple[int, int], taken: list) -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -32,13 +33,14 @@ def _main_font() -> str | None:
 
 @lru_cache(maxsize=1)
 def _system_fonts() -> tuple[str, ...]:
-    found = []
+    paths = []
     for name in _SYSTEM_FONTS:
         try:
-            found.append(ImageFont.truetype(name, 10).path)  # Pillow looks through the folders of the system, slowly
+            font = ImageFont.truetype(name, 10)  # Pillow looks through the folders of the system, slowly
+            paths.append(str(font.path))
         except OSError:
             continue
-    return tuple(found)
+    return tuple(paths)
 
 
 @lru_cache(maxsize=128)
@@ -46,7 +48,9 @@ def load_font(size: int, index: int = 0) -> ImageFont.FreeTypeFont:
     """Font of a height in pixels: 0 is DejaVu Sans, which comes with matplotlib, or else the one inside Pillow; from 1
     on whatever of ``_SYSTEM_FONTS`` this machine has."""
     path = _system_fonts()[index - 1] if index else _main_font()
-    return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
+    if path:
+        return ImageFont.truetype(path, size)
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))  # with a size it is never the bitmap font
 
 
 class Text:
@@ -74,7 +78,7 @@ class Text:
             self.width = self._measure(self.runs)
 
     def draw(self, canvas: ImageDraw.ImageDraw, x: float, middle: float, color: tuple[int, int, int]) -> None:
-        """Draw from ``x`` on, capitals centred on the height ``middle``."""
+        """Draw from ``x`` on, capitals centered on the height ``middle``."""
         box = load_font(self.size).getbbox("H", anchor="ls")
         baseline = round(middle - (box[1] + box[3]) / 2)
         for part, index in self.runs:
@@ -117,6 +121,7 @@ def _has_glyph(font: ImageFont.FreeTypeFont, character: str) -> bool:
 
 
 def _picture(font: ImageFont.FreeTypeFont, character: str) -> bytes:
-    image = Image.new("L", (3 * font.size, 3 * font.size))
+    side = round(3 * font.size)
+    image = Image.new("L", (side, side))
     ImageDraw.Draw(image).text((font.size, font.size), character, fill=255, font=font)
     return image.tobytes()

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ovseg.compat.former_names import SCORERS, current
 from ovseg.pictures.identity import PictureFile, file_hash
 from ovseg.registry import normalize_name
 
@@ -49,7 +50,8 @@ class Weights:
             return None
         if isinstance(record, str):
             first, _, rest = record.partition(" + ")
-            name, digits = re.fullmatch(r"(.*?)(?: \((\w*)\))?", first, re.DOTALL).groups()
+            match = re.fullmatch(r"(.*?)(?: \((\w*)\))?", first, re.DOTALL)
+            name, digits = match.groups() if match else (first, "")
             return cls(name, digits or "", digits or "", cls.parse(rest))
         trained = cls.parse(record.get("trained"))
         return cls(str(record["name"]), str(record["hash"]), str(record["identity"]), trained)
@@ -118,14 +120,18 @@ class Provenance:
         Raises:
             TypeError, KeyError, ValueError, AttributeError: other types.
         """
-        protocol = dict(record.get("protocol") or {})
+        protocol = current(dict(record.get("protocol") or {}))
         fingerprint = str(protocol.pop("fingerprint", "") or "")
         words = record.get("vocabulary_hash", record.get("vocabulary"))
         scorer = record.get("scorer")
+        if scorer is not None:
+            scorer = current(dict(scorer))
+            if "name" in scorer:
+                scorer["name"] = SCORERS.get(scorer["name"], scorer["name"])
         return cls(
             method=str(record.get("method") or ""),
-            options=dict(record.get("options") or {}),
-            scorer=None if scorer is None else dict(scorer),
+            options=current(dict(record.get("options") or {})),
+            scorer=scorer,
             weights=Weights.parse(record.get("weights")),
             vocabulary_hash=words if isinstance(words, str) else None,
             protocol=protocol,
@@ -134,7 +140,7 @@ class Provenance:
         )
 
     def differences(self, other: "Provenance") -> list[str]:
-        """Which of ``PARTS`` differ, or are not told; empty if the results must be the same."""
+        """Which of ``PARTS`` differ, or are unknown; empty if the results must be the same."""
         return [part for part in PARTS if not _same(part, getattr(self, part), getattr(other, part))]
 
 
@@ -166,7 +172,7 @@ def _same(part: str, one, other) -> bool:
     if part == "weights" and one and other:
         return one.key == other.key
     if part == "picture" and one and other:
-        return (one.size, one.hash) == (other.size, other.hash)
+        return one.is_same(other)
     if part in ("options", "scorer"):
         return _listed(one) == _listed(other)
     return one == other

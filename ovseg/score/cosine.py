@@ -1,5 +1,7 @@
 """Dense features × text embeddings → unscaled cosines on the patch grid."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,11 +23,11 @@ class CosineScore(nn.Module):
     probabilities = False
     activation = None
 
-    def prepare(self, dense: DenseFeatures) -> Tensor:
-        """Unit features (B, E, h, w)."""
+    def prepare(self, dense: DenseFeatures) -> Any:
+        """What ``score`` reads of the images: here unit features (B, E, h, w)."""
         return F.normalize(dense.features.float(), dim=1)
 
-    def score(self, prepared: Tensor, text: Tensor) -> Tensor:
+    def score(self, prepared: Any, text: Tensor) -> Tensor:
         """Scores (B, T, h, w) for unit text embeddings (T, E)."""
         return torch.einsum("behw,te->bthw", prepared, text)
 

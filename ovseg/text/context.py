@@ -93,7 +93,7 @@ class ContextTextEncoder(nn.Module):
         return self.token_embedding.embedding_dim
 
     def forward(self, tokens: Tensor, contexts: Tensor) -> Tensor:
-        """Embeddings (K, E), not normalised.
+        """Embeddings (K, E), not normalized.
 
         Args:
             tokens: (K, N₁) ids; the end token has the largest id, as in CLIP.

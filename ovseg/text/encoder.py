@@ -1,4 +1,4 @@
-"""Words → class embeddings: every prompt is encoded, normalised, averaged over templates and normalised again."""
+"""Words → class embeddings: every prompt is encoded, normalized, averaged over templates and normalized again."""
 
 import hashlib
 import warnings
@@ -75,9 +75,9 @@ class TextEncoder:
         for word in words:
             length = len(self.tokenizer.encode(longest.format(word))) + 2 + self.tower.prompt_length
             if length > self.context:
-                shown = word if len(word) < 60 else word[:57] + "…"
+                short = word if len(word) < 60 else word[:57] + "…"
                 raise ValueError(
-                    f"the prompt for {shown!r} has {length} tokens with the template {longest!r}; this tower reads "
+                    f"the prompt for {short!r} has {length} tokens with the template {longest!r}; this tower reads "
                     f"at most {self.context}. Shorten the name, or use shorter templates (templates='name')."
                 )
 

@@ -1,11 +1,11 @@
-"""The words a prediction is asked for: names, synonyms, colours and background in one value.
+"""The words a prediction is asked for: names, synonyms, colors and background in one value.
 
     Vocabulary.parse("cat|kitten, dog, sofa")              # every item a class, "|" separates synonyms
     Vocabulary.parse(["cat", "dog"]).with_background(0.3)   # class 0 "background" below probability 0.3
     Vocabulary.parse("my_classes.yaml")                     # .txt, .json, .yaml; see ovseg/text/reading.py
     Vocabulary.parse("ade150")                              # a benchmark; see text/benchmark_vocabularies.py
 
-Ids, names and colours travel together from here to the legend and the exported file, so they cannot come apart.
+Ids, names and colors travel together from here to the legend and the exported file, so they cannot come apart.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ovseg.compat.former_names import current_keys
 from ovseg.spelling import did_you_mean
-from ovseg.text.background import BACKGROUND_NAME, STUFF_WORDS, Background
+from ovseg.text.background import BACKGROUND_NAME, Background
 from ovseg.text.entries import check_keys, read_entry
 from ovseg.text.names import clean_name, clean_words, fold
-from ovseg.text.palette import BACKGROUND_GREY, RGB, as_color, palette
-from ovseg.text.reading import FORMS, read_spec
+from ovseg.text.palette import BACKGROUND_GRAY, RGB, as_color, palette
+from ovseg.text.reading import FORMS, SUFFIXES, Content, read_source, read_spec, read_words
+from ovseg.text.splitting import split_words, words_of
+from ovseg.text.stuff import STUFF_WORDS, stuff_without
 
 __all__ = ["STUFF_WORDS", "Background", "Vocabulary"]
 
-_KEYS = ("classes", "background", "colors", "name", "source", "licence", "license", "note", "hash")
+_KEYS = ("classes", "background", "colors", "name", "source", "license", "note", "hash")
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,7 +42,7 @@ class Vocabulary:
         names: one per class, unique up to letter case.
         synonyms: all words encoded for each class, usually its name first. Left out: the names themselves. A class
             scores the maximum over its words.
-        colors: (r, g, b) in 0..255 per class. Left out: ``palette`` in the order of the names, grey for "background".
+        colors: (r, g, b) in 0..255 per class. Left out: ``palette`` in the order of the names, gray for "background".
         background: policy; with any kind but "none", class 0 is "background" and its words are those of the policy.
 
     Raises:
@@ -57,7 +60,7 @@ class Vocabulary:
         synonyms = _clean_synonyms(names, _list(self.synonyms, "synonyms"), self.background)
         colors = tuple(as_color(color, name) for color, name in zip(self.colors, names, strict=False))
         if len(self.colors) not in (0, len(names)):
-            raise ValueError(f"{len(names)} classes need as many colours, got {len(self.colors)}; give all or none.")
+            raise ValueError(f"{len(names)} classes need as many colors, got {len(self.colors)}; give all or none.")
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "synonyms", synonyms)
         object.__setattr__(self, "colors", colors or default_colors(names))
@@ -69,15 +72,31 @@ class Vocabulary:
         """Vocabulary from a list, a comma string, a file path, the name of a benchmark, or a mapping as of ``to_dict``.
 
         Raises:
-            ValueError: empty vocabulary, blank or repeated names, misspelt benchmark, malformed file.
+            ValueError: empty vocabulary, blank or repeated names, misspelled benchmark, malformed file.
             FileNotFoundError: the path of a file that does not exist.
         Warns:
-            UserWarning: the same word describes several classes.
+            UserWarning: the same word describes several classes; something was guessed, such as numbering left out.
         """
-        if isinstance(spec, Vocabulary):
-            return spec
-        content = read_spec(spec)
+        return spec if isinstance(spec, Vocabulary) else cls._of(read_spec(spec))
+
+    @classmethod
+    def from_words(cls, text: str) -> Vocabulary:
+        """Vocabulary from a string of words, as of ``-c``: never a benchmark, and a file only if one is there, which is
+        said. Errors and warnings as in ``parse``."""
+        return cls._of(read_words(text))
+
+    @classmethod
+    def from_source(cls, text: str) -> Vocabulary:
+        """Vocabulary from the name of a file or a benchmark, as of ``-v``; never words. Errors and warnings as in
+        ``parse``."""
+        return cls._of(read_source(text))
+
+    @classmethod
+    def _of(cls, content: Content) -> Vocabulary:
         vocabulary = cls.from_dict(content.spec, content.where)
+        if content.notes:
+            where = "" if content.where == "the vocabulary" else f" of {content.where}"
+            warnings.warn(f"words{where}: {'; '.join(content.notes)}.", UserWarning, stacklevel=3)
         if not content.benchmark:
             warn_shared_words(vocabulary)
         return vocabulary
@@ -98,6 +117,7 @@ class Vocabulary:
         Raises:
             ValueError: an unknown key, classes or colors that are no lists, and what the constructor raises.
         """
+        spec = current_keys(spec)
         check_keys(spec, _KEYS, where)
         classes, colors = spec.get("classes"), spec.get("colors")
         if not isinstance(classes, (list, tuple)):
@@ -108,9 +128,8 @@ class Vocabulary:
         names = tuple(entry.name for entry in entries)
         own = tuple(entry.color or color for entry, color in zip(entries, default_colors(names), strict=True))
         vocabulary = cls(names, tuple(entry.words for entry in entries), own)
-        background = Background.parse(spec.get("background"))
-        if background.kind != "none":
-            vocabulary = vocabulary.replace_background(background)
+        if spec.get("background") is not None:
+            vocabulary = vocabulary.replace_background(vocabulary.policy(spec["background"]))
         return vocabulary if colors is None else replace(vocabulary, colors=tuple(colors))
 
     # --- reading it ------------------------------------------------------------------------------------------------
@@ -119,8 +138,8 @@ class Vocabulary:
         return len(self.names)
 
     def __repr__(self) -> str:
-        shown = ", ".join(self.names[:5]) + (", ..." if len(self) > 5 else "")
-        return f"Vocabulary({len(self)} classes: {shown}; background {self.background.kind}; hash {self.hash})"
+        listing = ", ".join(self.names[:5]) + (", ..." if len(self) > 5 else "")
+        return f"Vocabulary({len(self)} classes: {listing}; background {self.background.kind}; hash {self.hash})"
 
     @cached_property
     def prompts(self) -> tuple[str, ...]:
@@ -134,7 +153,7 @@ class Vocabulary:
 
     @cached_property
     def hash(self) -> str:
-        """12 hex digits over names, words and background (not colours): equal hash, comparable scores."""
+        """12 hex digits over names, words and background (not colors): equal hash, comparable scores."""
         content = json.dumps([self.names, self.synonyms, self.background.to_dict()], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
@@ -150,10 +169,10 @@ class Vocabulary:
         if ids:
             shared = ", ".join(self.names[i] for i in ids)
             raise ValueError(f"{name!r} describes several classes: {shared}. Use the name of the class.")
-        shown = ", ".join(self.names[:20]) + (", ..." if len(self) > 20 else "")
+        listing = ", ".join(self.names[:20]) + (", ..." if len(self) > 20 else "")
         raise ValueError(
             f"no class is called {name!r}. {did_you_mean(name, (*self.names, *self.prompts))}The {len(self)} classes "
-            f"are {shown}."
+            f"are {listing}."
         )
 
     @cached_property
@@ -182,37 +201,51 @@ class Vocabulary:
     def with_background(self, background: Background | Any) -> Vocabulary:
         """The same classes under another policy (anything ``Background.parse`` reads). Ids move by one if the
         background class comes or goes. A class 0 already called "background" keeps its words under a bare threshold.
+        Of "words", the names of stuff, those leave that describe a class already.
 
         Raises:
             ValueError: "background" is a class but not class 0, or no other class is left.
         Warns:
             UserWarning: a background word also describes another class.
         """
-        changed = self.replace_background(Background.parse(background))
+        changed = self.replace_background(self.policy(background))
         warn_shared_words(changed)
         return changed
+
+    def policy(self, spec: Any) -> Background:
+        """What ``Background.parse`` reads; of "words", only the names of stuff that describe none of the classes."""
+        background = Background.parse(spec)
+        if isinstance(spec, str) and background.words == STUFF_WORDS:
+            start = int(fold(self.names[0]) == BACKGROUND_NAME)
+            named = [
+                word
+                for name, words in list(zip(self.names, self.synonyms, strict=True))[start:]
+                for word in (name, *words)
+            ]
+            background = replace(background, words=stuff_without(named, words=STUFF_WORDS))
+        return background
 
     def replace_background(self, background: Background) -> Vocabulary:
         """``with_background`` without its warning."""
         if background.kind == self.background.kind == "none":
-            return self
+            return self if background.chosen == self.background.chosen else replace(self, background=background)
         start = int(fold(self.names[0]) == BACKGROUND_NAME)
         names, synonyms, colors = self.names[start:], self.synonyms[start:], self.colors[start:]
         if background.kind != "none":
             if start and background.kind == "threshold" and not background.words:
                 background = Background("threshold", background.threshold, self.synonyms[0])
             names, synonyms = (BACKGROUND_NAME, *names), (background.words, *synonyms)
-            colors = (self.colors[0] if start else BACKGROUND_GREY, *colors)
+            colors = (self.colors[0] if start else BACKGROUND_GRAY, *colors)
         return Vocabulary(names, synonyms, colors, background)
 
     def subset(self, names: str | Iterable[str]) -> Vocabulary:
-        """Only these classes (names or synonyms), in this order, with their words and colours. The background class of
+        """Only these classes (names or synonyms), in this order, with their words and colors. The background class of
         a policy stays class 0.
 
         Raises:
             ValueError: unknown name, the same class twice, or none at all.
         """
-        wanted = names.split(",") if isinstance(names, str) else names
+        wanted = [words_of(item)[0] for item in split_words(names).items] if isinstance(names, str) else names
         ids = [self.index(name) for name in wanted]
         if self.background.kind != "none":
             ids = [0, *(i for i in ids if i != 0)]
@@ -245,9 +278,9 @@ def unseen_names(vocabulary: Vocabulary, unseen: str | Sequence[str]) -> tuple[s
 
 
 def default_colors(names: Sequence[str]) -> tuple[RGB, ...]:
-    """Grey for "background", the palette in order for all other names."""
+    """Gray for "background", the palette in order for all other names."""
     fresh = iter(palette(len(names)))
-    return tuple(BACKGROUND_GREY if fold(name) == BACKGROUND_NAME else next(fresh) for name in names)
+    return tuple(BACKGROUND_GRAY if fold(name) == BACKGROUND_NAME else next(fresh) for name in names)
 
 
 def warn_shared_words(vocabulary: Vocabulary) -> None:
@@ -272,7 +305,8 @@ def _list(values: Any, what: str) -> Sequence[Any]:
 
 
 def _plain(name: str, words: Sequence[str]) -> str | dict[str, Any]:
-    if words == (name,) and "|" not in name:
+    plain = name[0].isalpha() and not set(name) & set("_|") and not name.lower().endswith((*SUFFIXES, ",", ";"))
+    if words == (name,) and plain:  # what the reader of lists leaves as it is
         return name
     return {"name": name, "synonyms": list(words[1:])} if words[0] == name else {"name": name, "words": list(words)}
 
@@ -281,18 +315,20 @@ def _check_names(names: Sequence[str], background: Background) -> None:
     with_background = background.kind != "none"
     if len(names) <= with_background:
         raise ValueError("the vocabulary is empty. Give at least one class, for example 'cat, dog' or ['cat', 'dog'].")
-    places: dict[str, list[int]] = {}
+    positions: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        places.setdefault(fold(name), []).append(index)
-    repeated = [ids for ids in places.values() if len(ids) > 1]
+        positions.setdefault(fold(name), []).append(index)
+    repeated = [ids for ids in positions.values() if len(ids) > 1]
     if repeated:
-        shown = ", ".join(f"{names[ids[0]]!r} (classes {', '.join(map(str, ids))})" for ids in repeated[:10])
+        listing = ", ".join(f"{names[ids[0]]!r} (classes {', '.join(map(str, ids))})" for ids in repeated[:10])
         raise ValueError(
-            f"the vocabulary repeats {shown}{' and others' if len(repeated) > 10 else ''}; classes are counted from 0 "
-            f"and letter case does not tell names apart. Name every class once, or join words into one: 'cat|kitten'."
+            f"the vocabulary repeats {listing}{' and others' if len(repeated) > 10 else ''}; classes are counted from "
+            f"0 and letter case does not distinguish names. Name every class once, or join words: 'cat|kitten'."
         )
     if with_background and (fold(names[0]) != BACKGROUND_NAME):
-        where = f"it is class {places[BACKGROUND_NAME][0]}" if BACKGROUND_NAME in places else "there is no such class"
+        where = (
+            f"it is class {positions[BACKGROUND_NAME][0]}" if BACKGROUND_NAME in positions else "there is no such class"
+        )
         raise ValueError(
             f"with background policy {background.kind!r} class 0 must be called 'background', but {where}. Put it "
             f"first, or leave it out and call with_background(...), which adds it."

@@ -108,9 +108,9 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     ]
     if missing or surplus or shapes:
         parts = [
-            f"{len(found)} {what} ({', '.join(found[:3])}{', …' if len(found) > 3 else ''})"
-            for what, found in (("tensors missing", missing), ("unexpected", surplus), ("of another shape", shapes))
-            if found
+            f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+            for what, names in (("tensors missing", missing), ("unexpected", surplus), ("of another shape", shapes))
+            if names
         ]
         raise ValueError(
             f"the weights do not fit the architecture: {'; '.join(parts)}. Name the architecture they were made for."

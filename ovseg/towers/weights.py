@@ -162,7 +162,7 @@ def _architecture(arch: str) -> dict:
 
 
 def _from_tag(spec: str, arch: str | None, quick_gelu: bool | None, offline: bool | None) -> Tower:
-    """Weights of open_clip's own list; the tag's record decides the activation and the normalisation."""
+    """Weights of open_clip's own list; the tag's record decides the activation and the normalization."""
     name, _, tag = spec.rpartition("/")
     name = arch or name or "ViT-B-16"
     record = open_clip.get_pretrained_cfg(name, tag)
