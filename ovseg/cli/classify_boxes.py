@@ -22,6 +22,7 @@ from .common import (
     read_words,
     say_failed,
 )
+from .completion import complete_methods
 
 
 def classify_boxes(
@@ -29,7 +30,9 @@ def classify_boxes(
     boxes: Annotated[Path, typer.Option(help="Boxes in pixels: .json ([[x1, y1, x2, y2], …] or COCO's) or .csv.")],
     classes: Classes = None,
     vocabulary: Words = None,
-    method: Annotated[str, typer.Option("-m", "--method", help="Extractor of roi and mask.")] = "clip_surgery",
+    method: Annotated[
+        str, typer.Option("-m", "--method", help="Extractor of roi and mask.", autocompletion=complete_methods)
+    ] = "clip_surgery",
     weights: Weights = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",

@@ -30,6 +30,7 @@ from .common import (
     say_done,
     say_failed,
 )
+from .completion import complete_method_list
 from .output import NothingWritableError, Output
 
 KINDS = {"sheet": "png", "page": "html", "json": "json"}  # the JSON last: all is there
@@ -41,7 +42,13 @@ def compare(
     vocabulary: Words = None,
     background: Background = None,
     methods: Annotated[
-        str, typer.Option("-m", "--methods", help='"all" that need no other file, or names: "naclip, sclip".')
+        str,
+        typer.Option(
+            "-m",
+            "--methods",
+            help='"all" that need no other file, or names: "naclip, sclip".',
+            autocompletion=complete_method_list,
+        ),
     ] = "all",
     weights: Weights = None,
     quick_gelu: QuickGELU = None,

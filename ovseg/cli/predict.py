@@ -32,6 +32,7 @@ from .common import (
     read_numbers,
     read_words,
 )
+from .completion import complete_methods, complete_refiners
 from .rasters import rasters
 
 
@@ -40,7 +41,9 @@ def predict(
     classes: Classes = None,
     vocabulary: Words = None,
     background: Background = None,
-    method: Annotated[str, typer.Option("-m", "--method", help="See `ovseg methods`.")] = "naclip",
+    method: Annotated[
+        str, typer.Option("-m", "--method", help="See `ovseg methods`.", autocompletion=complete_methods)
+    ] = "naclip",
     weights: Weights = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
@@ -52,7 +55,10 @@ def predict(
     window: Window = None,
     stride: Stride = None,
     precision: Precision = None,
-    refine: Annotated[list[str] | None, typer.Option(help='Refiners, such as pamr; "none" for none.')] = None,
+    refine: Annotated[
+        list[str] | None,
+        typer.Option(help='Refiners, such as pamr; "none" for none.', autocompletion=complete_refiners),
+    ] = None,
     templates: Templates = None,
     memory: Annotated[
         str | None,
