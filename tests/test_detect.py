@@ -329,7 +329,7 @@ class TestNaming:
     BOXES = [[10, 10, 60, 60], [5, 5, 5, 40], [300, 0, 400, 50], [70, 20, 200, 88]]
 
     def test_the_mean_of_the_read_outs(self, detector, picture):
-        encoded, words = detector.engine.encode(picture), detector._words
+        encoded, words = detector.engine.encode(picture), detector._words.encoded
         boxes = torch.tensor(self.BOXES).float()
         each = [
             BoxNamer(detector.engine, name)(encoded, words, boxes) for name in ("roi", "mask", "crop", "masked_crop")
@@ -341,7 +341,7 @@ class TestNaming:
         )
 
     def test_masks_say_what_belongs_to_a_box(self, detector, picture):
-        encoded, words = detector.engine.encode(picture), detector._words
+        encoded, words = detector.engine.encode(picture), detector._words.encoded
         boxes = torch.tensor(self.BOXES).float()
         masks = torch.zeros(4, 90, 130, dtype=torch.bool)
         masks[0, 20:40, 20:30] = True  # the last one is empty: its box speaks
@@ -363,11 +363,11 @@ class TestNaming:
             BoxNamer(detector.engine, [])
         with pytest.raises(ValueError, match="margins"):
             BoxNamer(detector.engine, ["crop"], [0.2])
-        with pytest.raises(ValueError, match="no words"):
+        with pytest.raises(ValueError, match="first give words"):
             Detector(detector.engine).name_boxes(picture, self.BOXES, BoxNamer(detector.engine))
         encoded = detector.engine.encode(picture)
         with pytest.raises(ValueError, match="as many masks"):
-            BoxNamer(detector.engine)(encoded, detector._words, torch.zeros(2, 4), torch.zeros(1, 90, 130))
+            BoxNamer(detector.engine)(encoded, detector._words.encoded, torch.zeros(2, 4), torch.zeros(1, 90, 130))
 
 
 QUICK_CLI = ("--templates", "name", "--no-progress", "--short-side", 64)

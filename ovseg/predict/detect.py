@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from ovseg.argmax import max_over_synonyms
+from ovseg.pictures.images import LoadedImage
 from ovseg.regions.crops import CropReader
 from ovseg.regions.pooling import pool_boxes, pool_masks
 from ovseg.regions.proposals import box_masks, contrast, mask_boxes, outermost, score_regions
@@ -47,11 +48,13 @@ class EncodedPicture:
     windows  what ``Pipeline.encode`` returned
     dense    (1, E, h, w) means of unit features; it covers the picture
     image    (H, W, 3) uint8 RGB, the picture itself
+    source   the picture as it was read; None where only its pixels were given
     """
 
     windows: ImageFeatures
     dense: Tensor
     image: np.ndarray
+    source: LoadedImage | None = None
 
     @property
     def size(self) -> tuple[int, int]:

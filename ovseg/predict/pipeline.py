@@ -56,6 +56,8 @@ class Pipeline(nn.Module):
         self.refiners = nn.ModuleList(
             REFINERS.build(dict(type=r) if isinstance(r, str) else dict(r)) for r in self.protocol.refine
         )
+        self._fitting: int | None = None  # windows per forward pass after a device ran out of memory
+        self._compiled: dict[str, Any] | None = None
         self.scorer.to(tower.device)
         self.eval()
         if self.protocol.view and self.protocol.view % tower.stride:
@@ -154,7 +156,7 @@ class Pipeline(nn.Module):
                 if most == 1:
                     raise
                 most //= 2
-                self.protocol = self.protocol.but(window_batch=most)
+                self._fitting = most
                 warnings.warn(f"out of memory: from here on {most} windows per forward pass.", stacklevel=2)
                 passes = self._passes(same, most)
             for first, features in zip(range(0, len(same), most), passes, strict=True):
@@ -173,7 +175,8 @@ class Pipeline(nn.Module):
         token and channel (of a block's input, sums, q, k, v, attention and hidden layer)."""
         height, width = size if self.protocol.view is None else (self.protocol.view, self.protocol.view)
         tokens = 1 + -(-height // self.tower.stride) * -(-width // self.tower.stride)
-        return max(1, min(self.protocol.window_batch, self.protocol.memory // (48 * self.tower.width * tokens)))
+        limits = [self.protocol.window_batch, self.protocol.memory // (48 * self.tower.width * tokens)]
+        return max(1, min(limits if self._fitting is None else [*limits, self._fitting]))
 
     def features(self, views: Tensor) -> DenseFeatures:
         """Dense features of normalized pictures (B, 3, H, W), resized to the protocol's ``view`` where it has one."""
@@ -185,8 +188,17 @@ class Pipeline(nn.Module):
     def compile(self, **options) -> "Pipeline":
         """Compile tower and extractor with ``torch.compile`` and its options; the first picture of a size then takes
         longer. Returns itself."""
+        self._compiled = options
         self.features = torch.compile(self.features, **options)
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "features"}
+
+    def __setstate__(self, state: dict[str, Any]):
+        super().__setstate__(state)
+        if self._compiled is not None:  # compiled code is neither copied nor stored
+            self.compile(**self._compiled)
 
     def _for_refiners(self, image: np.ndarray, resized: Tensor) -> Tensor | None:
         """The normalized picture (3, H, W) at its own size, where a refiner wants one."""
