@@ -116,8 +116,8 @@ class TestEngine:
         own = Vocabulary.parse(["cat", "dog"]).with_background(["sky", "wall"])
         same(made(own)(picture), made(["cat", "dog"])(picture))
         assert "background" not in made(own)(picture).names
-        assert made(["cat"], background=())._words.background is None
-        words = made(["sky", "cat"], background=None)._words  # usual stuff without what is asked for
+        assert made(["cat"], background=())._words.encoded.background is None
+        words = made(["sky", "cat"], background=None)._words.encoded  # usual stuff without what is asked for
         assert words.background == 2 and len(words.text) == 2 + len(BACKGROUND) - 1
         with pytest.raises(ValueError, match="background threshold, 0.3.*score_threshold"):
             made(own.with_background(0.3))

@@ -20,10 +20,9 @@ from ovseg.engine.config import apply_overrides
 from ovseg.engine.recorded_config import detector_config, say_tower
 from ovseg.pictures.images import LoadedImage
 from ovseg.predict.box_settings import BoxSettings
-from ovseg.predict.detect import Found, leave_best
+from ovseg.predict.detect import Found, encode_mask, leave_best
 from ovseg.predict.protocol import digest
 from ovseg.registry import LOADERS, MODELS, component_name
-from ovseg.results import rle
 from ovseg.results.provenance import Provenance, checkpoint_weights
 from ovseg.text.vocabulary import Vocabulary
 from ovseg.threads import Turns
@@ -171,7 +170,8 @@ class TrainedDetector:
         keep = leave_best(self.settings, found.bboxes, found.scores, found.labels)
         outlines = None
         if "masks" in found:
-            outlines = [rle.encode(np.asarray(mask.cpu()).astype(bool)) for mask in found.masks[keep]]
+            masks = (np.asarray(mask.cpu()).astype(bool) for mask in found.masks[keep])
+            outlines = [encode_mask(*pair) for pair in zip(masks, found.bboxes[keep], strict=True)]
         return Found(found.bboxes[keep].cpu(), found.scores[keep].cpu(), found.labels[keep].cpu(), outlines)
 
     def provenance(self, vocabulary) -> Provenance:
