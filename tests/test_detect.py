@@ -85,6 +85,13 @@ class TestEngine:
         found = detector(rng.integers(0, 256, (*shape, 3)).astype(np.uint8))
         assert found.size == shape and np.isfinite(found.scores).all() and found.plot().size[0] >= shape[1]
 
+    @pytest.mark.parametrize("shape", [(7, 5), (1, 9), (3, 3)])
+    def test_every_mask_of_a_tiny_picture_has_pixels(self, vit, shape):
+        model = load_detector("naclip", tower=vit, classes=WORDS, **QUICK | dict(score_threshold=0, short_side=64))
+        picture = np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8)
+        found = model(picture)
+        assert len(found) and all(found.mask(i).any() for i in range(len(found)))
+
     def test_a_picture_without_anything(self, detector, picture):
         strict = load_detector("naclip", tower=detector.engine.pipeline.tower, classes=WORDS, **QUICK | dict(floor=1.0))
         found = strict(np.full((50, 70, 3), 128, np.uint8))

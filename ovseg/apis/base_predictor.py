@@ -25,9 +25,9 @@ class BasePredictor(ABC):
 
     ``set_image`` runs the tower once; afterwards ``set_classes`` and ``predict`` may alternate as often as wanted.
 
-    Any number of threads may share a model.  The words of ``set_classes`` belong to the model, and every call uses those
-    that it has when the call begins; the picture of ``set_image`` belongs to the thread that set it.  A model can be
-    copied and pickled: the copy has its words and no picture.
+    Any number of threads may share a model.  The words of ``set_classes`` belong to the model, and a call uses those that
+    it finds when it begins; the picture of ``set_image`` belongs to the thread that set it.  A model can be copied and
+    pickled: the copy has its words and no picture.
 
     Args:
         engine: what ``ovseg.predict.build.build`` returns. It keeps nothing of words and pictures; this object does.
@@ -152,8 +152,8 @@ class BasePredictor(ABC):
         features = getattr(self._own, "picture", None) if features is None else features
         if features is None:
             raise ValueError(
-                f"there is nothing to {self.task} yet; first give a picture: call set_image(...) in this thread, or give "
-                "predict what encode(...) returned."
+                f"there is nothing to {self.task} yet; first give a picture: call set_image(...) in this thread, or "
+                "predict(...) with what encode(...) returned."
             )
         if getattr(features, "source", None) is None:
             raise ValueError(

@@ -15,7 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovseg.argmax import BreakpointMaps, Confidence, RunningArgmax, class_chunks, winning_prompts
+from ovseg.argmax import (
+    BreakpointMaps,
+    Confidence,
+    RunningArgmax,
+    canonical_order,
+    class_chunks,
+    in_former_classes,
+    winning_prompts,
+)
 from ovseg.dense import DenseFeatures
 from ovseg.dense.windows import windows
 from ovseg.refine import LabelRefiner, MapRefiner, Picture
@@ -215,7 +223,7 @@ class Pipeline(nn.Module):
 
     @torch.inference_mode()
     def decode(self, encoded: ImageFeatures, text: Tensor, prompt_to_class, background: bool = False) -> Decoded:
-        """Label map for words, before any threshold on the probability.
+        """Label map for words, before any threshold on the probability; it does not depend on their order.
 
         Args:
             encoded: what ``encode`` returned.
@@ -223,13 +231,14 @@ class Pipeline(nn.Module):
             prompt_to_class: class of each word, in non-decreasing order.
             background: class 0 is the background, which the area threshold never drops.
         """
-        maps = ClassMaps(encoded, text, self.scorer, self.protocol.window)
+        keep_first = background or self.scorer.first_is_background
+        order, prompt_to_class, former = canonical_order(text, list(prompt_to_class), keep_first)
+        maps = ClassMaps(encoded, text[order], self.scorer, self.protocol.window)
         affinities = [
             (refiner, refiner.affinity(encoded.image[None]))
             for refiner in self.refiners
             if isinstance(refiner, MapRefiner)
         ]
-        prompt_to_class = list(prompt_to_class)
         if affinities or self.scorer.activation is not None:
             find = partial(self._streamed, encoded, maps, affinities, prompt_to_class)
         else:
@@ -239,7 +248,8 @@ class Pipeline(nn.Module):
             small = self._small_classes(decoded.labels, prompt_to_class[-1] + 1, background)
             if small:
                 decoded = find(small)
-        decoded.labels = self._relabeled(decoded.labels, encoded, maps, affinities, prompt_to_class)
+        labels = self._relabeled(decoded.labels, encoded, maps, affinities, prompt_to_class)
+        decoded.labels = in_former_classes(labels, former)
         return decoded
 
     def bounded(

@@ -37,6 +37,7 @@ class FeedbackScore(CosineScore):
     def __init__(self, threshold: float = 0.0, logit_scale: float = 40.0, pixels: int = 4):
         super().__init__()
         self.threshold, self.logit_scale, self.pixels = threshold, logit_scale, pixels
+        self.first_is_background = threshold > 0
 
     def patch_classes(self, scores: Tensor) -> Tensor:
         """The class of each patch, (h, w), in the first pass, from cosines (T, h, w)."""
