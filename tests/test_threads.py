@@ -191,19 +191,18 @@ def test_a_picture_belongs_to_the_thread_that_set_it(boxes, vit, pictures):
             assert_same(one, other)
 
 
-def test_a_scene_is_asked_by_many_threads(vit, pictures):
-    """Features of one picture, several words: also those parts of it that are made when they are first asked for."""
-    for scorer in (None, dict(type="WholeImageScore")):
-        model = loaded("maskclip", vit, scorer=scorer)
-        expected = [model(pictures[0], words) for words in WORDS] * 4
-        features = model.encode(pictures[0])
-        for one, other in zip(
-            in_threads(lambda words: model.predict(features, words), WORDS, 4), expected, strict=True
-        ):
-            assert_same(one, other)
-        (result,) = {id(expected[0]): model.predict(features, WORDS[0])}.values()
-        for scores in in_threads(lambda _: result.scores, range(8)):
-            np.testing.assert_array_equal(scores, expected[0].scores)
+@pytest.mark.parametrize("scorer", [None, dict(type="WholeImageScore")])
+def test_one_picture_is_asked_by_many_threads(scorer, vit, pictures):
+    """Also for what is made when it is first asked for: image embeddings, scores."""
+    model = loaded("maskclip", vit, scorer=scorer)
+    expected = [model(pictures[0], words) for words in WORDS]
+    features = model.encode(pictures[0])
+    results = in_threads(lambda words: model.predict(features, words), WORDS, 4)
+    for one, other in zip(results, expected * 4, strict=True):
+        assert_same(one, other)
+    result = model.predict(features, WORDS[0])
+    for scores in in_threads(lambda _: result.scores, range(8)):
+        np.testing.assert_array_equal(scores, expected[0].scores)
 
 
 def test_what_predict_takes(vit, pictures):

@@ -25,7 +25,7 @@ class BasePredictor(ABC):
 
     ``set_image`` runs the tower once; afterwards ``set_classes`` and ``predict`` may alternate as often as wanted.
 
-    Any number of threads may share a model.  The words of ``set_classes`` belong to the model, and a call uses those that
+    Any number of threads may share a model.  The words of ``set_classes`` belong to the model, and a call uses those
     it finds when it begins; the picture of ``set_image`` belongs to the thread that set it.  A model can be copied and
     pickled: the copy has its words and no picture.
 
