@@ -92,7 +92,11 @@ class LastBlock(DenseExtractor):
 
         return reduce(torch.add, map(weighted, self.relations))
 
-    def extras(self, block, state: TokenState) -> dict[str, Tensor]:
+    def taps_of(self, tower: Tower) -> tuple[str, ...]:
+        """The intermediate results of earlier blocks that the method needs of this tower."""
+        return self.taps
+
+    def extras(self, tower: Tower, state: TokenState) -> dict[str, Tensor]:
         """Additional tensors for a method's later stages, by name; ``state`` is the input of the last block."""
         return {}
 
@@ -118,14 +122,15 @@ class LastBlock(DenseExtractor):
         depth = len(tower.blocks)
         if self.last_n > depth:
             raise ValueError(f"last_n={self.last_n}, but this tower has only {depth} block(s).")
+        taps = self.taps_of(tower)
         state, padding = self.start(tower, images)
-        state = tower.advance(state, depth - self.last_n, self.taps)
+        state = tower.advance(state, depth - self.last_n, taps)
         total = self.read_out(tower.blocks[state.index], state.x, state.grid)
         for index in range(state.index + 1, depth):
-            state = tower.advance(state, index, self.taps)
+            state = tower.advance(state, index, taps)
             total = total + self.read_out(tower.blocks[index], state.x, state.grid)
         projected, x, grid = tower.project(total), state.x, state.grid
-        extras = {"class_token": projected[:, 0]} | self.extras(tower.blocks[-1], state)
+        extras = {"class_token": projected[:, 0]} | self.extras(tower, state)
         return DenseFeatures(to_grid(projected[:, 1:], grid), lambda: tower.embedding(x, grid), padding, extras)
 
 
