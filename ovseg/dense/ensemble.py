@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
 
-from .base import DenseExtractor, to_grid
+from .base import DenseExtractor, patches, to_grid
 from .family import LastBlock
 from .features import DenseFeatures
 
@@ -52,5 +52,5 @@ class Ensemble(DenseExtractor):
         block, total = tower.blocks[-1], 0
         for member in self.members:
             z = member.read_out(block, state.x, state.grid)
-            total = total + F.normalize(tower.project(z[:, 1:]), dim=-1)
+            total = total + F.normalize(tower.project(patches(z, state.grid)), dim=-1)
         return DenseFeatures(to_grid(total, state.grid), tower.embedding(state.x, state.grid), padding)
