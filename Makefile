@@ -7,12 +7,14 @@ SCENE_WORDS := bus, strawberry, owl, tree, grass, sky
 METHOD := -m ensemble --refine pamr
 PHOTO_WORDS := horse, person, sand, sea, sky
 
-.PHONY: help demo test lint clean
+.PHONY: help demo check test lint wheel clean
 
 help:
 	@echo "make demo   segment demo/scene.png and demo/photo.jpg with the embedded model; results in $(OUT)/"
-	@echo "make test   ruff and the test suite"
-	@echo "make lint   ruff only"
+	@echo "make check  ruff, mypy and the fast tests, for every change"
+	@echo "make test   ruff, mypy and the whole test suite, before a change is handed in"
+	@echo "make lint   ruff and mypy only"
+	@echo "make wheel  build the wheel into dist/"
 	@echo "make clean  remove results, caches and builds (not $(VENV))"
 
 demo: $(VENV)/.installed
@@ -20,11 +22,18 @@ demo: $(VENV)/.installed
 	$(BIN)/ovseg predict demo/photo.jpg $(METHOD) -c "$(PHOTO_WORDS)" --out $(OUT)
 	@echo "The results are in $(CURDIR)/$(OUT): overlays with legend, label PNGs, JSON with masks."
 
+check: lint
+	$(BIN)/pytest -q -m "not slow"
+
 test: lint
 	$(BIN)/pytest -q
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+wheel: $(VENV)/.installed
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf build dist $(OUT) .pytest_cache .ruff_cache *.egg-info

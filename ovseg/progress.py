@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def progress_bar(shown: bool = True, console: "Console | None" = None) -> "Progress":
+def progress_bar(visible: bool = True, console: "Console | None" = None) -> "Progress":
     """A context manager with rich's ``add_task``, ``advance`` and ``update``; it leaves nothing on the screen.
 
     Args:
-        shown: False for a bar that is never drawn; it is not drawn into files either.
+        visible: False for a bar that is never drawn; it is not drawn into files either.
         console: where lines are printed meanwhile; the error stream if None.
     """
     from rich.console import Console
@@ -27,7 +27,7 @@ def progress_bar(shown: bool = True, console: "Console | None" = None) -> "Progr
     )
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    disable = not (shown and sys.stderr.isatty())
+    disable = not (visible and sys.stderr.isatty())
     console = console or Console(stderr=True)
     return Progress(*columns, TimeRemainingColumn(), console=console, disable=disable, transient=True)
 

@@ -33,9 +33,9 @@ from mmengine import registry as mmengine_registry
 from .spelling import did_you_mean, nearest
 
 SCOPE = "ovseg"
-NEIGHBOURS = ("mmseg", "mmdet")
+NEIGHBORS = ("mmseg", "mmdet")
 LIBRARIES = "mmengine mmcv mmpretrain torch torchvision timm functools builtins".split()
-PACKAGES = (SCOPE, *NEIGHBOURS, *LIBRARIES)
+PACKAGES = (SCOPE, *NEIGHBORS, *LIBRARIES)
 
 
 class UnknownName(KeyError):
@@ -79,10 +79,10 @@ class Registry(mmengine_registry.Registry):
         """What ``key`` stands for (``Name``, ``scope.Name`` or ``package.module.Name``), or None."""
         if "." in key:
             try:
-                found = super().get(key)
+                component = super().get(key)
             except (KeyError, RuntimeError):
                 return None
-            return None if isinstance(found, ModuleType) else found
+            return None if isinstance(component, ModuleType) else component
         self.import_from_location()
         registry = self
         while registry is not None:
@@ -98,10 +98,10 @@ class Registry(mmengine_registry.Registry):
             KeyError: nothing has that name. The message names the registry, the nearest names in it, its parents and
                 siblings, and the scope to write if the name exists elsewhere.
         """
-        found = self.find(key)
-        if found is None:
+        component = self.find(key)
+        if component is None:
             raise UnknownName(self._explain(key))
-        return found
+        return component
 
     def build(self, cfg: dict, *args, **kwargs):
         """Build the component a config describes.
@@ -172,7 +172,7 @@ class Registry(mmengine_registry.Registry):
         """The registries of the same kind in other packages, filled if those packages can be imported."""
         if self.parent is None:
             return []
-        for package in NEIGHBOURS:
+        for package in NEIGHBORS:
             try:
                 import_module(f"{package}.registry")
             except ImportError:
@@ -181,7 +181,7 @@ class Registry(mmengine_registry.Registry):
         for sibling in siblings:
             try:
                 sibling.import_from_location()
-            except Exception as error:  # a broken neighbour must not hide the message being written here
+            except Exception as error:  # a broken neighbor must not hide the message being written here
                 self._unavailable[f"{sibling.scope} {sibling.name}s"] = error
         return siblings
 
@@ -301,8 +301,8 @@ def check_components(cfg, scope: str = SCOPE, path: str = ""):
 def find_component(kind: str, scope: str | None = None):
     """What ``type=kind`` means in a config with that default scope, searched in all registries; None if unknown."""
     spellings = [kind] if scope in (None, SCOPE) or "." in kind else [f"{scope}.{kind}", kind]
-    found = (registry.find(spelling) for spelling in spellings for registry in ALL)
-    return next((component for component in found if component is not None), None)
+    candidates = (registry.find(spelling) for spelling in spellings for registry in ALL)
+    return next((component for component in candidates if component is not None), None)
 
 
 def registered_by_program(registry: mmengine_registry.Registry, name: str) -> bool:
@@ -312,8 +312,8 @@ def registered_by_program(registry: mmengine_registry.Registry, name: str) -> bo
     It is what a name that comes out of a file may stand for beside the fixed lists of ``ovseg.compat.untrusted``.
     """
     family = {id(each): each for each in (registry, *_family(registry))}.values()
-    found = [each.module_dict[name] for each in family if name in each.module_dict]
-    return any((getattr(cls, "__module__", None) or "builtins").partition(".")[0] not in PACKAGES for cls in found)
+    classes = [each.module_dict[name] for each in family if name in each.module_dict]
+    return any((getattr(cls, "__module__", None) or "builtins").partition(".")[0] not in PACKAGES for cls in classes)
 
 
 def _family(registry: mmengine_registry.Registry) -> list[mmengine_registry.Registry]:
@@ -336,7 +336,7 @@ LOCATIONS = {
     "MODELS": ["ovseg.segmentors", "ovseg.detectors"],
     "DATASETS": ["ovseg.datasets.register"],
     "TRANSFORMS": ["ovseg.datasets.register"],
-    "METRICS": ["ovseg.evaluation.boxes", "ovseg.evaluation.iou", "ovseg.evaluation.localisation"],
+    "METRICS": ["ovseg.evaluation.boxes", "ovseg.evaluation.iou", "ovseg.evaluation.localization"],
     "HOOKS": ["ovseg.engine.progress"],
     "LOOPS": ["ovseg.engine.loop"],
     "RUNNERS": ["ovseg.engine.trainer"],

@@ -1,4 +1,4 @@
-"""What a misspelt word was probably meant to be: one answer for names, arguments, settings, classes and files."""
+"""What a misspelled word was probably meant to be: one answer for names, arguments, settings, classes and files."""
 
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
@@ -23,6 +23,6 @@ def nearest(word: str, options: Iterable[str], count: int = 3, cutoff: float = 0
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """``"Did you mean 'x'? "`` for the option nearest to a misspelt word, or an empty string if none is near."""
+    """``"Did you mean 'x'? "`` for the option nearest to a misspelled word, or an empty string if none is near."""
     near = nearest(word, list(options), count=1)
     return f"Did you mean {near[0]!r}? " if near else ""

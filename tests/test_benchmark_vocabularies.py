@@ -46,7 +46,7 @@ def test_file(name):
     spec = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     vocabulary = Vocabulary.parse(name)
     assert spec["name"] == name
-    assert spec["source"] and spec["licence"]
+    assert spec["source"] and spec["license"]
     assert spec["hash"] == vocabulary.hash
     assert len(vocabulary) == COUNTS[name] == len(benchmark_labels(name)) == len(set(benchmark_labels(name)))
     assert len(set(vocabulary.colors)) == len(vocabulary)

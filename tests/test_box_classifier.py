@@ -8,7 +8,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from ovseg.apis import load_detector
+from ovseg.apis.load import load_detector
 from ovseg.engine.benchmarks import DoesNotFit, benchmarks, set_benchmark
 from ovseg.engine.config import load_config
 from ovseg.engine.trainer import Trainer

@@ -139,13 +139,13 @@ def test_blocks_train_and_the_teacher_does_not(tower):
     x = eva_images((32, 32))
     before, start = model.teacher(x)[0], model.tower(x)[0].detach()
     pictures, samples = batch((48, 64), (32, 32))
-    losses, optimiser = [], torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    losses, optimizer = [], torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
     for _ in range(8):
         torch.manual_seed(0)
         loss = model.loss(pictures, samples)["loss_cosine"]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.05
     assert torch.equal(model.teacher(x)[0], before) and (model.tower(x)[0] - start).abs().max() > 1e-3

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from ovseg import cli
-from ovseg.apis import list_methods
-from ovseg.apis import load as load_predictor
 from ovseg.apis.compare import Comparer, agreement, compare
+from ovseg.apis.load import load as load_predictor
 from ovseg.apis.measure import PeakMemory
+from ovseg.apis.methods import list_methods
 from ovseg.predict.build import dense_config
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
@@ -104,7 +104,7 @@ class TestSharedTower:
         assert ran.count(2) == len(methods) - 1  # every method's own reading; MaskCLIP's needs no queries and keys
         ran.clear()
         for dense in methods:
-            dense(shared, x.clone())  # recognised by its values
+            dense(shared, x.clone())  # recognized by its values
         assert ran == [2] * (len(methods) - 1)
         shared.clear()
         methods[0](shared, x)
@@ -198,7 +198,7 @@ class TestCompare:
         assert found.agreement.min() >= 1 / len(READY) - 1e-6 and found.agreement.max() <= 1
         assert (found.pairwise == found.pairwise.T).all() and (np.diag(found.pairwise) == 1).all()
         assert found.shared > 0 and all(entry.own >= 0 and entry.memory is not None for entry in found.entries)
-        assert found.protocol["short_side"] == 96 and found.protocol["normalisation"] == "weights"
+        assert found.protocol["short_side"] == 96 and found.protocol["normalization"] == "weights"
 
     def test_the_weights_say_what_suits_them(self, vit):
         asked = replace(vit.card, protocol=dict(short_side=96, window=64, stride=64))
@@ -252,7 +252,7 @@ class TestCompare:
         found = compare(picture, ["owl", "sky"], ["gem", "maskclip"], **options)
         protocols = [entry.result.protocol for entry in found.entries]
         assert all(p["short_side"] == 64 and p["size"] is None and p["window"] is None for p in protocols)
-        assert all(p["normalisation"] == "weights" and p["refine"] == () for p in protocols)
+        assert all(p["normalization"] == "weights" and p["refine"] == () for p in protocols)
         assert [p["logit_scale"] for p in protocols] == [100, 100]
 
     def test_own_protocols(self, vit, picture):
@@ -261,7 +261,7 @@ class TestCompare:
         assert found.protocol is None and "own published" in found.to_html()
         first, second = (entry.result.protocol for entry in found.entries)
         assert (first["short_side"], first["window"]) == (336, 224)
-        assert (second["short_side"], second["window"], second["normalisation"]) == (512, None, "imagenet")
+        assert (second["short_side"], second["window"], second["normalization"]) == (512, None, "imagenet")
 
     def test_configs_and_pictures_one_after_the_other(self, vit, picture):
         methods = ["naclip", dict(type="NACLIP", sigma=1.0)]

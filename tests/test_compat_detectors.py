@@ -227,7 +227,7 @@ def mmdet_scope():
 
 
 def batch(images: int = 2) -> dict:
-    """Pictures with two bright rectangles each, labelled."""
+    """Pictures with two bright rectangles each, labeled."""
     inputs, samples = [], []
     for index in range(images):
         image = torch.randint(0, 60, (3, SIZE, SIZE), dtype=torch.uint8)

@@ -22,32 +22,42 @@ def requirements(lines) -> dict[str, SpecifierSet]:
 def test_table_matches_pyproject():
     tomllib = pytest.importorskip("tomllib", reason="in the standard library from Python 3.11 on")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = requirements(project["dependencies"])
-    for name, (allowed, tested) in versions.TESTED.items():
-        assert asked[name] == SpecifierSet(allowed), name
-        assert tested in SpecifierSet(allowed), name
+    asked = {"core": project["dependencies"], "mm": project["optional-dependencies"]["mm"]}
+    for table, part in ((versions.TESTED, "core"), (versions.TESTED_MM, "mm")):
+        ranges = requirements(asked[part])
+        for name, (allowed, tested) in table.items():
+            assert ranges[name] == SpecifierSet(allowed), name
+            assert tested in SpecifierSet(allowed), name
 
 
 def test_table_matches_requirements():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     pinned = requirements(line for line in lines if line and not line.startswith("#"))
-    for name, (_, tested) in versions.TESTED.items():
+    for name, (_, tested) in (*versions.TESTED.items(), *versions.TESTED_MM.items()):
         assert pinned[name] == SpecifierSet(f"=={tested}"), name
 
 
 def report(monkeypatch, **changed) -> dict[str, versions.PackageStatus]:
     """The report as if the tested versions were installed, but for ``changed`` (None: not installed)."""
-    installed = {canonicalize_name(name): tested for name, (_, tested) in versions.TESTED.items()}
+    tested = versions.TESTED | versions.TESTED_MM
+    installed = {canonicalize_name(name): version for name, (_, version) in tested.items()}
     installed |= {canonicalize_name(name): value for name, value in changed.items()}
     monkeypatch.setattr(versions, "installed_version", lambda name: installed.get(canonicalize_name(name)))
     return {row.package: row for row in versions.report()}
+
+
+def test_without_mm_the_core_is_complete(monkeypatch):
+    newer = {"numpy": "2.4.0", "opencv-python-headless": "4.13.0.92"}
+    rows = report(monkeypatch, **dict.fromkeys(versions.TESTED_MM) | newer)
+    assert all(row.note.startswith("ok") for row in rows.values())
+    assert 'pip install "ovseg[mm]"' in rows["ovseg[mm]"].note and "onedl-mmcv" not in rows
 
 
 def test_all_as_tested(monkeypatch):
     rows = report(monkeypatch)
     assert len(rows["torch"]) == 4 and all(isinstance(cell, str) for row in rows.values() for cell in row)
     rows.pop("operators of mmcv")
-    assert all(row.note.startswith("ok") for row in rows.values())
+    assert "onedl-mmdetection" in rows and all(row.note.startswith("ok") for row in rows.values())
     assert "2 wheels of one version" in rows["cv2"].note
 
 

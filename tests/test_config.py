@@ -128,7 +128,7 @@ def test_runner_keys_cover_the_runner():
     assert set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} <= RUNNER_KEYS
 
 
-def test_missing_file_names_a_neighbour(base):
+def test_missing_file_names_a_neighbor(base):
     with pytest.raises(FileNotFoundError, match="Did you mean 'base.py'"):
         load_config(base.with_name("bsae.py"))
 

@@ -53,7 +53,7 @@ def test_benchmark_reads_mmsegs_folders(tmp_path, row, split):
 
 
 @pytest.mark.parametrize("row", BENCHMARKS.values(), ids=BENCHMARKS)
-def test_names_and_colours_are_those_of_the_vocabulary(row):
+def test_names_and_colors_are_those_of_the_vocabulary(row):
     vocabulary = Vocabulary.parse(row.vocabulary)
     meta = build(row.dataset, lazy_init=True).metainfo
     assert tuple(meta["classes"]) == vocabulary.names and meta["dataset_name"] == row.vocabulary

@@ -1,4 +1,4 @@
-"""The additive decomposition of the image embedding: exact, in line with the extractor, told apart by TextSpan."""
+"""The additive decomposition of the image embedding: exact, in line with the extractor, described by TextSpan."""
 
 import json
 
@@ -10,10 +10,11 @@ from open_clip.transformer import VisionTransformer
 from PIL import Image
 
 from ovseg import cli
-from ovseg.apis import explain, predictor
+from ovseg.apis import explain
 from ovseg.apis.explain import Explainer, heat_map, text_span
+from ovseg.compat import notice
 from ovseg.dense import ClipPRS, DenseFeatures, decompose
-from ovseg.score import CentredScore
+from ovseg.score import CenteredScore
 from ovseg.towers import Preprocess, TowerCard
 from ovseg.towers.build import make_tower
 
@@ -151,14 +152,14 @@ def test_towers_without_a_class_token(resnet):
             ClipPRS()(tower, images((96, 96)))
 
 
-def test_centred_score(vit):
+def test_centered_score(vit):
     dense, text = ClipPRS()(vit, images((48, 80), 2)), F.normalize(torch.randn(5, vit.embed_dim), dim=-1)
-    scores = CentredScore()(dense, text)
+    scores = CenteredScore()(dense, text)
     plain = torch.einsum("behw,te->bthw", dense.features, text)
     torch.testing.assert_close(scores, plain - plain.mean(1, keepdim=True), atol=1e-6, rtol=1e-5)
-    assert scores.sum(1).abs().max() < 1e-6 and CentredScore()(dense, text[:1]).abs().max() == 0
+    assert scores.sum(1).abs().max() < 1e-6 and CenteredScore()(dense, text[:1]).abs().max() == 0
     longer = DenseFeatures(3 * dense.features, dense.embedding)
-    torch.testing.assert_close(CentredScore()(longer, text), 3 * scores, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(CenteredScore()(longer, text), 3 * scores, atol=1e-6, rtol=1e-4)
 
 
 class TestTextSpan:
@@ -241,7 +242,7 @@ def test_explainer_mistakes(explainer):
 @pytest.fixture
 def ovseg(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predictor, "_said", set())
+    monkeypatch.setattr(notice, "_said", set())
 
     def run(*arguments):
         capsys.readouterr()

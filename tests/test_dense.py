@@ -309,7 +309,7 @@ def test_dinoiser_pools_by_correlation(vit):
         CLIPDINOiser()
     with pytest.raises(ValueError, match="width 64"):
         CLIPDINOiser(correlations=Correlations(64, 8))(vit, images((64, 64)))
-    with pytest.raises(ValueError, match="lacks"):
+    with pytest.raises(ValueError, match="missing"):
         Correlations.from_state({"obj_proj.weight": torch.zeros(1)})
 
 

@@ -103,8 +103,8 @@ def test_contexts_of_each_class():
 
 def test_long_names_by_policy():
     start, end = tokenizer().sot_token_id, tokenizer().eot_token_id
-    names = ["cat", "a very old grey sofa"]
-    with pytest.raises(ValueError, match=r"'a very old grey sofa' has 7 tokens.*class_tokens=7"):
+    names = ["cat", "a very old gray sofa"]
+    with pytest.raises(ValueError, match=r"'a very old gray sofa' has 7 tokens.*class_tokens=7"):
         class_tokens(names, 5)
     cut = class_tokens(names, 5, "truncate")
     assert cut.shape == (2, 5) and cut[1, 0] == start and cut[1, -1] == end
@@ -144,7 +144,7 @@ def test_the_decoder_does_not_care_for_the_order_of_words_and_places():
         ContextDecoder(12, width=8, heads=3)
 
 
-def test_score_loss_leaves_unlabelled_pixels_out():
+def test_score_loss_leaves_unlabeled_pixels_out():
     score, labels = torch.randn(1, 4, 6, 6), torch.randint(0, 4, (1, 6, 6))
     labels[0, :3] = 255
     z = score[0, :, 3:].double().numpy() / 0.07
@@ -233,7 +233,7 @@ def test_a_checkpoint_that_does_not_fit(change, words):
             dict(neck=dict(type="FPN", in_channels=[128] * 4, out_channels=16, num_outs=4)),
             r"gives \[128, 128, 131, 128\]",
         ),
-        (dict(vocabulary=["cat", "dog", "a very old grey sofa"]), "too_long='grow'"),
+        (dict(vocabulary=["cat", "dog", "a very old gray sofa"]), "too_long='grow'"),
         (dict(score_level=4), "levels 0 to 3"),
     ],
 )

@@ -10,7 +10,8 @@ import torchvision
 from PIL import Image
 
 import ovseg as package
-from ovseg.apis import Detector, load_detector
+from ovseg.apis.detector import Detector
+from ovseg.apis.load import load_detector
 from ovseg.pictures.pixels import ImageError
 from ovseg.predict.box_file import BoxFile
 from ovseg.predict.box_settings import BACKGROUND, BoxSettings
@@ -97,7 +98,7 @@ class TestEngine:
     def test_a_resnet(self, resnet, picture):
         assert len(load_detector("maskclip", tower=resnet, classes=WORDS, **QUICK)(picture))
 
-    @pytest.mark.parametrize("scorer", ["CentredScore", "EnlargedScore", "FoundScore", "WholeImageScore"])
+    @pytest.mark.parametrize("scorer", ["CenteredScore", "EnlargedScore", "ForegroundScore", "WholeImageScore"])
     def test_any_scorer(self, vit, picture, scorer):
         found = load_detector("naclip", tower=vit, scorer=dict(type=scorer), classes=WORDS, **QUICK)(picture)
         assert np.isfinite(found.scores).all()

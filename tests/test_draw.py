@@ -54,7 +54,7 @@ def test_alpha():
 
 
 @pytest.mark.parametrize("hidden", [-1, 4, 255, 65535, 2])
-def test_unlabelled_and_untinted_pixels_stay_as_they_are(hidden):
+def test_unlabeled_and_untinted_pixels_stay_as_they_are(hidden):
     image, labels = scene(60, 60)
     labels[30:] = hidden
     picture = np.asarray(draw_overlay(image, labels, NAMES, COLORS, legend=False, untinted=[2]))
@@ -93,10 +93,10 @@ def test_legend_entries():
         ("sky", None, 0.3),
         ("dog", COLORS[2], 0.1),
         ("cat", COLORS[3], 0.1),
-        ("unlabelled", None, 0.1),
+        ("unlabeled", None, 0.1),
     ]
     short = legend_entries(labels, NAMES, COLORS, max_legend=2)
-    assert [e.name for e in short] == ["grass", "sky", "2 more", "unlabelled"]
+    assert [e.name for e in short] == ["grass", "sky", "2 more", "unlabeled"]
     assert short[2].fraction == pytest.approx(0.2)
 
 
@@ -171,7 +171,7 @@ def test_deterministic():
         ({"image": np.zeros((4, 4, 3))}, "same pixels"),
         ({"labels": np.zeros((4, 4))}, "integers"),
         ({"labels": np.zeros(4, int)}, "integers"),
-        ({"names": ["a"]}, "one colour per name"),
+        ({"names": ["a"]}, "one color per name"),
         ({"alpha": 1.5}, "from 0 to 1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""EdaDet in our reading: equations in NumPy, gradient at every location, the detector's behaviour."""
+"""EdaDet in our reading: equations in NumPy, gradient at every location, the detector's behavior."""
 
 import numpy as np
 import pytest

@@ -191,14 +191,14 @@ def test_what_counts_is_where_tokens_are_not_their_order(prompter):
 def test_it_learns_to_ground_and_to_name():
     torch.manual_seed(0)
     prompter, x, texts = Prompter(32, 12, heads=4), tokens(1), unit(3, 12).float()
-    optimiser, losses = torch.optim.Adam(prompter.parameters(), lr=3e-3), []
+    optimizer, losses = torch.optim.Adam(prompter.parameters(), lr=3e-3), []
     for _ in range(40):
         boxes = prompter.ground(x, (3, 4), [prompter.of_texts(texts)])
         regions = F.normalize(prompter(x, (3, 4), [prompter.of_boxes(BOXES)]), dim=-1)
         loss = grounding_loss(boxes, BOXES) + region_contrast(regions, texts, SCALE)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
     assert (boxes[:, 2:] > boxes[:, :2]).all()

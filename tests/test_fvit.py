@@ -1,4 +1,4 @@
-"""F-VLM and F-ViT: one pass of a frozen tower, losses, scores in NumPy, the detector's behaviour."""
+"""F-VLM and F-ViT: one pass of a frozen tower, losses, scores in NumPy, the detector's behavior."""
 
 import numpy as np
 import pytest

@@ -33,7 +33,7 @@ def written(path, image, **options):
     return path
 
 
-def grey16(values):
+def gray16(values):
     return Image.fromarray(np.asarray(values, dtype=np.uint16))
 
 
@@ -61,7 +61,7 @@ def test_path_gives_array_path_and_name(tmp_path):
         (solid("YCbCr", (255, 128, 128)), WHITE),
         (solid("I", 32896), (128, 128, 128)),
         (solid("F", 0.5), (128, 128, 128)),
-        (grey16([[65535, 0], [32896, 257]]), [[WHITE, (0, 0, 0)], [(128, 128, 128), (1, 1, 1)]]),
+        (gray16([[65535, 0], [32896, 257]]), [[WHITE, (0, 0, 0)], [(128, 128, 128), (1, 1, 1)]]),
     ],
     ids=lambda value: getattr(value, "mode", ""),
 )
@@ -76,8 +76,8 @@ def test_pillow_modes(image, expected):
 @pytest.mark.parametrize(
     ("name", "image", "options", "expected"),
     [
-        ("grey16.png", grey16(np.full((4, 6), 65535)), {}, WHITE),
-        ("grey16.tif", grey16(np.full((4, 6), 32896)), {}, (128, 128, 128)),
+        ("gray16.png", gray16(np.full((4, 6), 65535)), {}, WHITE),
+        ("gray16.tif", gray16(np.full((4, 6), 32896)), {}, (128, 128, 128)),
         ("cmyk.jpg", solid("CMYK", (0, 255, 255, 0)), {"quality": 100}, RED),
         ("clear.png", solid("RGB", RED), {"transparency": RED}, WHITE),
         ("clear.gif", solid("P", 0), {"transparency": 0}, WHITE),

@@ -22,7 +22,7 @@ def test_nearest_window_of_overlapping_ones():
     assert torch.equal(owner, torch.tensor([0, 0, 0, 1, 1, 1]).expand(4, 6))
 
 
-def test_the_centre_between_windows_is_covered_once():
+def test_the_center_between_windows_is_covered_once():
     boxes = [(y, x, y + 48, x + 48) for y in (0, 24, 40) for x in (0, 32)]
     owner = nearest_window(boxes, (88, 80))
     for i, (top, left, bottom, right) in enumerate(boxes):
@@ -68,7 +68,7 @@ def test_every_refiner_behind_a_method(name, even, vit, picture):
 
 
 def crf_in_numpy(unary, image, steps, radius, wb, ws, ta, tb, tg):
-    """Mean field by loops over pixels and neighbours."""
+    """Mean field by loops over pixels and neighbors."""
     classes, height, width = unary.shape
 
     def soft(x):
@@ -85,8 +85,8 @@ def crf_in_numpy(unary, image, steps, radius, wb, ws, ta, tb, tg):
                         if (v, u) == (y, x):
                             continue
                         far = (v - y) ** 2 + (u - x) ** 2
-                        colour = ((image[:, y, x] - image[:, v, u]) ** 2).sum()
-                        k = wb * np.exp(-far / (2 * ta**2) - colour / (2 * tb**2)) + ws * np.exp(-far / (2 * tg**2))
+                        color = ((image[:, y, x] - image[:, v, u]) ** 2).sum()
+                        k = wb * np.exp(-far / (2 * ta**2) - color / (2 * tb**2)) + ws * np.exp(-far / (2 * tg**2))
                         message[:, y, x] += k / count * q[:, v, u]
         q = soft(unary + message)
     return q.argmax(0)

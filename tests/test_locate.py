@@ -8,9 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ovseg.apis import Locator
-from ovseg.apis.locate import save_locations
-from ovseg.evaluation.localisation import box_hit, box_iou, peak, point_hit
+from ovseg.apis.locate import Locator, save_locations
+from ovseg.evaluation.localization import box_hit, box_iou, peak, point_hit
 from ovseg.pictures.pixels import ImageError
 from ovseg.registry import METRICS
 from ovseg.results.draw_boxes import draw_boxes
@@ -68,7 +67,7 @@ class TestLocator:
         assert found.heatmap.shape == shape and np.isfinite(found.heatmap).all()
         assert 0 <= found.box[0] < found.box[2] <= shape[1] and found.plot().size[0] >= shape[1]
 
-    def test_a_picture_of_one_colour(self, locator):
+    def test_a_picture_of_one_color(self, locator):
         found = locator(np.full((50, 70, 3), 128, np.uint8), "cat")
         assert np.isfinite(found.heat).all() and np.isfinite([*found.box, found.score]).all()
 
@@ -115,7 +114,8 @@ class TestFiles:
         paths = save_locations(found, tmp_path / "out", "both")
         record = json.loads(paths["json"].read_text(encoding="utf-8"))
         assert [each["phrase"] for each in record["locations"]] == ["cat", "dog"]
-        assert record["image"] == {"path": None, "width": 130, "height": 90} and record["alpha"] == 0.8
+        assert record["image"] == {"path": None, "width": 130, "height": 90} and record["protocol"]["alpha"] == 0.8
+        assert record["method"] == "adapting_clip" and record["fingerprint"] and record["picture"] is None
         assert Image.open(paths["boxes"]).format == "PNG"
         assert {path.name for path in found[0].save(tmp_path / "out").values()} == {
             "image_boxes.png",

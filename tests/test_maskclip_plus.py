@@ -150,7 +150,7 @@ def test_uncertain_pixels_stay_without_label():
     assert agree > 0.999 and 0.01 < sure.float().mean() < 0.99
 
 
-def test_a_picture_without_labels_is_labelled_up_to_its_padding():
+def test_a_picture_without_labels_is_labeled_up_to_its_padding():
     model = build()
     _, inputs, samples = batch(model, labels=False, size=48)
     known = model.known_labels(inputs, samples)
@@ -164,7 +164,7 @@ def test_statistics_of_the_teacher_are_a_switch():
     pictures, inputs, _ = batch(own)
     tower, rgb = own.teacher.pipeline.tower, torch.stack(pictures).flip(1).float() / 255
     torch.testing.assert_close(own.pictures(inputs), tower.normalize(rgb), atol=1e-5, rtol=1e-5)
-    protocol = dict(normalisation="imagenet", templates="photo")
+    protocol = dict(normalization="imagenet", templates="photo")
     other = build(teacher=dict(dense=dict(type="MaskCLIP"), weights=tiny(), protocol=protocol))
     torch.testing.assert_close(other.pictures(inputs), inputs, atol=1e-5, rtol=1e-5)  # as the student sees them
     rgb_in = build(data_preprocessor=dict(type="mmseg.SegDataPreProcessor", size=(64, 64)))
@@ -210,7 +210,7 @@ def test_distillation_is_the_distance_of_unit_features():
         ours / np.linalg.norm(ours, axis=1, keepdims=True) - teacher / np.linalg.norm(teacher, axis=1, keepdims=True)
     ).mean()
     np.testing.assert_allclose(losses["loss_distillation"].detach(), 2 * distance, rtol=1e-4)
-    assert losses["decode.loss_ce"] == 0  # nothing is labelled
+    assert losses["decode.loss_ce"] == 0  # nothing is labeled
     losses["loss_distillation"].backward()
 
 
@@ -331,4 +331,4 @@ def test_published_recipes_build_and_take_a_step(name):
     built = MODELS.build(model).train()
     assert len(built.unseen) == (10 if "zeroshot" in name else 59)
     assert torch.isfinite(built.loss(*batch(built)[1:])["decode.loss_ce"])
-    assert built.teacher.pipeline.protocol.normalisation == "weights"
+    assert built.teacher.pipeline.protocol.normalization == "weights"

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import ovseg
-from ovseg.apis import Locator
 from ovseg.apis.compare import Comparer
+from ovseg.apis.locate import Locator
 from ovseg.dense import SCLIP, CLIPSelf, MaskCLIP
 from ovseg.regions import MaskedTokens
 from ovseg.regions.clipself import fitted_crops

@@ -1,4 +1,4 @@
-"""Phrase localisation through the runner: true boxes, the same answers as the Python API, and promised errors."""
+"""Phrase localization through the runner: true boxes, the same answers as the Python API, and promised errors."""
 
 import json
 import pickle
@@ -10,12 +10,12 @@ from mmengine.runner import Runner
 from PIL import Image
 
 import ovseg.datasets.phrases as phrases
-from ovseg.apis import Locator
+from ovseg.apis.locate import Locator
 from ovseg.datasets.scenes import object_names
 from ovseg.datasets.scenes.compose import Scene
 from ovseg.engine.benchmarks import benchmarks, set_benchmark
 from ovseg.engine.config import load_config
-from ovseg.evaluation.localisation import box_hit, peak, point_hit
+from ovseg.evaluation.localization import box_hit, peak, point_hit
 from ovseg.registry import DATASETS, METRICS, MODELS, check_components
 from ovseg.results.provenance import Provenance, tower_weights
 from ovseg.text.vocabulary import Vocabulary
@@ -129,8 +129,8 @@ class TestCOCO:
             assert all((each["truth"][:, 2:] > each["truth"][:, :2]).all() for each in asked)
         infos = [dataset.get_data_info(i) for i in range(100)]
         whole = [box_hit((0, 0, i["width"], i["height"]), p["truth"]) for i in infos for p in i["phrases"]]
-        centre = [point_hit((i["width"] / 2, i["height"] / 2), p["truth"]) for i in infos for p in i["phrases"]]
-        assert (100 * np.mean(whole), 100 * np.mean(centre)) == pytest.approx(
+        center = [point_hit((i["width"] / 2, i["height"] / 2), p["truth"]) for i in infos for p in i["phrases"]]
+        assert (100 * np.mean(whole), 100 * np.mean(center)) == pytest.approx(
             (10.07, 32.64), abs=0.005
         )  # protocols.yml
         labels = build("COCOMini", split="val", pipeline=[dict(type="mmseg.LoadAnnotations")])

@@ -180,7 +180,8 @@ def test_a_dripping_server_is_left(dripping, monkeypatch, page):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_one_interrupt_is_enough(dripping):
     code = (
-        "import sys; from ovseg.pictures.images import read_ahead\n"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which some shells switch off
+        "from ovseg.pictures.images import read_ahead\n"
         "try: list(read_ahead([sys.argv[1]]))\n"
         "except KeyboardInterrupt: print('interrupted', flush=True)"
     )

@@ -378,7 +378,7 @@ def half_empty(tmp_path):
 
 
 @pytest.mark.parametrize("words", [9, 300])
-def test_no_data_is_unlabelled_in_results(vit, tmp_path, half_empty, words):
+def test_no_data_is_unlabeled_in_results(vit, tmp_path, half_empty, words):
     predictor = predictor_of(vit, words)
     whole = predictor.set_image(half_empty).predict()
     none = 255 if words == 9 else 65535
@@ -395,7 +395,7 @@ def test_no_data_is_unlabelled_in_results(vit, tmp_path, half_empty, words):
     assert record["invalid"] == {"pixels": HEIGHT * (WIDTH // 2)} and told["invalid"]["pixels"] == HEIGHT * (WIDTH // 2)
     for made in (record, told):
         assert sum(item["fraction"] for item in made["classes"]) == pytest.approx(1, abs=1e-4)
-        assert made["unlabelled"] == {"id": none, "pixels": HEIGHT * (WIDTH // 2)}
+        assert made["unlabeled"] == {"id": none, "pixels": HEIGHT * (WIDTH // 2)}
 
 
 def test_saved_and_loaded_with_its_invalid_pixels(vit, tmp_path, half_empty):

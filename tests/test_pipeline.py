@@ -281,7 +281,7 @@ def test_area_threshold(share, background, vit, picture):
 
 @pytest.mark.parametrize("seen", ["resized", "original"])
 def test_refined_prediction(vit, picture, seen):
-    """Stitched cosines at the picture's size → PAMR with the normalised picture → τ → soft-max (NACLIP's order)."""
+    """Stitched cosines at the picture's size → PAMR with the normalized picture → τ → softmax (NACLIP's order)."""
     protocol = Protocol(short_side=64, window=None, refine=(dict(type="PAMR", steps=2),), refine_image=seen)
     pipeline = Pipeline(vit, dict(type="NACLIP"), protocol)
     encoded, text = pipeline.encode(picture), words(4)

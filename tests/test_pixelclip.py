@@ -327,7 +327,7 @@ def test_bad_maps_are_refused(tmp_path):
 
 
 def test_regions_follow_the_picture_through_mmseg(picture):
-    """Regions made of colours are the same after resizing, cropping and flipping as made of the result."""
+    """Regions made of colors are the same after resizing, cropping and flipping as made of the result."""
     ids = (picture[..., 0] > 127).astype(np.int64)
     flat = np.repeat(ids[..., None] * 255, 3, 2).astype(np.uint8)
     kinds = [

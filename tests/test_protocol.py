@@ -22,7 +22,7 @@ from ovseg.predict.protocol import Protocol, digest
         ({"logit_scale": float("nan")}, "logit_scale"),
         ({"size": (3,)}, "size"),
         ({"memory": 5}, "1 MiB"),
-        ({"normalisation": "clip"}, "imagenet"),
+        ({"normalization": "clip"}, "imagenet"),
         ({"short_side": "big"}, "short_side='big'"),
         ({"window": 22.5}, "window=22.5"),
         ({"size": 300}, "size=300"),
@@ -47,7 +47,7 @@ def test_changes_are_judged_beside_the_other_settings():
 
 OTHER = dict(
     short_side=300, max_long_side=1000, size=(64, 64), window=200, stride=100, templates="photo", logit_scale=50,
-    threshold=0.1, area_threshold=0.1, normalisation="imagenet", refine=("PAMR",),
+    threshold=0.1, area_threshold=0.1, normalization="imagenet", refine=("PAMR",),
     refine_image="original", view=64, whole_view=True, precision="bfloat16", range=(0, 4095), bands=(4, 3, 2),
 )  # fmt: skip
 

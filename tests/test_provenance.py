@@ -1,6 +1,5 @@
 """One provenance: what a result was made with, and whether another would be the same."""
 
-import importlib.util
 import json
 from dataclasses import replace
 
@@ -144,9 +143,7 @@ class TestResume:
 
 
 def test_the_benchmark_runner_compares_before_it_measures():
-    spec = importlib.util.spec_from_file_location("test_runner", ROOT / "tools/test.py")
-    runner = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(runner)
+    import ovseg.cli.test as runner
     from ovseg.engine.planned import planned
 
     config = str(ROOT / "configs/sclip/sclip_tiny.py")

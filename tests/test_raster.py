@@ -82,7 +82,7 @@ def pillow_files() -> dict:
         "rgb.tif": Image.fromarray(rgb),
         "rgb.png": Image.fromarray(rgb),
         "rgb.jp2": Image.fromarray(rgb),
-        "grey.tif": Image.fromarray(rgb[..., 0]),
+        "gray.tif": Image.fromarray(rgb[..., 0]),
         "bits.tif": Image.fromarray(rgb[..., 0] > 99),
         "bits.png": Image.fromarray(rgb[..., 0] > 99),
         "palette.tif": Image.fromarray(rgb).quantize(20),
@@ -262,7 +262,7 @@ def test_smaller_budgets_make_smaller_batches_until_none_fits():
         (dict(window=None), None, "--window"),
         (dict(whole_view=True), None, "whole_view=False"),
         (dict(area_threshold=0.1), None, "area_threshold=0"),
-        ({}, dict(type="FoundScore"), "FoundScore"),
+        ({}, dict(type="ForegroundScore"), "ForegroundScore"),
     ],
 )
 def test_what_needs_the_whole_picture_is_refused(vit, tmp_path, settings, scorer, part):
@@ -372,7 +372,7 @@ def corrupt(path, row: int, column: int):
         file.write(b"\xff" * 40)
 
 
-def test_broken_tiles_are_left_unlabelled(vit, tmp_path):
+def test_broken_tiles_are_left_unlabeled(vit, tmp_path):
     picture = scene(200, 250)
     path = write(tmp_path / "scan.tif", picture)
     corrupt(path, 1, 2)
@@ -387,7 +387,7 @@ def test_broken_tiles_are_left_unlabelled(vit, tmp_path):
         assert (file.read(1) != expected).mean() <= 1e-4
     record = json.loads(made.paths["json"].read_text(encoding="utf-8"))
     assert record["unread"] == [{"rows": [64, 192], "columns": [128, 192]}]
-    assert record["unlabelled"] == {"id": 255, "pixels": 128 * 64}
+    assert record["unlabeled"] == {"id": 255, "pixels": 128 * 64}
 
 
 def test_blocks_are_joined_downwards():

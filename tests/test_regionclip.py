@@ -1,4 +1,4 @@
-"""RegionCLIP: equations in NumPy, the detector's behaviour, released names."""
+"""RegionCLIP: equations in NumPy, the detector's behavior, released names."""
 
 import numpy as np
 import pytest
@@ -328,7 +328,7 @@ def test_a_frozen_rpn_proposes_and_refuses_weights_that_do_not_fit(tmp_path):
         FrozenRPN(tower, rpn_model(), str(tmp_path / "other.pth"))
 
 
-# --- pre-training --------------------------------------------------------------------------------------------------
+# --- pretraining --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["GivenBoxes", "RandomBoxes"])

@@ -136,9 +136,9 @@ def test_smallest_type(classes, dtype):
     labels = np.full((2, 2), classes - 1)
     labels[0, 0] = np.iinfo(dtype).max
     result = make(vocabulary, 2, 2, labels=labels)
-    assert result.labels.dtype == dtype and result.unlabelled == np.iinfo(dtype).max
+    assert result.labels.dtype == dtype and result.unlabeled == np.iinfo(dtype).max
     assert result.present == [classes - 1] and result.areas == {f"thing {classes - 1}": 0.75}
-    assert result.mask(result.unlabelled).sum() == 1
+    assert result.mask(result.unlabeled).sum() == 1
 
 
 def test_tensors_and_types():
@@ -200,7 +200,7 @@ def test_bad_parts(changes, message):
 def test_rethreshold(vocabulary):
     result = make(vocabulary)
     before = result.labels.copy()
-    fallback = 0 if vocabulary is WITH_BACKGROUND else result.unlabelled
+    fallback = 0 if vocabulary is WITH_BACKGROUND else result.unlabeled
     changed = result.rethreshold(0.4)
     low = result.scores < 0.4
     assert low.any() and (changed.labels[low] == fallback).all()
@@ -256,7 +256,7 @@ def test_json(tmp_path):
     assert data["ovseg_version"] == ovseg.__version__ and data["vocabulary_hash"] == WORDS.hash
     assert data["image"] == {"path": "photos/room.jpg", "width": 9, "height": 12}
     assert data["names"] == list(WORDS.names) and data["colors"][0] == "#e69f00"
-    assert sum(c["pixels"] for c in data["classes"]) + data["unlabelled"]["pixels"] == 12 * 9
+    assert sum(c["pixels"] for c in data["classes"]) + data["unlabeled"]["pixels"] == 12 * 9
     for item in data["classes"]:
         mask = result.mask(item["name"])
         assert item["pixels"] == mask.sum() == coco.area(item["segmentation"])

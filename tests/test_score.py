@@ -1,4 +1,4 @@
-"""Scores and the streaming arg-max, derived again in numpy."""
+"""Scores and the streaming argmax, derived again in numpy."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def softmax(x, axis):
 
 @pytest.fixture
 def case():
-    """Dense features of two pictures with keys, and 6 unit word embeddings; the arrays lie close, so that no soft-max
+    """Dense features of two pictures with keys, and 6 unit word embeddings; the arrays lie close, so that no softmax
     saturates."""
     rng = np.random.default_rng(0)
     text = unit(1 + 0.1 * rng.normal(size=(6, 16)), 1).astype(np.float32)
@@ -143,7 +143,7 @@ def stream(logits, classes, most, exclude=frozenset()):
 
 
 def at_once(logits, classes, exclude=()):
-    """Soft-max over the words, maximum over the words of a class, best and second-best class."""
+    """Softmax over the words, maximum over the words of a class, best and second-best class."""
     p = softmax(logits.astype(np.float64), 0)
     ids = [c for c in sorted(set(classes)) if c not in exclude]
     by_class = np.stack([p[np.array(classes) == c].max(0) for c in ids])

@@ -21,7 +21,9 @@ REFUSED = {
     "swin_base_patch4_window7_224": "SwinTransformer",  # windows of a fixed size
     "vit_relpos_medium_patch16_cls_224": "VisionTransformerRelPos",  # biases of a fixed grid
 }
-TEXT_MODELS = [name for name in open_clip.list_models() if "hf_model_name" in open_clip.get_model_config(name)["text_cfg"]]
+TEXT_MODELS = [
+    name for name in open_clip.list_models() if "hf_model_name" in open_clip.get_model_config(name)["text_cfg"]
+]
 READ = [name for name in open_clip.list_models() if name not in REFUSED and name not in TEXT_MODELS]
 REPRESENTATIVES = {
     "ViT-B-32-quickgelu", "ViT-B-16-plus-240", "ViT-M-16-alt", "RN50", "ViT-H-14-CLIPA", "ViT-H-14-worldwide",
@@ -103,7 +105,9 @@ def test_any_network_of_timm_is_read_at_every_position(tmp_path, network):
     images = torch.randn(1, 3, 128, 192)
     embedding, state = tower(images)
     assert (tower.family, tower.stride, state.grid) == ("cnn", 32, (4, 6)) and not tower.provides
-    assert_alike(torch.cat([embedding, -embedding]), torch.cat([expected.encode_image(images)] * 2) * torch.tensor([[1], [-1]]))
+    assert_alike(
+        torch.cat([embedding, -embedding]), torch.cat([expected.encode_image(images)] * 2) * torch.tensor([[1], [-1]])
+    )
     dense = [DENSE.get(name)()(tower, images).features for name in ("MaskCLIP", "Vanilla")]
     torch.testing.assert_close(*dense)
     torch.testing.assert_close(dense[0].flatten(2).transpose(1, 2), state.x, atol=1e-5, rtol=1e-4)
@@ -141,7 +145,7 @@ def test_a_network_is_exported_with_its_stride(tmp_path):
 
 def test_strides_are_options_of_convolutional_networks(tmp_path):
     save_network(tmp_path, "resnet18")
-    with pytest.raises(ValueError, match="can be 8, 16, 32; this is resnet18"):
+    with pytest.raises(ValueError, match="can be 8, 16, 32.*this is resnet18"):
         load_tower(tmp_path, output_stride=12)
     with pytest.raises(ValueError, match="no convolutional network of timm"):
         load_tower("ViT-B-16/openai", output_stride=16)

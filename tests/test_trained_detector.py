@@ -60,7 +60,7 @@ def test_checkpoints_that_do_not_do(tmp_path):
     with pytest.raises(FileNotFoundError):
         ovseg.load("fvit", str(tmp_path / "none.safetensors"))
     save_safetensors(tmp_path / "plain.safetensors", {"a": torch.ones(2)})
-    with pytest.raises(ValueError, match="tells no config"):
+    with pytest.raises(ValueError, match="holds no config"):
         ovseg.load("fvit", str(tmp_path / "plain.safetensors"))
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import ovseg
 from ovseg.cli import app
-from ovseg.compat import untrusted
+from ovseg.compat import untrusted_types
 from ovseg.compat.checkpoint import read_checkpoint_with_meta, save_safetensors
 from ovseg.engine import checkpoints
 from ovseg.engine.config import load_config, read_dump, self_contained
@@ -123,7 +123,7 @@ FULL = {
         "protocol": {
             "short_side": 160, "max_long_side": 2048, "size": [64, 64], "window": 64, "stride": 32, "view": 64,
             "window_batch": 4, "whole_view": False, "templates": ["a {}."], "logit_scale": 40.0, "threshold": 0.1,
-            "area_threshold": 0.0, "precision": "float32", "normalisation": "weights", "refine_image": "original",
+            "area_threshold": 0.0, "precision": "float32", "normalization": "weights", "refine_image": "original",
             "refine": ["PAMR", {"type": "MaskVote", "masks": {"type": "Superpixels", "count": 9}}, {"type": "PAMR"}],
             "memory": 2**28, "range": [0, 255], "bands": [3, 2, 1],
         },
@@ -221,15 +221,19 @@ def test_a_class_of_the_program_may_be_named(tmp_path, monkeypatch):
 
 
 def test_options_that_open_files_are_on_no_list():
-    for registry, listed in untrusted.ALLOWED.items():
+    for registry, listed in untrusted_types.ALLOWED.items():
         assert set(listed) <= set(registry.module_dict)
         for name in listed:
             for option in ("checkpoint", "model", "weights", "config", "aggregate", "correlations"):
                 with pytest.raises(ValueError, match="no file may set"):
-                    untrusted.component(registry)({"type": name, option: "x"}, "place")
-    for registry, name in ((untrusted.MASKS, "SamMasks"), (untrusted.PROXIES, "TimmProxy"), (DENSE, "CLIPDINOiser")):
+                    untrusted_types.component(registry)({"type": name, option: "x"}, "place")
+    for registry, name in (
+        (untrusted_types.MASKS, "SamMasks"),
+        (untrusted_types.PROXIES, "TimmProxy"),
+        (DENSE, "CLIPDINOiser"),
+    ):
         with pytest.raises(ValueError, match="may not name"):
-            untrusted.component(registry)({"type": name}, "place")
+            untrusted_types.component(registry)({"type": name}, "place")
 
 
 def test_templates_hold_one_placeholder_and_no_other():

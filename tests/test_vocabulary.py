@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from ovseg.text.background import STUFF_WORDS, Background
-from ovseg.text.palette import BACKGROUND_GREY, MIN_DISTANCE_20, OKABE_ITO, color_distance, palette
+from ovseg.text.palette import BACKGROUND_GRAY, MIN_DISTANCE_20, OKABE_ITO, color_distance, palette
 from ovseg.text.vocabulary import Vocabulary
 
 
@@ -81,11 +81,11 @@ def test_names_are_nfc():
         ([{"name": "cat", "synonyms": ["a"], "words": ["b"]}], "Keep one"),
         ([{"name": "cat", "synonyms": {"a": 1}}], "must be a list"),
         ([{"name": "cat", "words": []}], "no word describes 'cat'"),
-        ([{"name": "cat", "color": [0, 0, 256]}], "colour of class 'cat'"),
-        ([{"name": "cat", "color": "#12345g"}], "colour of class 'cat'"),
+        ([{"name": "cat", "color": [0, 0, 256]}], "color of class 'cat'"),
+        ([{"name": "cat", "color": "#12345g"}], "color of class 'cat'"),
         ({"classes": "cat, dog"}, "wrong 'classes'"),
         ({"clases": ["cat"]}, "Did you mean 'classes'"),
-        ({"classes": ["cat"], "colors": [[0, 0, 0], [1, 1, 1]]}, "as many colours"),
+        ({"classes": ["cat"], "colors": [[0, 0, 0], [1, 1, 1]]}, "as many colors"),
         ({"classes": ["cat", "background"], "background": 0.3}, "'background'"),
         ("ade-15", "Did you mean 'ade150'"),
         ("coco_objects", "Did you mean 'coco_object'"),
@@ -145,7 +145,7 @@ def test_files(tmp_path, file, text, names, synonyms):
 def test_colors_of_a_file(tmp_path):
     (tmp_path / "a.yaml").write_text(YAML)
     vocabulary = Vocabulary.parse(tmp_path / "a.yaml")
-    assert vocabulary.colors == (BACKGROUND_GREY, OKABE_ITO[0], (0, 114, 178))
+    assert vocabulary.colors == (BACKGROUND_GRAY, OKABE_ITO[0], (0, 114, 178))
     assert vocabulary.background == Background("threshold", 0.25)
 
 
@@ -246,7 +246,7 @@ def test_with_background_adds_replaces_and_removes_class_0():
     words = bare.with_background(Background("words", 0.1, ("sky", "wall")))
     assert words.names == bare.names and words.synonyms[0] == ("sky", "wall")
     assert words.prompt_to_class == (0, 0, 1, 1, 2)
-    assert words.colors == bare.colors == (BACKGROUND_GREY, *plain.colors)
+    assert words.colors == bare.colors == (BACKGROUND_GRAY, *plain.colors)
     assert words.with_background("none") == plain
     named = Vocabulary.parse("background, cat")
     assert named.with_background("none") is named
@@ -326,17 +326,17 @@ def test_long_vocabularies():
     assert len(repr(vocabulary)) < 200
 
 
-# --- colours ----------------------------------------------------------------------------------------------------------
+# --- colors ----------------------------------------------------------------------------------------------------------
 
 
 def test_palette():
     colors = palette(3000)
     assert colors[:7] == OKABE_ITO
-    assert len(set(colors)) == 3000 and BACKGROUND_GREY not in colors
+    assert len(set(colors)) == 3000 and BACKGROUND_GRAY not in colors
     assert all(0 <= v <= 255 and isinstance(v, int) for color in colors for v in color)
     for n in (0, 1, 7, 20, 64, 65, 500):
         assert palette(n) == colors[:n]
-    first = (*palette(20), BACKGROUND_GREY)
+    first = (*palette(20), BACKGROUND_GRAY)
     assert min(color_distance(a, b) for i, a in enumerate(first) for b in first[:i]) >= MIN_DISTANCE_20 >= 25
     with pytest.raises(ValueError):
         palette(-1)

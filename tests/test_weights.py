@@ -246,7 +246,10 @@ def test_unknown_names(spec, options, message):
     "spec, parts",
     [
         ("openai", ["ViT-B-16/openai", "hf download timm/vit_base_patch16_clip_224.openai"]),
-        ("ViT-B-32/openai", ["hf download timm/vit_base_patch32_clip_224.openai --local-dir vit_base_patch32_clip_224"]),
+        (
+            "ViT-B-32/openai",
+            ["hf download timm/vit_base_patch32_clip_224.openai --local-dir vit_base_patch32_"],
+        ),
         ("hf-hub:org/name", ["open_clip_config.json of org/name", "hf download org/name --local-dir name", "/name"]),
         ("ViT-B-16/metaclip_400m", ["ViT-B-16/metaclip_400m", "hf download"]),
     ],
@@ -311,7 +314,7 @@ def test_a_published_name_tells_the_statistics_too(tmp_path, state, layout):
 
 
 def test_a_folder_named_after_its_repository_needs_no_record(tmp_path, state):
-    """What the advice for a machine without network makes of OpenAI's weights: QuickGELU, with the config or without."""
+    """What the advice for machines without network makes of OpenAI's weights: QuickGELU, config or not."""
     folder = save_folder(tmp_path / "vit_base_patch16_clip_224.openai", state)
     assert is_quick(load_tower(folder))
     (folder / "open_clip_config.json").unlink()
@@ -377,7 +380,11 @@ def test_architectures_are_looked_at_before_weights_are_fetched(no_fetch, monkey
 
 def test_a_missing_tokenizer_package_is_said_before_weights_are_fetched(no_fetch, monkeypatch):
     monkeypatch.setattr(tokenizer, "has_transformers", lambda: False)
-    for name in ("ViT-H-14-worldwide/metaclip2_worldwide", "ViT-B-16-SigLIP2/webli", "roberta-ViT-B-32/laion2b_s12b_b32k"):
+    for name in (
+        "ViT-H-14-worldwide/metaclip2_worldwide",
+        "ViT-B-16-SigLIP2/webli",
+        "roberta-ViT-B-32/laion2b_s12b_b32k",
+    ):
         with pytest.raises(ValueError, match="pip install 'ovseg"):
             load_tower(name)
 

@@ -145,7 +145,7 @@ def test_more_words_than_features(vit, picture):
     ids=["enlarged", "few", "many", "whole"],
 )
 def test_features_without_any_structure(vit, words, settings, roughness):
-    """Neighbouring patches that have nothing in common leave many words in each cell."""
+    """Neighboring patches that have nothing in common leave many words in each cell."""
     settings = dict(settings)
     scorer = settings.pop("scorer", None)
     pipeline = Pipeline(vit, dict(type="MaskCLIP"), Protocol(window=32, stride=24, **settings), scorer)

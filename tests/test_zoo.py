@@ -160,7 +160,7 @@ def test_every_method_is_in_the_zoo():
 
 
 @pytest.mark.parametrize("path", METAFILES, ids=lambda p: p.parent.name)
-def test_metafiles_tell_paper_protocol_source_and_licence(path, pages):
+def test_metafiles_tell_paper_protocol_source_and_license(path, pages):
     meta, protocols = read(path), pages.protocols(pages.metafiles())
     collection = meta["Collections"][0]
     own = collection.get("Protocols", {})
@@ -179,7 +179,7 @@ def test_metafiles_tell_paper_protocol_source_and_licence(path, pages):
             assert method(cfg).__module__.replace(".", "/") + ".py" == collection["Code"]["File"]
             tower = "ovseg-tiny-scenes" if cfg.model.weights == "tiny" else cfg.model.weights
             assert model["Weights"][0]["Name"] == tower
-        assert all(weights["Licence"] and weights["Source"] for weights in model["Weights"])
+        assert all(weights["License"] and weights["Source"] for weights in model["Weights"])
         seen = set()
         for entry in model.get("Results", []):
             assert entry["Source"] == "paper"  # what we measured is in docs/tables
@@ -230,7 +230,7 @@ def test_a_method_written_as_contributing_says_passes(newcomer, pages):
     (newcomer / "docs/methods/mymethod.md").write_text(pages.page("mymethod", meta), encoding="utf-8")
     assert "-m mymethod" in pages.page("mymethod", meta) and "(mymethod.md)" in pages.index(pages.metafiles())
     test_every_config_and_every_row_builds(folder / "mymethod_tiny.py")
-    test_metafiles_tell_paper_protocol_source_and_licence(folder / "metafile.yml", pages)
+    test_metafiles_tell_paper_protocol_source_and_license(folder / "metafile.yml", pages)
     assert "mymethod" in {name.lower() for name in names(DENSE)}
     made = DENSE.build(dict(type="MyMethod"))(toy_tower("vit"), torch.randn(1, 3, 64, 48))
     assert made.features.isfinite().all()

@@ -25,7 +25,7 @@ model = dict(
     scorer=dict(aggregation=dict(prior=0.12)),
     protocol=dict(
         size=None, short_side=160, window=64, stride=32, view=None, whole_view=False, templates="imagenet_80",
-        normalisation="weights",
+        normalization="weights",
     ),
 )  # fmt: skip
 train_dataloader = dict(batch_size=32, dataset=dict(dataset=dict(pipeline=_load + _augment)))

@@ -23,7 +23,7 @@ model = dict(
         view=None,
         whole_view=False,
         templates="imagenet_80",
-        normalisation="weights",
+        normalization="weights",
     ),
 )
 

@@ -57,9 +57,9 @@ param_scheduler = [dict(type="MultiStepLR", milestones=[5000], gamma=0.1, by_epo
 train_cfg = dict(type="TrainLoop", max_iters=6300)
 
 benchmarks = dict(
-    voc21=dict(scorer=dict(type="FoundScore", background=True)),
+    voc21=dict(scorer=dict(type="ForegroundScore", background=True)),
     context60=dict(),
-    coco_object=dict(scorer=dict(type="FoundScore", background=True)),
+    coco_object=dict(scorer=dict(type="ForegroundScore", background=True)),
     voc20=dict(),
     cityscapes=dict(),
     context59=dict(),

@@ -20,9 +20,9 @@ model = dict(
 
 # The published settings of each benchmark (of its configs; the learned background on VOC21 and COCO-Object only).
 benchmarks = dict(
-    voc21=dict(scorer=dict(type="FoundScore", background=True)),
+    voc21=dict(scorer=dict(type="ForegroundScore", background=True)),
     context60=dict(),
-    coco_object=dict(scorer=dict(type="FoundScore", background=True)),
+    coco_object=dict(scorer=dict(type="ForegroundScore", background=True)),
     voc20=dict(),
     cityscapes=dict(),
     context59=dict(),

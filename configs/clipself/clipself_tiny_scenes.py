@@ -15,7 +15,7 @@ model = dict(
     weights="tiny",
     dense=dict(type="CLIPSelf"),
     vocabulary="scenes",
-    protocol=dict(size=None, short_side=160, window=None, templates="imagenet_80", normalisation="weights"),
+    protocol=dict(size=None, short_side=160, window=None, templates="imagenet_80", normalization="weights"),
     max_split=4,
     most=16,
     share=0.7,

@@ -16,7 +16,7 @@ model = dict(
     vocabulary="scenes",
     unseen="scenes_unseen",
     tuning=[dict(type="LoRA", rank=8)],
-    protocol=dict(size=None, short_side=160, window=64, stride=32, templates="imagenet_80", normalisation="weights"),
+    protocol=dict(size=None, short_side=160, window=64, stride=32, templates="imagenet_80", normalization="weights"),
 )
 optim_wrapper = dict(
     type="OptimWrapper",

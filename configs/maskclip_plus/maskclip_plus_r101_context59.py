@@ -3,7 +3,7 @@
     python tools/train.py configs/maskclip_plus/maskclip_plus_r101_context59.py    # 4 GPUs, 4 pictures on each
 
 The backbone starts from ImageNet (mmpretrain's ResNetV1c), which mmengine fetches.  The reference's training gives the
-teacher ImageNet's statistics; ours gives it those of its weights, ``model.teacher.protocol.normalisation=imagenet`` is
+teacher ImageNet's statistics; ours gives it those of its weights, ``model.teacher.protocol.normalization=imagenet`` is
 the reference's way.  Key smoothing and prompt denoising are the reference's, with its norm over positions.  The
 learning rate falls as MMSegmentation's schedules do [inferred].  Measured by us: not yet (no weights at hand).
 """
@@ -55,7 +55,7 @@ model = dict(
         weights="ViT-B-16/openai",
         dense=dict(type="MaskCLIP", keys=True),
         scorer=dict(type="DenoisedScore", prompt_denoising=0.5, key_smoothing=1.0, key_norm="positions"),
-        protocol=dict(normalisation="weights"),
+        protocol=dict(normalization="weights"),
     ),
     vocabulary="context59",
     guided=(1, -1),

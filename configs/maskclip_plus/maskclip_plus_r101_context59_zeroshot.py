@@ -29,7 +29,7 @@ model = dict(
         _delete_=True,
         weights="RN50/openai",
         dense=dict(type="MaskCLIP"),
-        protocol=dict(normalisation="weights"),
+        protocol=dict(normalization="weights"),
     ),
     unseen=["cow", "motorbike", "sofa", "cat", "boat", "fence", "bird", "tvmonitor", "keyboard", "aeroplane"],
     guided=(1, 4000),

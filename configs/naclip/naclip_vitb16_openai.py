@@ -1,4 +1,4 @@
-"""NACLIP (Hajimiri et al., WACV 2025): k·k attention with a Gaussian neighbourhood, and PAMR.
+"""NACLIP (Hajimiri et al., WACV 2025): k·k attention with a Gaussian neighborhood, and PAMR.
 
     python tools/test.py configs/naclip/naclip_vitb16_openai.py --benchmark voc20
 

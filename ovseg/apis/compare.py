@@ -22,7 +22,7 @@ from .measure import PeakMemory
 from .methods import list_methods
 from .predictor import Predictor
 
-PIXELS = ("short_side", "max_long_side", "size", "window", "stride", "window_batch", "normalisation")
+PIXELS = ("short_side", "max_long_side", "size", "window", "stride", "window_batch", "normalization")
 """Settings of a protocol that say which pixels the tower sees; in a comparison they are the same for all methods."""
 
 MENDABLE = (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryError)

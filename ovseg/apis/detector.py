@@ -47,15 +47,15 @@ class Detector(BasePredictor):
         if self._encoded is None or self._words is None:
             missing = "a picture: call set_image(...)" if self._encoded is None else "words: call set_classes([...])"
             raise ValueError(f"there is nothing to detect yet; first give {missing}.")
-        given = {"boxes": boxes, "masks": masks, "objectness": objectness}
-        given = {name: torch.as_tensor(value) for name, value in given.items() if value is not None}
-        found = self.engine.decode(self._encoded, self._words, **given)
+        regions_of_user = {"boxes": boxes, "masks": masks, "objectness": objectness}
+        regions_of_user = {name: torch.as_tensor(value) for name, value in regions_of_user.items() if value is not None}
+        decoded = self.engine.decode(self._encoded, self._words, **regions_of_user)
         provenance, regions = self.provenance, "found" if boxes is None and masks is None else "given"
         protocol, fingerprint = dict(provenance.protocol, regions=regions), provenance.fingerprint
         if regions == "given":
             fingerprint = digest({"fingerprint": fingerprint, "regions": regions})
         return Detections(
-            **found._asdict(),
+            **decoded._asdict(),
             vocabulary=self.vocabulary,
             size=self._image.array.shape[:2],
             image=self._image.array,

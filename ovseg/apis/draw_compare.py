@@ -34,7 +34,7 @@ def agreement_image(comparison: Comparison) -> np.ndarray:
 
 
 def ramp(values: np.ndarray) -> np.ndarray:
-    """Numbers in [0, 1] as uint8 colours: (…) → (…, 3)."""
+    """Numbers in [0, 1] as uint8 colors: (…) → (…, 3)."""
     color = np.stack([np.interp(values, STOPS, channel) for channel in np.transpose(RAMP)], -1)
     return (color + 0.5).clip(0, 255).astype(np.uint8)
 
@@ -54,9 +54,9 @@ def panels(comparison: Comparison, side: int) -> dict[str, Image.Image]:
         untinted = _untinted(comparison)
         return draw_overlay(photo, labels[rows][:, columns], names, colors, ALPHA, legend=False, untinted=untinted)
 
-    found = {"picture": photo} | {entry.method: overlay(entry.result.labels) for entry in comparison.entries}
+    overlays = {"picture": photo} | {entry.method: overlay(entry.result.labels) for entry in comparison.entries}
     shades = Image.fromarray(agreement_image(comparison)[rows][:, columns])
-    return found | {"majority": overlay(comparison.majority), "agreement": shades}
+    return overlays | {"majority": overlay(comparison.majority), "agreement": shades}
 
 
 def captions(comparison: Comparison) -> dict[str, str]:

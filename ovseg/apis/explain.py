@@ -27,7 +27,7 @@ from .load import load
 Named = list[tuple[str, float]]
 STOPS = (0.0, 0.35, 0.7, 1.0)
 RAMP = ((70, 20, 110), (200, 55, 70), (250, 160, 30), (255, 250, 160))
-"""Colours of a heat map at ``STOPS``: darker is less, also in grey print."""
+"""Colors of a heat map at ``STOPS``: darker is less, also in gray print."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,13 @@ class Explanation:
         """The picture and the heat maps of its best classes, at most ``most`` of them, each with its cosine."""
         photo = Image.fromarray(self.image)
         photo.thumbnail((1024, 1024))
-        grey = np.asarray(photo.convert("L"), dtype=np.float32)[..., None]
+        gray = np.asarray(photo.convert("L"), dtype=np.float32)[..., None]
         panels: list[tuple[str, Image.Image]] = [("picture", photo)]
         for index in np.argsort(-self.cosine, kind="stable")[:most]:
-            heat = self.heat(index, grey.shape[:2])
+            heat = self.heat(index, gray.shape[:2])
             color = np.stack([np.interp(heat, STOPS, channel) for channel in np.transpose(RAMP)], -1)
             alpha = heat[..., None] ** 0.5
-            mixed = Image.fromarray(((1 - alpha) * 0.6 * grey + alpha * color).clip(0, 255).astype(np.uint8))
+            mixed = Image.fromarray(((1 - alpha) * 0.6 * gray + alpha * color).clip(0, 255).astype(np.uint8))
             panels.append((f"{self.vocabulary.names[index]} {self.cosine[index]:.3f}", mixed))
         return draw_grid(panels)
 
@@ -218,12 +218,21 @@ class Explainer:
         return self._encoded[1]
 
     def _pixels(self, image: np.ndarray) -> Tensor:
-        """uint8 RGB (H, W, 3) → normalised (1, 3, H', W')."""
-        return self.model.pipeline.normalised(resize(image, self.protocol))[None]
+        """uint8 RGB (H, W, 3) → normalized (1, 3, H', W')."""
+        return self.model.pipeline.normalized(resize(image, self.protocol))[None]
+
+
+def explain(image: Any, classes: Any, weights: str | None = None, **options: Any) -> Explanation:
+    """Why a picture matches words: an ``Explanation``.
+
+    Arguments and errors are those of ``Explainer``.  For several pictures keep an ``Explainer``: it loads the weights
+    once.
+    """
+    return Explainer(weights, **options).explain(image, classes)
 
 
 def heat_map(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Centred scores (h, w) → (H, W) float32 in [0, 1]: enlarged bilinearly, negative ones dropped, stretched from the
+    """Centered scores (h, w) → (H, W) float32 in [0, 1]: enlarged bilinearly, negative ones dropped, stretched from the
     least to the largest.  A constant map is zero."""
     enlarged = F.interpolate(torch.from_numpy(scores)[None, None].float(), size, mode="bilinear", align_corners=False)
     rounding = 1e-5 * float(np.abs(scores).max())  # what enlarging leaves of a constant map
@@ -261,7 +270,7 @@ def text_span(head_contributions: Tensor, text: Tensor, names: Sequence[str], to
     c, r = c @ axes.T, r @ axes.T
     c = c - c.mean(0)
     total, longest = c.square().sum(), r.square().sum(1).amax()
-    found = []
+    directions = []
     for _ in range(top if total > 1e-12 * everything else 0):
         used_up = r.square().sum(1) <= 1e-12 * longest  # a rest of that length is rounding, not a direction
         variance = (c @ r.T).square().sum(0).masked_fill(used_up, 0.0)
@@ -270,10 +279,10 @@ def text_span(head_contributions: Tensor, text: Tensor, names: Sequence[str], to
             break
         direction = r[best] / r[best].norm()
         along = c @ direction
-        found.append((names[best], float(along.square().sum() / total)))
+        directions.append((names[best], float(along.square().sum() / total)))
         c = c - along[:, None] * direction
         r = r - (r @ direction)[:, None] * direction
-    return found
+    return directions
 
 
 def _best_words(cosine: np.ndarray, prompt_to_class: Sequence[int]) -> list[int]:

@@ -1,12 +1,42 @@
 """From the name of a method to a ready object: ``load`` and ``load_detector``."""
 
-from typing import Any
+from typing import Any, Literal, overload
 
 from ovseg.predict.build import build
 from ovseg.towers import Tower
 
 from .detector import Detector
 from .predictor import Predictor
+
+TrainedDetectorName = Literal["edadet", "fvit", "regionclip"]
+"""For type checkers alone: the registry says which models load as detectors."""
+
+
+@overload
+def load(
+    method: TrainedDetectorName,
+    weights: str | None = None,
+    classes: Any = None,
+    **options: Any,
+) -> Detector: ...
+
+
+@overload
+def load(
+    method: str | dict = "naclip",
+    weights: str | None = None,
+    classes: Any = None,
+    *,
+    device: str = "auto",
+    arch: str | None = None,
+    quick_gelu: bool | None = None,
+    dtype: Any = None,
+    tower: Tower | None = None,
+    scorer: dict | None = None,
+    cache: bool = True,
+    compile: bool = False,
+    **settings: Any,
+) -> Predictor: ...
 
 
 def load(
@@ -71,8 +101,8 @@ def load_detector(
 
     Args:
         method: an extractor, a name from ``list_methods()`` or a config as for ``ovseg.load``, read without training;
-            or a trained detector (``fvit``, …: `ovseg methods`) with a checkpoint of ``tools/train.py`` as ``weights``,
-            which tells the rest.
+            or a trained detector (``fvit``, …: `ovseg methods`) with a checkpoint of ``ovseg train`` as ``weights``,
+            which holds the rest.
         weights: see ``ovseg.towers.weights``; None is the embedded demo model.
         classes: anything ``Vocabulary.parse`` takes; may also be set later.
         device, arch, quick_gelu, dtype, tower, cache, compile: see ``load``.

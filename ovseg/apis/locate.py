@@ -109,15 +109,23 @@ class Locator(PhraseSearch):
         """
         if self._image is None:
             raise ValueError("there is no picture to look at yet; first call set_image(...).")
-        places = self.find(self._seen, [phrase] if isinstance(phrase, str) else list(phrase))
+        boxes = self.find(self._seen, [phrase] if isinstance(phrase, str) else list(phrase))
         provenance = search_provenance(self).of(self._image.file)
         extra = dict(image=self._image.array, provenance=provenance, path=self._image.path)
-        found = [Location(**vars(place), **extra) for place in places]
-        return found[0] if isinstance(phrase, str) else found
+        locations = [Location(**vars(place), **extra) for place in boxes]
+        return locations[0] if isinstance(phrase, str) else locations
 
     def __call__(self, image: Any, phrase: str | Sequence[str]) -> Location | list[Location]:
         """``set_image`` and ``locate`` in one."""
         return self.set_image(image).locate(phrase)
+
+
+def locate(image: Any, phrases: str | Sequence[str], weights: str | None = None, **options: Any):
+    """The place of a phrase in a picture: a ``Location``; of a list of phrases, one for each in their order.
+
+    Arguments and errors are those of ``Locator``.  For several pictures keep a ``Locator``: it loads the weights once.
+    """
+    return Locator(weights, **options)(image, phrases)
 
 
 def save_locations(

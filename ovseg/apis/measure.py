@@ -1,4 +1,4 @@
-"""How much memory a piece of work took, as far as the system tells."""
+"""How much memory a piece of work took, as far as the system reports it."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ class PeakMemory:
     Linux    the process' resident memory, its high-water mark set back at the start.  Memory that the allocator kept
              from earlier work is used again without a trace, so this is a lower bound
     others   growth of the high-water mark since the process began: zero for whatever stays below an earlier peak;
-             None where the system does not tell at all
+             None where the system reports nothing
 
     Attributes:
         bytes: the rise in bytes, None before the end or where unknown.

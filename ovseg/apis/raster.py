@@ -30,7 +30,7 @@ class RasterResult:
 
     paths       of each format, in the order written
     areas       share of the valid part of the raster, in (0, 1], of each class that occurs, largest first
-    unread      what could not be read of the picture, and is unlabelled, in words: one line, or None
+    unread      what could not be read of the picture, and is unlabeled, in words: one line, or None
     """
 
     paths: dict[str, Path]
@@ -43,7 +43,7 @@ class RasterRun:
 
     Attributes:
         plan: sizes, strips, memory; prints as a short table.
-        path, provenance, vocabulary, unlabelled: as of a ``Result``.
+        path, provenance, vocabulary, unlabeled: as of a ``Result``.
     """
 
     def __init__(self, predictor, path: str | Path, memory: str | int):
@@ -51,7 +51,7 @@ class RasterRun:
         if predictor.vocabulary is None or predictor._text is None:
             raise ValueError("there is nothing to predict yet; first give words: call set_classes([...]).")
         self.vocabulary: Vocabulary = predictor.vocabulary
-        self.unlabelled = 255 if len(self.vocabulary) <= 255 else 65535
+        self.unlabeled = 255 if len(self.vocabulary) <= 255 else 65535
         self._threshold = predictor.pipeline.applied(self.vocabulary).threshold
         protocol = predictor.pipeline.protocol
         self._raster = Raster(path, protocol.range, protocol.bands)
@@ -79,7 +79,7 @@ class RasterRun:
     ) -> RasterResult:
         """Run the windows and write files, each of them whole or not at all; once, for the raster is closed then.
 
-        * ``<stem>_labels.tif``: tiles of ids, 8 bit with the colours of the classes for up to 255 of them, 16 bit
+        * ``<stem>_labels.tif``: tiles of ids, 8 bit with the colors of the classes for up to 255 of them, 16 bit
           beyond; 255 or 65535, the nodata value, where there is none or the raster holds no data; georeference of the
           raster.
         * ``<stem>_overlay.png``: a small picture with a legend, its long side as the budget allows, at most 2048.
@@ -100,22 +100,22 @@ class RasterRun:
         folder, stem = Path(folder), unique_stems([self.path])[0] if stem is None else stem
         check_place(folder, stem)
         raster, grid = self._raster, self._strips.grid
-        kind = np.uint8 if self.unlabelled == 255 else np.uint16
+        kind = np.uint8 if self.unlabeled == 255 else np.uint16
         with raster:
             rows = Rows(folder, stem, (raster.height, raster.width), kind, self.provenance, resume)
             raster.unread.update(rows.unread)
             if report and rows.done:
                 first = len(grid.tops) if rows.done == raster.height else grid.first(rows.done)
                 report(first * len(grid.lefts))
-            below = self.unlabelled if self.vocabulary.background.kind == "none" else 0
-            for _, labels in self._strips.run(self._threshold, below, self.unlabelled, rows.done, report):
+            below = self.unlabeled if self.vocabulary.background.kind == "none" else 0
+            for _, labels in self._strips.run(self._threshold, below, self.unlabeled, rows.done, report):
                 rows.append(labels, sorted(raster.unread), self._strips.invalid)
             return self._finish(rows, folder, stem)
 
     def _finish(self, rows: Rows, folder: Path, stem: str) -> RasterResult:
         vocabulary, size = self.vocabulary, (rows.height, rows.width)
         paths = {form: folder / f"{stem}{suffix}" for form, suffix in FILES.items()}
-        save_tiff(paths["labels"], rows, self._raster, self.unlabelled, vocabulary.colors)
+        save_tiff(paths["labels"], rows, self._raster, self.unlabeled, vocabulary.colors)
         count = sum(count_labels(labels, len(vocabulary)) for _, labels in bands(rows))
         with atomic_write(paths["overlay"]) as part:
             self._overlay(rows).save(part, "PNG")
@@ -129,7 +129,7 @@ class RasterRun:
         rows.remove()
         valid = size[0] * size[1] - rows.invalid
         areas = {vocabulary.names[i]: float(count[i] / valid) for i in by_area(count)}
-        return RasterResult(paths, areas, self._told(unread) if unread else None)
+        return RasterResult(paths, areas, self._unread_message(unread) if unread else None)
 
     def _overlay(self, rows: Rows):
         room = max(0, self.plan.budget - resident()) // PER_DRAWN
@@ -140,16 +140,16 @@ class RasterRun:
         names, colors = self.vocabulary.names, self.vocabulary.colors
         return draw_overlay(pixels, labels, names, colors, untinted=untinted, outside=outside)
 
-    def _told(self, unread: Sequence[Box]) -> str:
+    def _unread_message(self, unread: Sequence[Box]) -> str:
         parts = [f"rows {top} to {bottom - 1}, columns {left} to {right - 1}" for top, left, bottom, right in unread]
-        shown = "; ".join(parts[:5]) + (f"; and {len(parts) - 5} more blocks" if len(parts) > 5 else "")
-        return f"{self.path}: damaged at {shown}; these pixels are unlabelled"
+        blocks = "; ".join(parts[:5]) + (f"; and {len(parts) - 5} more blocks" if len(parts) > 5 else "")
+        return f"{self.path}: damaged at {blocks}; these pixels are unlabeled"
 
 
 def merged(boxes: Sequence[Box]) -> list[Box]:
     """The same blocks, those of the same columns that follow each other joined, from top to bottom."""
-    made: dict[tuple[int, int, int], Box] = {}  # by left, right and the row below the last
+    blocks: dict[tuple[int, int, int], Box] = {}  # by left, right and the row below the last
     for top, left, bottom, right in sorted(boxes):
-        first = made.pop((left, right, top), (top,))[0]
-        made[left, right, bottom] = (first, left, bottom, right)
-    return sorted(made.values())
+        first = blocks.pop((left, right, top), (top,))[0]
+        blocks[left, right, bottom] = (first, left, bottom, right)
+    return sorted(blocks.values())

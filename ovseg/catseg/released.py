@@ -1,10 +1,10 @@
-"""The names of CAT-Seg's parts in the authors' checkpoints and in those of ``tools/train.py``.
+"""The names of CAT-Seg's parts in the authors' checkpoints and in those of ``ovseg train``.
 
 ==========================================  ===========================================================================
 ``sem_seg_head.predictor.clip_model.*``     the tuned CLIP (``ovseg.towers.formats``); ``load_tower`` reads it too
 ``sem_seg_head.predictor.transformer.*``    the aggregation: ``transformer.*`` of ``CostScore``
 ``upsample1.*``, ``upsample2.*``            the two deconvolutions of the guidance
-``pipeline.scorer.*``                       all of ``CostScore``, in ours; tools/export.py adds the tower
+``pipeline.scorer.*``                       all of ``CostScore``, in ours; ovseg export adds the tower
 ==========================================  ===========================================================================
 
 The layout follows the authors' code; their files were not available for testing.
@@ -62,7 +62,7 @@ def head_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_head(path: str | Path) -> tuple[dict[str, Tensor], dict]:
-    """``head_state`` of a file, and the settings of ``CostAggregation`` it records (ours, made by tools/export.py).
+    """``head_state`` of a file, and the settings of ``CostAggregation`` it records (ours, made by ovseg export).
 
     Raises:
         FileNotFoundError: no such file.
@@ -70,7 +70,7 @@ def read_head(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """
     try:
         state, notes = read_checkpoint_with_meta(path)
-        told = parse_json(notes.get("aggregation", "{}"), "aggregation")
-        return head_state(state), AGGREGATION(told, "aggregation")
+        aggregation = parse_json(notes.get("aggregation", "{}"), "aggregation")
+        return head_state(state), AGGREGATION(aggregation, "aggregation")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

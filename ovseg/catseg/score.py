@@ -30,7 +30,7 @@ class CostScore(nn.Module):
     (``CostAggregation.memory``).
 
     Args:
-        checkpoint: the authors' file, or one of ``tools/train.py``; sizes are read from it.
+        checkpoint: the authors' file, or one of ``ovseg train``; sizes are read from it.
         scratch: start from random weights, which is only useful for training; ``checkpoint`` takes precedence.
         width: D of the tower, for random weights: 768 for ViT-B, 1024 for ViT-L.
         pooling, pooling_eval: cells of the class aggregation, in positions, in training and in evaluation.
@@ -71,7 +71,7 @@ class CostScore(nn.Module):
         if checkpoint is None and not scratch:
             raise ValueError(
                 "catseg needs its trained aggregation; random weights would be meaningless. The authors' file and "
-                "those of tools/export.py contain it together with the tuned CLIP: pass weights='model_base.pth' to "
+                "those of ovseg export contain it together with the tuned CLIP: pass weights='model_base.pth' to "
                 "ovseg.load, or --weights; in a config also dense=dict(type='CATSeg', checkpoint='model_base.pth'). "
                 "To train one: scorer=dict(type='CostScore', scratch=True)."
             )

@@ -2,10 +2,13 @@
 
 import sys
 import warnings
+from importlib import import_module
 
 import typer
 
-from . import check_data, classify_boxes, compare, detect, doctor, explain, locate, methods, predict, words
+from ovseg.compat.extras import MissingExtra
+
+from . import check_data, classify_boxes, compare, configs, detect, doctor, explain, locate, methods, predict, words
 
 app = typer.Typer(
     name="ovseg",
@@ -22,8 +25,24 @@ app.command("explain")(explain.explain)
 app.command("locate")(locate.locate)
 app.command("check-data")(check_data.check_data)
 app.command("methods")(methods.methods)
+app.command("configs")(configs.configs)
 app.command("words")(words.words)
 app.command("doctor")(doctor.doctor)
+
+
+def _config_verb(name: str, about: str):
+    """A verb with the options of MMEngine's tools, parsed by ``main(argv)`` of the module of its name."""
+
+    def run(context: typer.Context):
+        raise typer.Exit(import_module(f"{__name__}.{name}").main(context.args))
+
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(name, help=about, add_help_option=False, context_settings=passed_on)(run)
+
+
+_config_verb("train", "Train a config. Needs MMSegmentation and MMDetection.")
+_config_verb("test", "Measure configs on benchmarks. Needs MMSegmentation and MMDetection.")
+_config_verb("export", "Write what was trained as one file. Needs MMSegmentation and MMDetection.")
 
 
 @app.callback(invoke_without_command=True)
@@ -40,7 +59,7 @@ def main(args: list[str] | None = None):
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         app(args, prog_name="ovseg")
-    except (ValueError, KeyError, FileNotFoundError, PermissionError) as error:
+    except (ValueError, KeyError, FileNotFoundError, PermissionError, MissingExtra) as error:
         print(f"ovseg: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

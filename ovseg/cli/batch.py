@@ -4,8 +4,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ovseg.compat.untrusted import read_json
-
 from .common import own_share, print_json, say_done, say_failed
 
 
@@ -32,7 +30,7 @@ def batch(
         items, failed: see ``common.gather``.
         out: folder of the results.
         answer: (item, the picture read) → a result with ``save(out, stem)``, which writes its JSON last.
-        describe: result → what a JSON line tells of it, and one line for people.
+        describe: result → fields of a JSON line, and one line for people.
         done: what has happened to the pictures, in a word.
         suffix: of the JSON files' stems.
         resume, as_json, progress: as the options of that name.
@@ -71,10 +69,10 @@ def batch(
                 failed.append(str(over_budget(str(item))))
                 continue
             saved.append(paths)
-            told, text = describe(result)
+            record, text = describe(result)
             if as_json:
                 files = {kind: str(path) for kind, path in paths.items()}
-                print_json({"image": str(item), **told, "files": files})
+                print_json({"image": str(item), **record, "files": files})
             elif len(items) <= 10:
                 line = f"[bold]{escape(str(item))}[/bold]: {escape(text)}"
                 console.print(line, highlight=False, soft_wrap=True)
@@ -98,7 +96,8 @@ def pending(todo: list, path: Callable, model) -> list:
 
 
 def is_done(path: Path, item, provenance) -> bool:
-    """Whether a JSON tells of these words, weights and settings, and of the very bytes of the picture."""
+    """Whether a JSON file records these words, weights and settings, and the very bytes of the picture."""
+    from ovseg.compat.untrusted import read_json
     from ovseg.pictures.images import identify
     from ovseg.pictures.pixels import ImageError
     from ovseg.results.provenance import Provenance

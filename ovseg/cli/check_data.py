@@ -40,10 +40,10 @@ def _table(name: str, report):
     from rich.table import Table
 
     ignored = report.ignored / max(1, report.total)
-    table = Table("id", "class", "pictures", "share of labelled pixels", title=f"{name}: {report.count} pictures, "
+    table = Table("id", "class", "pictures", "share of labeled pixels", title=f"{name}: {report.count} pictures, "
                   f"{100 * ignored:.1f} % of the pixels ignored")  # fmt: skip
-    labelled = max(1, report.pixels.sum())
+    labeled = max(1, report.pixels.sum())
     for index, label in enumerate(report.classes):
-        share = f"{100 * report.pixels[index] / labelled:.2f} %" if report.pixels[index] else "none"
+        share = f"{100 * report.pixels[index] / labeled:.2f} %" if report.pixels[index] else "none"
         table.add_row(str(index), label, str(report.images[index]), share)
     return table

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .common import (
+    Arch,
     Classes,
     Device,
     QuickGELU,
@@ -15,8 +16,8 @@ from .common import (
     Weights,
     Words,
     gather,
-    given,
     print_json,
+    protocol_settings,
     read_words,
     say_failed,
 )
@@ -29,6 +30,7 @@ def classify_boxes(
     vocabulary: Words = None,
     method: Annotated[str, typer.Option("-m", "--method", help="Extractor of roi and mask.")] = "clip_surgery",
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     readout: Annotated[
@@ -43,7 +45,7 @@ def classify_boxes(
     Boxes without area, or beyond the picture, have a score of 0.  Pictures that cannot be read are listed at the end
     (exit code 1); the others are done.
     """
-    from ovseg.apis import load_detector
+    from ovseg.apis.load import load_detector
     from ovseg.pictures.pixels import ImageError
     from ovseg.predict.box_file import BoxFile
     from ovseg.predict.name_boxes import BoxNamer
@@ -53,14 +55,16 @@ def classify_boxes(
     items, failed = gather(sources, recursive)
     total = len(items) + len(failed)
     chosen = BoxFile(boxes)
-    model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **given(templates=templates))
+    model = load_detector(
+        method, weights, device=device, arch=arch, quick_gelu=quick_gelu, **protocol_settings(templates=templates)
+    )
     namer = BoxNamer(model.engine, readout or ("crop", "masked_crop"), margin or MARGINS)
     model.set_classes(words)
     for item in items:
         try:
-            found = model.name_boxes(item, chosen.of(item), namer)
+            names = model.name_boxes(item, chosen.of(item), namer)
         except ImageError as error:
             failed.append(str(error))
         else:
-            print_json({"image": str(item), "boxes": found})
+            print_json({"image": str(item), "boxes": names})
     say_failed(failed, total)

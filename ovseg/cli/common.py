@@ -18,6 +18,7 @@ Background = Annotated[
 Weights = Annotated[
     str | None, typer.Option("-w", "--weights", help="tiny (embedded), openai, ViT-L-14/openai, FILE …")
 ]
+Arch = Annotated[str | None, typer.Option(help="Architecture of open_clip, for weight files that do not say.")]
 QuickGELU = Annotated[bool | None, typer.Option(help="Activation, for weight files that do not say.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")]
@@ -84,7 +85,7 @@ def gather(sources: list[str], recursive: bool = False) -> tuple[list, list[str]
 
 
 def own_share() -> tuple[int, int]:
-    """(number of this process, number of processes) as torchrun or srun tell them; (0, 1) otherwise.
+    """(number of this process, number of processes) as set by torchrun or srun; (0, 1) otherwise.
 
     Process r of W takes the pictures r, r + W, r + 2W, …
     """
@@ -94,7 +95,7 @@ def own_share() -> tuple[int, int]:
     return 0, 1
 
 
-def given(**settings) -> dict:
+def protocol_settings(**settings) -> dict:
     """The protocol settings that were given; a window of 0 is the whole picture."""
     settings = {name: value for name, value in settings.items() if value is not None}
     if settings.get("window") == 0:

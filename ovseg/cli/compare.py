@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .common import (
+    Arch,
     Background,
     Classes,
     Device,
@@ -21,7 +22,7 @@ from .common import (
     Window,
     Words,
     gather,
-    given,
+    protocol_settings,
     read_words,
     say_done,
     say_failed,
@@ -37,6 +38,7 @@ def compare(
         str, typer.Option("-m", "--methods", help='"all" that need no other file, or names: "naclip, sclip".')
     ] = "all",
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
@@ -68,10 +70,10 @@ def compare(
     left_out = {}
     if out.exists() and not out.is_dir():
         raise ValueError(f"cannot save into {out}: it is a file. Give a folder; it is made if need be.")
-    settings = given(short_side=short_side, window=window, stride=stride, templates=templates)
+    settings = protocol_settings(short_side=short_side, window=window, stride=stride, templates=templates)
     if not refine:
         settings["refine"] = []
-    options = dict(device=device, quick_gelu=quick_gelu, own_protocol=own_protocol)
+    options = dict(device=device, arch=arch, quick_gelu=quick_gelu, own_protocol=own_protocol)
     comparer = Comparer(words, methods, weights, **options, **settings)
 
     console, total, saved = Console(stderr=True), len(items) + len(failed), []
@@ -80,14 +82,14 @@ def compare(
             status.stop()
         for item, stem in zip(items, unique_stems(items), strict=True):
             try:
-                found = comparer.compare(item, lambda name, item=item: status.update(f"{_shown(item)}: {name}"))
+                comparison = comparer.compare(item, lambda name, item=item: status.update(f"{_escaped(item)}: {name}"))
             except ImageError as error:
                 failed.append(str(error))
                 continue
-            saved.append(_save(found, out, stem, item))
-            left_out |= found.failed
+            saved.append(_save(comparison, out, stem, item))
+            left_out |= comparison.failed
             if len(items) <= 10:
-                _summary(console, item, found)
+                _summary(console, item, comparison)
     if saved:
         say_done(len(saved), "compared", out, saved[0])
     for name, reason in left_out.items():
@@ -97,34 +99,34 @@ def compare(
         raise typer.Exit(1)
 
 
-def _save(found, out: Path, stem: str, item) -> list[Path]:
+def _save(comparison, out: Path, stem: str, item) -> list[Path]:
     from ovseg.files import atomic_write, write_json, write_text
     from ovseg.pictures.images import name_of
 
     paths = [out / f"{stem}_compare.{suffix}" for suffix in ("png", "html", "json")]  # the JSON last: all is there
     with atomic_write(paths[0]) as temporary:
-        found.plot().save(temporary, "PNG")
-    write_text(paths[1], found.to_html(name_of(item)))
-    write_json(paths[2], {"image": str(item)} | found.to_dict())
+        comparison.plot().save(temporary, "PNG")
+    write_text(paths[1], comparison.to_html(name_of(item)))
+    write_json(paths[2], {"image": str(item)} | comparison.to_dict())
     return paths
 
 
-def _shown(item) -> str:
+def _escaped(item) -> str:
     from rich.markup import escape
 
     return escape(str(item))
 
 
-def _summary(console, item, found):
+def _summary(console, item, comparison):
     from rich.table import Table
 
     from ovseg.apis.draw_compare import seconds
 
     table = Table(
-        "method", "own time", "alone", "memory", "with the majority", title=_shown(item), title_justify="left"
+        "method", "own time", "alone", "memory", "with the majority", title=_escaped(item), title_justify="left"
     )
-    for entry, share in zip(found.entries, found.with_majority, strict=True):
+    for entry, share in zip(comparison.entries, comparison.with_majority, strict=True):
         memory = "unknown" if entry.memory is None else f"{entry.memory / 2**20:.1f} MiB"
         table.add_row(entry.method, seconds(entry.own), seconds(entry.alone), memory, f"{share:.0%}")
-    table.add_row("shared blocks", seconds(found.shared))
+    table.add_row("shared blocks", seconds(comparison.shared))
     console.print(table)

@@ -7,6 +7,7 @@ import typer
 
 from .batch import batch
 from .common import (
+    Arch,
     AsJson,
     Bands,
     Classes,
@@ -25,7 +26,7 @@ from .common import (
     Window,
     Words,
     gather,
-    given,
+    protocol_settings,
     read_numbers,
     read_words,
 )
@@ -44,6 +45,7 @@ def detect(
         ),
     ] = "clip_surgery",
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
@@ -72,34 +74,36 @@ def detect(
     For every picture OUT gets a drawing and a JSON in the manner of COCO.  Pictures that cannot be read are listed at
     the end (exit code 1); the others are done.
     """
-    from ovseg.apis import load_detector
+    from ovseg.apis.load import load_detector
     from ovseg.predict.box_file import BoxFile
 
     if resume and boxes is not None:
-        raise ValueError("--resume cannot tell whether results come from the same --boxes: give one of the two.")
+        raise ValueError("--resume cannot check that results come from the same --boxes: give one of the two.")
     words = read_words(classes, vocabulary)
     items, failed = gather(sources, recursive)
     chosen = None if boxes is None else BoxFile(boxes)
-    settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
-    settings |= given(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
+    settings = protocol_settings(
+        short_side=short_side, window=window, stride=stride, precision=precision, templates=templates
+    )
+    settings |= protocol_settings(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
     settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
     if background is not None:
         settings["background"] = [word.strip() for word in background.split(",") if word.strip()]
-    model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **settings)
+    model = load_detector(method, weights, device=device, arch=arch, quick_gelu=quick_gelu, **settings)
 
     def answer(item, picture):
-        found = model.set_image(picture).predict(boxes=None if chosen is None else chosen.of(item))
-        return found if masks else found.without_masks()
+        detections = model.set_image(picture).predict(boxes=None if chosen is None else chosen.of(item))
+        return detections if masks else detections.without_masks()
 
     options = dict(done="searched", suffix="_detections", resume=resume, as_json=as_json, progress=progress)
     batch(model, words, items, failed, out, answer, _describe, **options)
 
 
-def _describe(found) -> tuple[dict, str]:
-    boxes = [[round(float(value), 2) for value in box] for box in found.boxes]
+def _describe(detections) -> tuple[dict, str]:
+    boxes = [[round(float(value), 2) for value in box] for box in detections.boxes]
     rows = [
         {"name": name, "score": round(float(score), 4), "box": box}
-        for name, score, box in zip(found.names, found.scores, boxes, strict=True)
+        for name, score, box in zip(detections.names, detections.scores, boxes, strict=True)
     ]
     text = ", ".join(f"{row['name']} {row['score']:.2f}" for row in rows[:8]) or "nothing"
     return {"detections": rows}, text + (f", {len(rows) - 8} more" if len(rows) > 8 else "")

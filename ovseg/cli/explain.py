@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .common import (
+    Arch,
     Classes,
     Device,
     Out,
@@ -18,7 +19,7 @@ from .common import (
     Weights,
     Words,
     gather,
-    given,
+    protocol_settings,
     read_words,
     say_failed,
 )
@@ -29,6 +30,7 @@ def explain(
     classes: Classes = None,
     vocabulary: Words = None,
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
@@ -59,8 +61,8 @@ def explain(
         raise ValueError("--heads names heads by what varies from picture to picture: give two pictures or more.")
     if out.exists() and not out.is_dir():
         raise ValueError(f"cannot save into {out}: it is a file. Give a folder; it is made if need be.")
-    settings = given(short_side=short_side, templates=templates)
-    explainer = Explainer(weights, device=device, quick_gelu=quick_gelu, **settings)
+    settings = protocol_settings(short_side=short_side, templates=templates)
+    explainer = Explainer(weights, device=device, arch=arch, quick_gelu=quick_gelu, **settings)
 
     provenance, good = explainer.model.engine.provenance(words), []
     total = len(items) + len(failed)
@@ -69,17 +71,17 @@ def explain(
         for item, stem in zip(items, unique_stems(items), strict=True):
             bar.advance(task)
             try:
-                found = explainer.explain(item, words)
+                explanation = explainer.explain(item, words)
             except ImageError as error:
                 failed.append(str(error))
                 continue
             good.append(item)
             with atomic_write(out / f"{stem}_explain.png") as temporary:
-                found.plot().save(temporary, "PNG")
-            about = {"image": str(item)} | provenance.of(found.picture).to_dict()
-            write_json(out / f"{stem}_explain.json", about | found.to_dict())  # last: the PNG is there
+                explanation.plot().save(temporary, "PNG")
+            about = {"image": str(item)} | provenance.of(explanation.picture).to_dict()
+            write_json(out / f"{stem}_explain.json", about | explanation.to_dict())  # last: the PNG is there
             if len(items) <= 10:
-                print(_summary(item, found))
+                print(_summary(item, explanation))
         if heads and len(good) > 1:
             task = bar.add_task("heads", total=len(good))
             named = explainer.name_heads(good, words, progress=lambda done: bar.update(task, completed=done))
@@ -92,9 +94,11 @@ def explain(
     say_failed(failed, total)
 
 
-def _summary(item, found) -> str:
-    lines = [f"{item}: every sum of parts equals its cosine within {found.error:.1e}"]
-    for index in sorted(range(len(found.cosine)), key=lambda i: -found.cosine[i])[:5]:
-        top = ", ".join(f"{block}.{head} {part:+.3f}" for block, head, part in found.strongest(index, 3))
-        lines.append(f"  {found.vocabulary.names[index]} {found.cosine[index]:+.3f}   strongest block.head: {top}")
+def _summary(item, explanation) -> str:
+    lines = [f"{item}: every sum of parts equals its cosine within {explanation.error:.1e}"]
+    for index in sorted(range(len(explanation.cosine)), key=lambda i: -explanation.cosine[i])[:5]:
+        top = ", ".join(f"{block}.{head} {part:+.3f}" for block, head, part in explanation.strongest(index, 3))
+        lines.append(
+            f"  {explanation.vocabulary.names[index]} {explanation.cosine[index]:+.3f}   strongest block.head: {top}"
+        )
     return "\n".join(lines)

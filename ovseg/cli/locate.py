@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .common import (
+    Arch,
     AsJson,
     Device,
     Out,
@@ -27,6 +28,7 @@ def locate(
         list[str], typer.Option("-p", "--phrase", help='What to find: "a red umbrella". May be given more than once.')
     ],
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     alpha: Annotated[float, typer.Option(help="Price of area: larger gives tighter boxes.")] = 0.8,
@@ -51,7 +53,7 @@ def locate(
 
     items, failed = gather(sources, recursive)
     total, phrases = len(items) + len(failed), list(dict.fromkeys(phrases))
-    options = dict(device=device, quick_gelu=quick_gelu, alpha=alpha, temperature=temperature, size=size)
+    options = dict(device=device, arch=arch, quick_gelu=quick_gelu, alpha=alpha, temperature=temperature, size=size)
     model, saved = Locator(weights, **options), []
     model.encoder(phrases)  # a phrase that is too long is refused before any picture is looked at
     for item, stem in zip(items, unique_stems(items), strict=True):
@@ -60,15 +62,15 @@ def locate(
         except ImageError as error:
             failed.append(str(error))
             continue
-        found = model.locate(phrases)
-        paths = save_locations(found, out, stem, found[0].plot() if len(found) == 1 else None)
+        results = model.locate(phrases)
+        paths = save_locations(results, out, stem, results[0].plot() if len(results) == 1 else None)
         saved.append(paths)
         if as_json:
-            locations = [each.to_dict() for each in found]
+            locations = [each.to_dict() for each in results]
             files = {kind: str(path) for kind, path in paths.items()}
             print_json({"image": str(item), "locations": locations, "files": files})
         elif len(items) <= 10:
-            for each in found:
+            for each in results:
                 box = ", ".join(f"{value:.0f}" for value in each.box)
                 print(f"{item}: {each.phrase}: box {box} (x1, y1, x2, y2), score {each.score:.3f}", file=sys.stderr)
     if saved and not as_json:

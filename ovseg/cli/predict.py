@@ -7,6 +7,7 @@ import typer
 
 from .batch import batch
 from .common import (
+    Arch,
     AsJson,
     Background,
     Bands,
@@ -26,7 +27,7 @@ from .common import (
     Window,
     Words,
     gather,
-    given,
+    protocol_settings,
     read_memory,
     read_numbers,
     read_words,
@@ -41,6 +42,7 @@ def predict(
     background: Background = None,
     method: Annotated[str, typer.Option("-m", "--method", help="See `ovseg methods`.")] = "naclip",
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
@@ -70,18 +72,20 @@ def predict(
     With --memory the labels of a picture of any size are made strip by strip, as a TIFF with its georeference, and
     --resume goes on where an interrupted run stopped.
     """
-    from ovseg.apis import load
+    from ovseg.apis.load import load
 
     words = read_words(classes, vocabulary, background)
     items, failed = gather(sources, recursive)
-    settings = given(short_side=short_side, window=window, stride=stride, precision=precision, templates=templates)
-    settings |= given(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
+    settings = protocol_settings(
+        short_side=short_side, window=window, stride=stride, precision=precision, templates=templates
+    )
+    settings |= protocol_settings(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
     if refine is not None:
         settings["refine"] = [name for name in refine if name.lower() != "none"]
     if memory is not None:
         budget = read_memory(memory, short_side)
         settings |= dict(short_side=None, size=None)
-    model = load(method, weights, device=device, quick_gelu=quick_gelu, **settings)
+    model = load(method, weights, device=device, arch=arch, quick_gelu=quick_gelu, **settings)
     if memory is not None:
         rasters(model, words, items, failed, out, budget, resume=resume, as_json=as_json, progress=progress)
         return

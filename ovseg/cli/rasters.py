@@ -60,17 +60,17 @@ def rasters(
             console.print(escape(f"{item}: {run.plan}"), highlight=False, soft_wrap=True)
             task = bar.add_task("windows", total=run.plan.windows)
             try:
-                made = run.save(out, stem, resume, lambda count, task=task: bar.advance(task, count))
+                result = run.save(out, stem, resume, lambda count, task=task: bar.advance(task, count))
             except ImageError as error:  # values that show only while they are read
                 failed.append(str(error))
                 bar.remove_task(task)
                 continue
             bar.remove_task(task)
-            saved.append(made.paths)
-            failed += [made.unread] if made.unread else []
+            saved.append(result.paths)
+            failed += [result.unread] if result.unread else []
             if as_json:
-                files = {kind: str(path) for kind, path in made.paths.items()}
-                print_json({"image": str(item), "areas": made.areas, "files": files, "unread": made.unread})
+                files = {kind: str(path) for kind, path in result.paths.items()}
+                print_json({"image": str(item), "areas": result.areas, "files": files, "unread": result.unread})
     if saved and not as_json:
         say_done(len(saved), "segmented", out, list(saved[0].values()))
     say_failed(failed, total, "in whole or in part")

@@ -1,6 +1,6 @@
 """Reading weights without executing what they contain, and writing them so that no reader ever sees half a file.
 
-Three formats are read, told apart by content and not by name:
+Three formats are read, recognized by their content, not by their name:
 
 *   safetensors: data only;
 *   what ``torch.save`` writes, by PyTorch's ``weights_only`` unpickler.  Beyond tensors it may hold NumPy numbers and

@@ -1,11 +1,11 @@
 """The tensors of a TorchScript archive, read without running it.
 
-An archive is a zip file: ``data.pkl`` tells the attributes of its modules, ``data/N`` holds the storages, ``code/…``
+An archive is a zip file: ``data.pkl`` holds the attributes of its modules, ``data/N`` holds the storages, ``code/…``
 the program, which may write files or never return, and part of which (``__setstate__``) runs as soon as PyTorch opens
 the archive.  Here ``data.pkl`` is taken apart into inert nodes, so there is nothing that could be called, and the
 program's text is searched for two lists of each class, ``__parameters__`` and ``__buffers__``.
 
-A module that restores itself by ``__setstate__`` does not tell which of its tensors is which; it is left out.
+A module that restores itself by ``__setstate__`` does not say which of its tensors is which; it is left out.
 """
 
 import pickletools
@@ -49,7 +49,7 @@ class Node:
 
 @dataclass
 class Source:
-    """What the text of a class tells: its tensors by kind, and whether it restores itself."""
+    """What the source of a class declares: its tensors by kind, and whether it restores itself."""
 
     parameters: set[str] = field(default_factory=set)
     buffers: set[str] = field(default_factory=set)
@@ -254,7 +254,7 @@ class _Modules:
 
 
 def classes(text: str) -> dict[str, Source]:
-    """What a source file of TorchScript tells of its classes; the text is searched line by line, not run."""
+    """What a TorchScript source file declares of its classes; the text is searched line by line, not run."""
     found: dict[str, Source] = {}
     current = Source()
     for line in text.splitlines():

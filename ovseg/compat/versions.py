@@ -16,14 +16,19 @@ TESTED = {
     "safetensors": (">=0.4.3", "0.8.0"),
     "huggingface_hub": (">=0.24", "2.4.0"),
     "onedl-mmengine": (">=0.10.12,<0.11", "0.10.12"),
+    "numpy": (">=2.0", "2.2.6"),
+    "scipy": (">=1.13", "1.17.1"),
+    "scikit-learn": (">=1.5", "1.9.1"),
+    "scikit-image": (">=0.24", "0.26.0"),
+    "opencv-python-headless": (">=4.9", "4.12.0.88"),
+}
+# The same of the extra ``mm``; where a package is in both, both ranges hold.
+TESTED_MM = {
     "onedl-mmcv": (">=2.3.6,<2.4", "2.3.6"),
     "onedl-mmsegmentation": (">=1.4.2,<1.5", "1.4.2"),
     "onedl-mmdetection": (">=3.5.1,<3.6", "3.5.1"),
     "pycocotools": (">=2.0.7", "2.0.11"),
     "numpy": (">=2.0,<2.3", "2.2.6"),
-    "scipy": (">=1.10", "1.17.1"),
-    "scikit-learn": (">=1.3", "1.9.1"),
-    "scikit-image": (">=0.22", "0.26.0"),
     "opencv-python": (">=4.9,<4.13", "4.12.0.88"),
     "opencv-python-headless": (">=4.9,<4.13", "4.12.0.88"),
 }
@@ -64,13 +69,19 @@ def installed_version(package: str) -> str | None:
 
 def report() -> list[PackageStatus]:
     """One row per package, then which wheels provide cv2, conflicting packages, and the operators of mmcv."""
-    rows = [package_row(name, *known) for name, known in TESTED.items() if name not in CV2]
-    rows.append(cv2_row())
+    own_mm = [name for name in TESTED_MM if name.startswith("onedl-")]
+    with_mm = any(installed_version(name) for name in own_mm)
+    asked = TESTED | (TESTED_MM if with_mm else {})
+    rows = [package_row(name, *known) for name, known in asked.items() if name not in CV2]
+    rows.append(cv2_row(*asked["opencv-python-headless"]))
     for name, packages in RIVALS.items():
         installed = {package: v for package in packages if (v := installed_version(package))}
         if len(installed) > 1:
             note = f"all install {name!r} over each other: pip uninstall all of them, then pip install {packages[0]}"
             rows.append(PackageStatus(name, spelled(installed), packages[0], note))
+    if not with_mm:
+        note = 'ok: not installed; training, benchmarks and trained models need it: pip install "ovseg[mm]"'
+        return [*rows, PackageStatus("ovseg[mm]", "-", ", ".join(own_mm), note)]
     kind = mmcv_ops_kind()
     rows.append(PackageStatus("operators of mmcv", kind, "stand-in", MMCV_OPS[kind]))
     return rows
@@ -86,18 +97,17 @@ def package_row(name: str, allowed: str, tested: str) -> PackageStatus:
     return PackageStatus(name, installed, tested, "ok" if same else f"ok: within {allowed}, not the tested version")
 
 
-def cv2_row() -> PackageStatus:
+def cv2_row(allowed: str, tested: str) -> PackageStatus:
     """Wheels of the same version contain the same files, so only differing versions are a problem."""
-    allowed, tested = TESTED[CV2[0]]
     installed = {package: v for package in CV2 if (v := installed_version(package))}
     versions = set(installed.values())
     if not installed:
-        note = f'not installed: pip install "opencv-python{allowed}"'
+        note = f'not installed: pip install "opencv-python-headless{allowed}"'
     elif len(versions) > 1:
         pins = " ".join(f"{package}=={tested}" for package in installed)
         note = f"different versions overwrite each other: pip install --force-reinstall {pins}"
     elif not SpecifierSet(allowed).contains(*versions):
-        note = f'outside {allowed}: pip install "opencv-python{allowed}"'
+        note = f'outside {allowed}: pip install "opencv-python-headless{allowed}"'
     else:
         note = "ok" if len(installed) == 1 else f"ok: {len(installed)} wheels of one version, which is harmless"
     return PackageStatus("cv2", spelled(installed) or "-", tested, note)

@@ -55,7 +55,7 @@ class PackPhrases(BaseTransform):
     Required keys: ``img``, ``phrases``; those of ``META_KEYS`` that are there become metainfo.
 
     Raises:
-        ValueError: an image of another size than ``height`` and ``width``, where the annotations tell them.
+        ValueError: an image of another size than ``height`` and ``width``, where the annotations have them.
     """
 
     def transform(self, results: dict) -> dict:

@@ -58,7 +58,7 @@ class DenseExtractor(nn.Module, ABC):
 
 
 def patches(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The patches (…, h·w, C) of tokens (…, N, C), without what stands before them: a class or mean token, or nothing."""
+    """The patches (…, h·w, C) of tokens (…, N, C), without the class or mean token that may stand before them."""
     return tokens[..., tokens.shape[-2] - grid[0] * grid[1] :, :]
 
 

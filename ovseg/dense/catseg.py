@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ovseg.compat.checkpoint import read_metadata
-from ovseg.compat.untrusted import options_of, parse_json
+from ovseg.compat.untrusted import parse_json
+from ovseg.compat.untrusted_types import options_of
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
 
@@ -27,7 +28,7 @@ class CATSeg(LastBlock):
 
     Args:
         checkpoint: file with the trained aggregation, for the scorer.  The authors' files and those of
-            ``tools/export.py`` also contain the tuned CLIP, so as ``weights`` of ``ovseg.load`` they serve as both.
+            ``ovseg export`` also contain the tuned CLIP, so as ``weights`` of ``ovseg.load`` they serve as both.
             Ours also record the options of the training run; options passed here take precedence.
         taps_at: the two blocks whose outputs are ``extras["guidance"]`` (B, 2, D, h, w), the earlier one first: indices
             from 0, or fractions of the depth: (1/3, 2/3) are blocks 3 and 7 of 12, or 7 and 15 of 24, as in the
@@ -56,8 +57,8 @@ class CATSeg(LastBlock):
     )
 
     def __init__(self, checkpoint: str | Path | None = None, taps_at: Sequence[float] = (1 / 3, 2 / 3), **options):
-        told = "{}" if checkpoint is None else read_metadata(checkpoint).get("dense", "{}")
-        recorded = options_of(DENSE, "CATSeg")(parse_json(told, f"dense of {checkpoint}"), f"dense of {checkpoint}")
+        metadata = "{}" if checkpoint is None else read_metadata(checkpoint).get("dense", "{}")
+        recorded = options_of(DENSE, "CATSeg")(parse_json(metadata, f"dense of {checkpoint}"), f"dense of {checkpoint}")
         super().__init__(**(recorded | options))
         self.scorer = dict(type="CostScore", checkpoint=checkpoint)
         self.taps_at = tuple(taps_at)

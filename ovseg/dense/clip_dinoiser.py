@@ -3,7 +3,7 @@
 F   MaskCLIP's features;   Y = LN₂ output of block L−2, patches only
 g = Conv3×3(Y) (edges replicated),   C = ĝᵀ ĝ,   entries below γ → 0
 F'_p = Σ_q C_pq F_q / (Σ_q C_pq + 10⁻⁶)
-background: Conv1×1(Ŷ) → logit b, foreground where sigmoid(b) > 0.5 (``ovseg.score.FoundScore``)
+background: Conv1×1(Ŷ) → logit b, foreground where sigmoid(b) > 0.5 (``ovseg.score.ForegroundScore``)
 """
 
 from pathlib import Path
@@ -89,7 +89,7 @@ class CLIPDINOiser(MaskCLIP):
     taps = ("block.-3.ln_2",)
     requires = ("attention_blocks",)
     needs = ("checkpoint",)
-    scorer = dict(type="FoundScore")
+    scorer = dict(type="ForegroundScore")
     name = "clip_dinoiser"
     paper = "CLIP-DINOiser, ECCV 2024"
     protocol = dict(short_side=448, window=448, stride=224, logit_scale=100)

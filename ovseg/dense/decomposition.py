@@ -9,7 +9,7 @@ linear, so the unit image embedding is the sum of K = 2L + 1 terms mapped by
     the rest   ℓ(FFN_l(cls), 1/K),  ℓ(class token before the first block, 1/K)
 
 The dense feature of a patch is the sum of its attention terms over blocks and heads.  Its length reflects the
-attention, so it is not normalized; instead, the score of the mean prompt is subtracted (``score.CentredScore``).
+attention, so it is not normalized; instead, the score of the mean prompt is subtracted (``score.CenteredScore``).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -144,7 +144,7 @@ class ClipPRS(DenseExtractor):
     name = "clip_prs"
     paper = "Interpreting CLIP, ICLR 2024"
     protocol = dict(short_side=224, window=None, logit_scale=100)
-    scorer = dict(type="CentredScore")
+    scorer = dict(type="CenteredScore")
     requires = ("attention_blocks", "class_token", "class_pooling", "additive_heads")
 
     def __init__(

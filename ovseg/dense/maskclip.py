@@ -37,7 +37,7 @@ class MaskCLIP(LastBlock):
     padding = "corner"
     name = "maskclip"
     paper = "MaskCLIP, ECCV 2022"
-    protocol = dict(short_side=512, window=None, normalisation="imagenet", templates="maskclip_85", logit_scale=100)
+    protocol = dict(short_side=512, window=None, normalization="imagenet", templates="maskclip_85", logit_scale=100)
 
     def __init__(self, keys: bool = False, attn_pooling: bool = False, **options):
         super().__init__(**options)

@@ -1,4 +1,4 @@
-"""Proxies for ProxyCLIP: networks whose features tell which positions belong together.
+"""Proxies for ProxyCLIP: networks whose features show which positions belong together.
 
 A proxy has ``taps``, the intermediate results of the CLIP tower that it needs (``Tower.advance``), and is called as
 ``proxy(tower, images, state)`` with images (B, 3, H, W) normalized for the tower and the input state of the last block;

@@ -24,7 +24,7 @@ from ovseg.towers import Tower
 class DenseBoxes(BaseModel):
     """What detection and naming of boxes share: tower, extractor, words, conditions.
 
-    Pictures come as the loader gives them (uint8, BGR, native size): resizing, windows and normalisation are part of
+    Pictures come as the loader gives them (uint8, BGR, native size): resizing, windows and normalization are part of
     the protocol, so the dataset pipeline has none of them.
 
     Args:
@@ -70,7 +70,7 @@ class DenseBoxes(BaseModel):
             RuntimeError: another mode.
         """
         if mode != "predict":
-            raise RuntimeError(f"{type(self).__name__} is training-free: there is no mode {mode!r}; use tools/test.py.")
+            raise RuntimeError(f"{type(self).__name__} is training-free: there is no mode {mode!r}; use ovseg test.")
         return self.predict(inputs, data_samples)
 
     def predict(self, inputs, data_samples: Sequence[DetDataSample]):

@@ -66,7 +66,7 @@ class PhraseLocalizer(BaseModel):
             RuntimeError: another mode.
         """
         if mode != "predict":
-            raise RuntimeError(f"{self.search.paper} is training-free: there is no mode {mode!r}; use tools/test.py.")
+            raise RuntimeError(f"{self.search.paper} is training-free: there is no mode {mode!r}; use ovseg test.")
         return self.predict(inputs, data_samples)
 
     def predict(self, inputs, data_samples):

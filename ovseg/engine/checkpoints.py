@@ -1,7 +1,7 @@
 """What a training run leaves behind: weights as safetensors, and beside them what resuming needs.
 
-    iter_500.safetensors         parameters and buffers but for those of frozen named towers; metadata tells all else
-    iter_500.state               optimiser, schedulers, moving averages, random states; plain data for ``weights_only``
+    iter_500.safetensors         parameters and buffers but for those of frozen named towers; metadata holds all else
+    iter_500.state               optimizer, schedulers, moving averages, random states; plain data for ``weights_only``
 
 Both are written atomically, the weights last, so that a checkpoint whose weights are there is complete.
 """
@@ -77,7 +77,7 @@ def load_weights(path: str | Path, model: nn.Module) -> dict:
     """Load a checkpoint into a model; its notes.
 
     Checkpoints of ovseg must fit exactly.  Of other files (a pretrained backbone, for example) what fits by name and
-    shape is taken, and the notes tell what was left (``missing``, ``unexpected``).  ``hash`` names the tensors.
+    shape is taken, and the notes list what was left (``missing``, ``unexpected``).  ``hash`` names the tensors.
 
     Raises:
         FileNotFoundError, ValueError: no weights, or weights of another model, with what does not fit.

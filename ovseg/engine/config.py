@@ -7,7 +7,7 @@ evaluates strings; overrides are parsed by MMEngine's ``DictAction`` (numbers, b
 MMEngine accepts two mistakes silently, which are errors here:
 
 * an override of a key that does not exist (``merge_from_dict`` adds it, and nobody reads it);
-* a top-level key that nobody reads: a misspelt runner setting, or a variable such as ``test_pipeline`` that a child
+* a top-level key that nobody reads: a misspelled runner setting, or a variable such as ``test_pipeline`` that a child
   file changes although the dataloader of the base file already holds a copy of the old value.
 """
 
@@ -17,6 +17,8 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from ovseg.compat.config_scope import find_config
+from ovseg.compat.former_names import current
 from ovseg.registry import accepted_keys, did_you_mean, find_component
 from ovseg.text.benchmark_vocabularies import canonical_benchmark
 from ovseg.text.vocabulary import Vocabulary
@@ -39,7 +41,7 @@ def load_config(path: str | Path, overrides: dict | list[str] | None = None) -> 
     """Read a config file, check its keys and apply overrides.
 
     Args:
-        path: a config file.
+        path: a config file, or the name of a config of the package (``find_config``).
         overrides: ``{"a.b.0.c": value}`` (nested dicts allowed, ``_delete_=True`` replaces instead of merging) or the
             words of ``--cfg-options``: ``["a.b.0.c=3", "names=[cat,dog]"]``.
 
@@ -47,13 +49,7 @@ def load_config(path: str | Path, overrides: dict | list[str] | None = None) -> 
         FileNotFoundError: no such file.
         ValueError: a key nobody reads, an override of a missing key or with a value of another kind.
     """
-    path = Path(path)
-    if not path.is_file():
-        beside = [p.name for p in path.parent.glob("*.*")] if path.parent.is_dir() else []
-        raise FileNotFoundError(
-            f"No config file '{path}'. {did_you_mean(path.name, beside)}Give the path of a .py, .json or .yaml config."
-        )
-    cfg = Config.fromfile(path)
+    cfg = Config.fromfile(find_config(path))
     check_keys(cfg)
     apply_overrides(cfg, overrides or {})
     return cfg
@@ -61,6 +57,8 @@ def load_config(path: str | Path, overrides: dict | list[str] | None = None) -> 
 
 def read_dump(text: str) -> dict:
     """The config that a checkpoint carries, as MMEngine dumps it; parsed as plain values, never executed.
+
+    Former spellings of keys and types become the current ones.
 
     Raises:
         ValueError: anything but ``name = value`` lines of literals and ``dict(…)``.
@@ -83,7 +81,7 @@ def read_dump(text: str) -> dict:
     except (SyntaxError, AttributeError, TypeError, ValueError, RecursionError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"this config is more than plain values, and none is executed: {reason[:160]}.") from error
-    return dict(lines)
+    return current(dict(lines))
 
 
 def self_contained(cfg: Config) -> str:
@@ -112,7 +110,7 @@ def check_keys(cfg: Config, known: frozenset[str] = RUNNER_KEYS):
     A key outside ``known`` is a variable: its value must turn up in the rest of the config, whole or in parts. Keys
     that begin with an underscore are not checked.
     """
-    plain = _plain(dict(cfg.items()))
+    plain = _plain(cfg.to_dict())  # without the names that a file imports
     complaints = []
     for key, value in plain.items():
         rest = {other: tree for other, tree in plain.items() if other != key}

@@ -12,7 +12,7 @@ from .checkpoints import load_weights
 
 
 def provenance_of(model: nn.Module, cfg: Config) -> Provenance:
-    """As the model tells; of a model that tells nothing its config and its checkpoint."""
+    """That of the model itself, or for a model without one, its config and checkpoint."""
     if hasattr(model, "provenance"):
         return model.provenance
     config = plain(cfg.model.to_dict())

@@ -10,7 +10,8 @@ from typing import Any
 
 from mmdet.registry import TRANSFORMS
 
-from ovseg.compat.untrusted import bounded, component, mapping, plain, shown
+from ovseg.compat.untrusted import bounded, mapping, plain, shown
+from ovseg.compat.untrusted_types import component
 
 from .config import read_dump
 from .recorded_tables import DETECTORS, SHARED, STEPS
@@ -67,7 +68,7 @@ def _steps(cfg: dict, file: str) -> list[dict]:
     data = loader.get("dataset") if isinstance(loader, dict) else None
     steps = data.get("pipeline") if isinstance(data, dict) else None
     if not isinstance(steps, (list, tuple)) or len(steps) > 32:
-        raise ValueError(f"the config in {file} tells no steps for pictures (test_dataloader.dataset.pipeline).")
+        raise ValueError(f"the config in {file} has no steps for pictures (test_dataloader.dataset.pipeline).")
     names = [step.get("type") if isinstance(step, dict) else None for step in steps]
     reads = [isinstance(name, str) and name.rpartition(".")[2] in READS for name in names]
     check = component(TRANSFORMS, STEPS)

@@ -8,20 +8,8 @@ from typing import Any
 
 from mmdet.registry import MODELS
 
-from ovseg.compat.untrusted import (
-    Check,
-    component,
-    either,
-    flag,
-    listed,
-    mapping,
-    nothing,
-    number,
-    optional,
-    shown,
-    text,
-    whole,
-)
+from ovseg.compat.untrusted import Check, either, flag, listed, mapping, nothing, number, optional, shown, text, whole
+from ovseg.compat.untrusted_types import component
 from ovseg.registry import DENSE
 from ovseg.registry import MODELS as OWN_MODELS
 from ovseg.text.benchmark_vocabularies import canonical_benchmark

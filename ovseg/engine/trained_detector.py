@@ -34,7 +34,7 @@ class TrainedDetector:
     """What runs a trained detector: an MMDetection model with ``set_classes``, ``seen`` and ``provenance``.
 
     Args:
-        path: a checkpoint of ``tools/train.py``; its metadata holds the config.
+        path: a checkpoint of ``ovseg train``; its metadata holds the config.
         kind: the model that it has to be, such as ``FViT``.
         device: where to run.
         boxes: what is left of the detections, by its ``LEAVES``.
@@ -60,7 +60,7 @@ class TrainedDetector:
     ):
         state, notes = read_checkpoint_with_meta(path)
         if "config" not in notes:
-            raise ValueError(f"{path} tells no config: give a checkpoint that tools/train.py wrote.")
+            raise ValueError(f"{path} holds no config: give a checkpoint that ovseg train wrote.")
         instead = settings | ({} if tower is None else {"weights": tower})
         model, steps = detector_config(notes["config"], Path(path).name, kind, instead)
         cfg = Config(dict(model=model, default_scope="ovseg"))
@@ -71,7 +71,7 @@ class TrainedDetector:
             elif name == "weights" or isinstance(cfg.model.get(name), str):
                 cfg.model[name] = self._tower(name, cfg.model, path)
         with DefaultScope.overwrite_default_scope("ovseg"):
-            with torch.device("meta"):  # a checkpoint that tells other sizes than it has does not cost any memory
+            with torch.device("meta"):  # so that sizes in the config cost no memory until they are checked
                 check_fit(path, MODELS.build(cfg.model), state, notes)
             self.model = MODELS.build(cfg.model).to(device).eval()
         self.model.trained_weights = checkpoint_weights(path, load_weights(path, self.model)["hash"])

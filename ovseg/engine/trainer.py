@@ -28,7 +28,7 @@ class Trainer(Runner):
         return self.model.module if is_model_wrapper(self.model) else self.model
 
     def build_logger(self, *args, **kwargs):
-        """As in MMEngine, without its warning for every frozen parameter: ``tools/train.py`` prints how many are
+        """As in MMEngine, without its warning for every frozen parameter: ``ovseg train`` prints how many are
         trained."""
         logger = super().build_logger(*args, **kwargs)
         logger.addFilter(lambda record: "since its requires_grad=" not in record.getMessage())

@@ -32,6 +32,6 @@ def write_scores(
 ):
     """Write ``<work_dir>/metrics_<dataset>.json``: scores, their provenance, and ``details``."""
     if provenance is None:
-        print_log(f"the scores of {dataset} are saved without a protocol: the model tells none", "current")
+        print_log(f"the scores of {dataset} are saved without a protocol: the model has none", "current")
     report = dict(dataset=dataset, images=images, scores=scores, **(provenance or Provenance()).to_dict(), **details)
     write_json(Path(work_dir) / f"metrics_{dataset}.json", report)

@@ -50,7 +50,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def available() -> int | None:
     """Bytes that this process may still take: the least of what the system has, what its control group allows, and what
-    its own limit (``ulimit -v``) leaves; None where nothing tells."""
+    its own limit (``ulimit -v``) leaves; None where nothing reports it."""
     sizes = [*_system(), *_groups(), *_own_limit()]
     return max(0, min(sizes)) if sizes else None
 
@@ -61,7 +61,7 @@ def _system() -> Iterator[int]:
             if line.startswith("MemAvailable:"):
                 yield int(line.split()[1]) * 1024
                 return
-    with suppress(OSError, ValueError, AttributeError):  # macOS: all of it, because what is free is not told
+    with suppress(OSError, ValueError, AttributeError):  # macOS: all of it, because free memory is not reported
         yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

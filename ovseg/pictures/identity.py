@@ -1,4 +1,4 @@
-"""Which picture: the name of its file, and what tells its bytes from those of any other."""
+"""Which picture: the name of its file, and what distinguishes its bytes from those of any other."""
 
 import hashlib
 from collections.abc import Mapping

@@ -235,7 +235,7 @@ def name_of(source: Any) -> str:
 def unique_stems(sources: Iterable[Any]) -> list[str]:
     """A file stem for each source, no two alike even on disks that ignore case.
 
-    A name that is taken is told apart by its folders (``a/cat.jpg``, ``b/cat.jpg`` -> ``a_cat``, ``b_cat``), then by
+    A name that is taken is made unique by its folders (``a/cat.jpg``, ``b/cat.jpg`` -> ``a_cat``, ``b_cat``), then by
     its suffix (``cat.jpg``, ``cat.png`` -> ``cat_jpg``, ``cat_png``), then by a number (``image``, ``image_2``).
     """
     sources = list(sources)
@@ -284,22 +284,22 @@ def _iter_lazily(source: Iterable[Any], recursive: bool) -> Iterator[Any]:
 def _expand(path: Path, recursive: bool) -> Sources:
     if os.path.isdir(path):
         files = path.rglob("*") if recursive else path.iterdir()
-        found = sorted(f for f in files if _is_image(f))
-        if not found:
+        image_files = sorted(f for f in files if _is_image(f))
+        if not image_files:
             hint = "" if recursive else " Images in the folders inside it are only read with recursive=True."
             raise ImageNotFoundError(
                 f"there is no image in the folder {path}: looked for files ending in {_suffixes()}.{hint}"
             )
-        return Sources(found)
+        return Sources(image_files)
     if not os.path.exists(path) and glob.has_magic(str(path)):
         matches = [Path(match) for match in glob.iglob(str(path), recursive=True)]
-        found = sorted(f for f in matches if _is_image(f))
-        if not found:
+        image_files = sorted(f for f in matches if _is_image(f))
+        if not image_files:
             raise ImageNotFoundError(
                 f"no image matches the pattern {path}: {len(matches)} files or folders match it, none of them an image "
                 f"ending in {_suffixes()}."
             )
-        return Sources(found)
+        return Sources(image_files)
     check_file(path)
     return Sources([path], single=True)
 

@@ -198,10 +198,10 @@ def warn_if_dark(highest: float, dtype: np.dtype, what: str):
     """Say once of each number of bits that a picture whose values never exceed ``highest`` comes out dark."""
     if dtype == np.uint16 and 0 < highest <= DARK:
         bits = max(8, int(highest).bit_length())
-        key, told = f"{bits} bits", f"16-bit values that never exceed {2**bits - 1}"
+        key, values = f"{bits} bits", f"16-bit values that never exceed {2**bits - 1}"
         tip = f"0,{2**bits - 1}"
     elif dtype.kind == "f" and 0 < highest <= DARK_FLOAT:
-        key, told, tip = "floats", f"floats that never exceed {highest:.3g}, where 1 is white", f"0,{highest:.3g}"
+        key, values, tip = "floats", f"floats that never exceed {highest:.3g}, where 1 is white", f"0,{highest:.3g}"
     else:
         return
     with _lock:
@@ -210,7 +210,7 @@ def warn_if_dark(highest: float, dtype: np.dtype, what: str):
         _warned.add(key)
     low, high = tip.split(",")
     warnings.warn(
-        f"{what} holds {told}, so it is read as nearly black. If it is not meant to be dark, say what is white: "
+        f"{what} holds {values}, so it is read as nearly black. If it is not meant to be dark, say what is white: "
         f"--range {tip} (Python: range=({low}, {high})). Said once for all such pictures.",
         stacklevel=2,
     )

@@ -111,10 +111,10 @@ def _check_tags(tags: Tags, limits: Range | None, what: str):
         "several bands of more than 8 bits with a range": several and (limits or tags.limits) is not None,
         "a mask": tags.masked,
     }
-    found = [what for what, is_so in wrong.items() if is_so]
-    if found:
+    issues = [what for what, is_so in wrong.items() if is_so]
+    if issues:
         raise ImageError(
-            f"{what} is a TIFF with {' and '.join(found)}, which Pillow alone does not read rightly. Give its path, "
+            f"{what} is a TIFF with {' and '.join(issues)}, which Pillow alone does not read rightly. Give its path, "
             'and install rasterio: pip install "rasterio>=1.4".'
         )
 

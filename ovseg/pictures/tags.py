@@ -127,7 +127,7 @@ def _limits(page, bits: int, form: int) -> tuple[float, float] | None:
     text = str(page.get(DESCRIPTION, ""))
     if text.startswith("ImageJ="):
         low, high = (re.search(rf"^{name}=([-+.\de]+)\s*$", text, re.MULTILINE) for name in ("min", "max"))
-        low, high = (_number(found and found[1]) for found in (low, high))
+        low, high = (_number(match and match[1]) for match in (low, high))
         if low is not None and high is not None and low < high:
             return low, high
     if form == 1:

@@ -1,1 +1,1 @@
-"""From an image to a result: windows, arg-max, drawing, files."""
+"""From an image to a result: windows, argmax, drawing, files."""

@@ -21,7 +21,7 @@ class BoxSettings:
     area             smallest region, in patches
     names            classes that a region is tried as
     detail           cells per patch and side of the enlarged score maps
-    name_scale       τ of the soft-max that names a region; that of the maps is the protocol's ``logit_scale``
+    name_scale       τ of the softmax that names a region; that of the maps is the protocol's ``logit_scale``
     contrast         whether a region's surroundings count
     guided           how many of the best detections of a picture are named once more, by masked crops of them: better
                      names for one small forward pass each (GC-CLIP's guided cropping)

@@ -287,7 +287,7 @@ def _trained(model: type, weights, device: torch.device, tower: Tower | None, se
         )
     if weights is None:
         raise ValueError(
-            f"{name} is trained: weights= (--weights) names its checkpoint, such as one of tools/train.py or "
+            f"{name} is trained: weights= (--weights) names its checkpoint, such as one of ovseg train or "
             "configs/fvit/fvit_windows_tiny_scenes.safetensors."
         )
     boxes = BoxSettings(**{each: settings.pop(each) for each in loader.box_settings if each in settings})

@@ -21,7 +21,7 @@ class ImageFeatures:
     boxes    the windows (top, left, bottom, right) in the resized picture, all of one size
     resized  (H', W') of the resized picture
     size     (H, W) of the picture itself
-    image    (3, H, W) normalised, for refiners that look at colours; None where there are none
+    image    (3, H, W) normalized, for refiners that look at colors; None where there are none
     pixels   the picture, for refiners that make masks of it; None where there are none
     whole    dense features (1, E, h, w) of the whole view, where the protocol has one
     """

@@ -9,7 +9,7 @@ from torch import Tensor
 class Decoded:
     """What ``Pipeline.decode`` returns.  Unpacks into labels, scores and margin.
 
-    ``labels`` (H, W) int64 are there; the soft-max over all words that ``scores`` and ``margin`` need is not, and is
+    ``labels`` (H, W) int64 are there; the softmax over all words that ``scores`` and ``margin`` need is not, and is
     made when one of them is first read.  Until then the features of the picture stay in memory.
 
     Args:

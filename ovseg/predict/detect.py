@@ -94,11 +94,13 @@ def leave_best(settings: BoxSettings, boxes: Tensor, scores: Tensor, labels: Ten
     """Indices of the detections that are left after thresholds and NMS, the best first."""
     sound = (scores > 0) & (scores >= settings.score_threshold)
     sound &= (boxes[:, 2:] > boxes[:, :2]).all(1)
-    places = sound.nonzero()[:, 0]
-    kept = places[batched_nms(boxes[places].float(), scores[places].float(), labels[places], settings.nms)]
+    candidates = sound.nonzero()[:, 0]
+    best = candidates[
+        batched_nms(boxes[candidates].float(), scores[candidates].float(), labels[candidates], settings.nms)
+    ]
     if settings.inside < 1:
-        kept = kept[outermost(boxes[kept], labels[kept], settings.inside)]
-    return kept[: settings.max_detections]
+        best = best[outermost(boxes[best], labels[best], settings.inside)]
+    return best[: settings.max_detections]
 
 
 class DenseDetector(nn.Module):
@@ -193,35 +195,35 @@ class DenseDetector(nn.Module):
             raise ValueError("objectness belongs to given boxes or masks; there are none.")
         logits = self._logits(picture, words)
         classes, maps = self._enlarged(logits, words)
-        cells, shown, q, places = self._regions(picture, words, logits, maps, boxes, masks)
+        cells, shapes, q, indices = self._regions(picture, words, logits, maps, boxes, masks)
         q = q[:, classes]
         best = q.topk(min(self.settings.names, len(classes)), dim=1).indices
         owner, label = torch.arange(len(q), device=q.device).repeat_interleave(best.shape[1]), best.flatten()
         pixels = maps.new_tensor([picture.size[1] / maps.shape[2], picture.size[0] / maps.shape[1]] * 2)
-        found = clip_boxes_to_image(cells * pixels, picture.size)
-        weights = contrast(maps, cells, shown) if self.settings.contrast else torch.ones_like(q)
-        trust = None if objectness is None else torch.as_tensor(objectness).to(q)[places].clamp(0, 1)[:, None]
+        pixel_boxes = clip_boxes_to_image(cells * pixels, picture.size)
+        weights = contrast(maps, cells, shapes) if self.settings.contrast else torch.ones_like(q)
+        trust = None if objectness is None else torch.as_tensor(objectness).to(q)[indices].clamp(0, 1)[:, None]
 
         def score(q: Tensor, regions: Tensor | slice = slice(None)) -> Tensor:
             scores = q * weights[regions]
             return scores if trust is None else (scores * trust[regions]).sqrt()
 
         scores = score(q)[owner, label]
-        keep = leave_best(self.settings, found[owner], scores, label)
+        keep = leave_best(self.settings, pixel_boxes[owner], scores, label)
         if self.settings.guided and len(keep):
             near = owner[keep[: self.settings.guided]].unique()
-            closer = self._look_closer(picture, words, found[near], shown[near])[:, classes]
+            closer = self._look_closer(picture, words, pixel_boxes[near], shapes[near])[:, classes]
             table = score(q)
             table[near] = score((q[near] + closer) / 2, near)
             scores = table[owner, label]
             keep = keep[scores[keep].argsort(descending=True, stable=True)]
-        kept = owner[keep]
+        region_of = owner[keep]
         outlines = None
         if masks is not None:
-            outlines = [rle.encode(np.asarray(masks[i].cpu())) for i in places[kept].tolist()]
+            outlines = [rle.encode(np.asarray(masks[i].cpu())) for i in indices[region_of].tolist()]
         elif boxes is None:
-            outlines = [_outline(mask, picture.size) for mask in shown[kept]]
-        return Found(found[kept].cpu(), scores[keep].cpu(), classes[label[keep]].cpu(), outlines)
+            outlines = [_outline(mask, picture.size) for mask in shapes[region_of]]
+        return Found(pixel_boxes[region_of].cpu(), scores[keep].cpu(), classes[label[keep]].cpu(), outlines)
 
     def _regions(self, picture, words, logits, maps, boxes, masks) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Boxes (R, 4) and masks (R, h, w) on the grid of the maps, q (R, K), which of the given ones they are (R,)."""
@@ -230,23 +232,25 @@ class DenseDetector(nn.Module):
             limits = settings.floor, settings.area * settings.detail**2
             of_class = score_regions(maps, settings.shares, *limits)
             of_all = score_regions(maps.sum(0, keepdim=True), settings.object_shares, *limits)
-            cells, shown = (torch.cat([one, other]) for one, other in zip(of_all[:2], of_class[:2], strict=True))
-            q = self._names(picture, words, logits, masks=shares_of_cells(shown.float(), coarse))
-            return cells, shown, q, torch.arange(len(cells), device=q.device)
-        given, whole, places = (
+            cells, shapes = (torch.cat([one, other]) for one, other in zip(of_all[:2], of_class[:2], strict=True))
+            q = self._names(picture, words, logits, masks=shares_of_cells(shapes.float(), coarse))
+            return cells, shapes, q, torch.arange(len(cells), device=q.device)
+        own_boxes, whole, indices = (
             None if part is None else part.to(maps.device) for part in given_regions(boxes, masks, picture.size)
         )
-        cells = given * given.new_tensor([fine[1] / picture.size[1], fine[0] / picture.size[0]] * 2)
+        cells = own_boxes * own_boxes.new_tensor([fine[1] / picture.size[1], fine[0] / picture.size[0]] * 2)
         if whole is None:
-            return cells, box_masks(cells, fine), self._names(picture, words, logits, boxes=given), places
+            return cells, box_masks(cells, fine), self._names(picture, words, logits, boxes=own_boxes), indices
         q = self._names(picture, words, logits, masks=shares_of_cells(whole, coarse))
-        return cells, shares_of_cells(whole, fine), q, places
+        return cells, shares_of_cells(whole, fine), q, indices
 
     def _look_closer(self, picture, words, boxes: Tensor, masks: Tensor) -> Tensor:
         """q (R, K) of masked crops: boxes (R, 4) in pixels, masks (R, h, w) of any size."""
-        shown = F.interpolate(masks.float()[:, None], picture.size, mode="bilinear", align_corners=False)[:, 0] > 0.5
+        fine_masks = (
+            F.interpolate(masks.float()[:, None], picture.size, mode="bilinear", align_corners=False)[:, 0] > 0.5
+        )
         pixels = torch.from_numpy(picture.image).to(boxes.device).permute(2, 0, 1) / 255
-        return self.names(words, self._crops(pixels, boxes, shown))
+        return self.names(words, self._crops(pixels, boxes, fine_masks))
 
     def _logits(self, picture: EncodedPicture, words: Words) -> Tensor:
         """z, (K, h, w) on the patch grid."""
@@ -300,8 +304,8 @@ def given_regions(boxes, masks, size: tuple[int, int]) -> tuple[Tensor, Tensor |
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes are (R, 4): x1, y1, x2, y2 in pixels; got {tuple(boxes.shape)}.")
     inside = clip_boxes_to_image(boxes.nan_to_num(0), size)
-    kept = (boxes.isfinite().all(1) & (inside[:, 2:] > inside[:, :2]).all(1)).nonzero()[:, 0]
-    return inside[kept], None if masks is None else masks[kept].float(), kept
+    valid = (boxes.isfinite().all(1) & (inside[:, 2:] > inside[:, :2]).all(1)).nonzero()[:, 0]
+    return inside[valid], None if masks is None else masks[valid].float(), valid
 
 
 def shares_of_cells(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -20,8 +20,8 @@ def read_bytes(text: str | int) -> int:
     Raises:
         ValueError: anything else, or less than one byte.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", str(text).lower())
-    size = int(float(found[1]) * UNITS[found[2] or ""]) if found else 0
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", str(text).lower())
+    size = int(float(match[1]) * UNITS[match[2] or ""]) if match else 0
     if size < 1:
         raise ValueError(f"an amount of memory is written 2GB, 800MB, 1.5GiB or as a number of bytes, got {text!r}.")
     return size
@@ -56,7 +56,7 @@ def bytes_per_pixel(pipeline: "Pipeline") -> float:
 
 
 def resident() -> int:
-    """Bytes of memory that this process has now; where the system does not tell, the most it has had."""
+    """Bytes of memory that this process has now; where the system does not report that, its peak."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

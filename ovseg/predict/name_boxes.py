@@ -77,16 +77,16 @@ class BoxNamer:
         if masks is not None and len(masks) != len(boxes):
             raise ValueError(f"{len(boxes)} boxes have as many masks, if any; got {len(masks)}.")
         device = words.text.device
-        sound, _, kept = given_regions(boxes, None, picture.size)
-        masks = None if masks is None else torch.as_tensor(masks)[kept].bool().to(device)
+        sound, _, valid = given_regions(boxes, None, picture.size)
+        masks = None if masks is None else torch.as_tensor(masks)[valid].bool().to(device)
         if masks is not None:  # an empty mask says nothing: the box speaks
             empty = ~masks.flatten(1).any(1)
             masks[empty] = box_masks(sound[empty].to(device), picture.size) > 0
         classes = words.classes - words.extra
         result = torch.zeros(len(boxes), classes, device=device)
-        if len(kept):
+        if len(valid):
             each = [self._read(name, picture, words, sound.to(device), masks) for name in self.readouts]
-            result[kept.to(device)] = torch.stack(each).mean(0)[:, :classes]
+            result[valid.to(device)] = torch.stack(each).mean(0)[:, :classes]
         return result.cpu()
 
     def _read(self, name: str, picture: EncodedPicture, words: Words, boxes: Tensor, masks: Tensor | None) -> Tensor:

@@ -97,8 +97,8 @@ class Pipeline(nn.Module):
 
         Windows of one size share forward passes, whichever pictures they are of.
         """
-        pixels = [self.normalised(resize(image, self.protocol)) for image in images]
-        whole = [self.normalised(image) for image in images] if self.protocol.whole_view else None
+        pixels = [self.normalized(resize(image, self.protocol)) for image in images]
+        whole = [self.normalized(image) for image in images] if self.protocol.whole_view else None
         see_pixels = any(isinstance(refiner, LabelRefiner) and refiner.sees_pixels for refiner in self.refiners)
         return [
             ImageFeatures(
@@ -118,15 +118,15 @@ class Pipeline(nn.Module):
         view, or None.
 
         Args:
-            pixels: (3, H', W') each, normalised, as the protocol resizes them.
-            pictures: (3, H, W) each, normalised, for the whole views.
+            pixels: (3, H', W') each, normalized, as the protocol resizes them.
+            pictures: (3, H, W) each, normalized, for the whole views.
         """
         window, stride = self.protocol.window, self.protocol.stride
         boxes = [windows(*each.shape[1:], window, stride) for each in pixels]
         parts = self._in_batches(
             [
-                [each[:, top:bottom, left:right] for top, left, bottom, right in places]
-                for each, places in zip(pixels, boxes, strict=True)
+                [each[:, top:bottom, left:right] for top, left, bottom, right in windows_of_picture]
+                for each, windows_of_picture in zip(pixels, boxes, strict=True)
             ]
         )
         wholes = [None] * len(pixels)
@@ -135,12 +135,12 @@ class Pipeline(nn.Module):
         return list(zip(parts, boxes, wholes, strict=True))
 
     def _in_batches(self, views: Sequence[Sequence[Tensor]]) -> list[list[DenseFeatures]]:
-        """Dense features of normalised views (3, H, W), in batches; those of each picture apart.
+        """Dense features of normalized views (3, H, W), in batches; those of each picture apart.
 
         Where a device has too little memory for a batch, batches are halved, once and from then on, and a warning says
         so.
         """
-        found: list[list[DenseFeatures]] = [[] for _ in views]
+        features_of: list[list[DenseFeatures]] = [[] for _ in views]
         sizes: dict[torch.Size, list[tuple[int, Tensor]]] = {}
         for owner, own in enumerate(views):
             for view in own:
@@ -160,9 +160,9 @@ class Pipeline(nn.Module):
             for first, features in zip(range(0, len(same), most), passes, strict=True):
                 start = 0
                 for owner, count in Counter(owners[first : first + most]).items():
-                    found[owner].append(features.rows(slice(start, start + count)))
+                    features_of[owner].append(features.rows(slice(start, start + count)))
                     start += count
-        return found
+        return features_of
 
     def _passes(self, views: Sequence[Tensor], most: int) -> list[DenseFeatures]:
         """Features of views of one size, ``most`` at a time."""
@@ -176,7 +176,7 @@ class Pipeline(nn.Module):
         return max(1, min(self.protocol.window_batch, self.protocol.memory // (48 * self.tower.width * tokens)))
 
     def features(self, views: Tensor) -> DenseFeatures:
-        """Dense features of normalised pictures (B, 3, H, W), resized to the protocol's ``view`` where it has one."""
+        """Dense features of normalized pictures (B, 3, H, W), resized to the protocol's ``view`` where it has one."""
         views = _square(views, self.protocol.view) if self.protocol.view else views
         precision = getattr(torch, self.protocol.precision)
         with torch.autocast(views.device.type, precision, enabled=precision != torch.float32):
@@ -189,17 +189,17 @@ class Pipeline(nn.Module):
         return self
 
     def _for_refiners(self, image: np.ndarray, resized: Tensor) -> Tensor | None:
-        """The normalised picture (3, H, W) at its own size, where a refiner wants one."""
+        """The normalized picture (3, H, W) at its own size, where a refiner wants one."""
         if not any(isinstance(r, MapRefiner) or r.sees_image for r in self.refiners):
             return None
         if self.protocol.refine_image == "original":
-            return self.normalised(image)
+            return self.normalized(image)
         return F.interpolate(resized[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
 
-    def normalised(self, image: np.ndarray) -> Tensor:
+    def normalized(self, image: np.ndarray) -> Tensor:
         """uint8 RGB (H, W, 3) → (3, H, W) by the protocol's statistics."""
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.tower.device).permute(2, 0, 1)[None] / 255
-        return self.tower.normalize(pixels, IMAGENET if self.protocol.normalisation == "imagenet" else None)[0]
+        return self.tower.normalize(pixels, IMAGENET if self.protocol.normalization == "imagenet" else None)[0]
 
     @torch.inference_mode()
     def decode(self, encoded: ImageFeatures, text: Tensor, prompt_to_class, background: bool = False) -> Decoded:
@@ -222,13 +222,13 @@ class Pipeline(nn.Module):
             find = partial(self._streamed, encoded, maps, affinities, prompt_to_class)
         else:
             find = partial(self.bounded, maps.breakpoints(), prompt_to_class)
-        found = find()
+        decoded = find()
         if self.protocol.area_threshold > 0:
-            small = self._small_classes(found.labels, prompt_to_class[-1] + 1, background)
+            small = self._small_classes(decoded.labels, prompt_to_class[-1] + 1, background)
             if small:
-                found = find(small)
-        found.labels = self._relabelled(found.labels, encoded, maps, affinities, prompt_to_class)
-        return found
+                decoded = find(small)
+        decoded.labels = self._relabeled(decoded.labels, encoded, maps, affinities, prompt_to_class)
+        return decoded
 
     def bounded(
         self, breakpoints: BreakpointMaps, prompt_to_class, exclude=frozenset(), memory: int | None = None
@@ -246,8 +246,8 @@ class Pipeline(nn.Module):
         excluded = None
         if exclude:
             excluded = torch.isin(classes, torch.tensor(sorted(exclude), device=classes.device))
-            kept = (~excluded).nonzero()[:, 0]
-            winners = kept[winning_prompts(breakpoints.of(kept), memory)] if len(kept) else None
+            candidates = (~excluded).nonzero()[:, 0]
+            winners = candidates[winning_prompts(breakpoints.of(candidates), memory)] if len(candidates) else None
         else:
             winners = winning_prompts(breakpoints, memory)
         if winners is None:
@@ -261,7 +261,7 @@ class Pipeline(nn.Module):
         confidence = Confidence(breakpoints, winners.int(), classes, scale, excluded, memory)
         return Decoded(labels, confidence.scores, confidence.below)
 
-    def _relabelled(self, labels, encoded, maps, affinities, prompt_to_class) -> Tensor:
+    def _relabeled(self, labels, encoded, maps, affinities, prompt_to_class) -> Tensor:
         """The label map after the refiners that look at it as a whole."""
 
         def logits(classes):
@@ -277,7 +277,7 @@ class Pipeline(nn.Module):
         return labels
 
     def _logits(self, maps, words: slice, rows: tuple[int, int], affinities) -> Tensor:
-        """Refined maps (C, rows, W) of a range of words, scaled for the soft-max; log-probabilities of such scorers."""
+        """Refined maps (C, rows, W) of a range of words, scaled for the softmax; log-probabilities of such scorers."""
         chunk = maps.maps(words, rows)
         for refiner, affinity in affinities:
             chunk = refiner.apply_to(chunk[None], affinity)[0]

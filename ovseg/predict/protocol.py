@@ -5,13 +5,15 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
 
+from ovseg.compat.former_names import former
 from ovseg.pictures.levels import check_bands, check_range
 from ovseg.spelling import did_you_mean
 
 
 def digest(settings: dict) -> str:
-    """Twelve hexadecimal digits that stand for settings, whatever their order."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    """Twelve hexadecimal digits that stand for settings, whatever their order; the same as when keys had their former
+    spelling."""
+    return hashlib.sha256(json.dumps(former(settings), sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,12 @@ class Protocol:
     whole_view        one more view, the whole picture at the size of a window; its maps count as much as those of all
                       windows together
     templates         a named prompt set or own templates
-    logit_scale       τ of the soft-max over words
+    logit_scale       τ of the softmax over words
     threshold         pixels whose best class has a lower probability become background (class 0), in [0, 1]
     area_threshold    foreground classes with less than this share of all foreground pixels are dropped, in [0, 1]
     precision         of the tower and the extractor: "float32", or "bfloat16" or "float16" by torch.autocast, which are
                       faster where a device computes in them and change some labels; scores are always float32
-    normalisation     "weights": the statistics that travel with the weights; "imagenet"
+    normalization     "weights": the statistics that travel with the weights; "imagenet"
     refine            names or configs of refiners, in order
     refine_image      what refiners see: "resized", the resized picture enlarged to its own size again (as the reference
                       codes do), or "original", the picture itself
@@ -58,7 +60,7 @@ class Protocol:
     threshold: float = 0.0
     area_threshold: float = 0.0
     precision: str = "float32"
-    normalisation: str = "weights"
+    normalization: str = "weights"
     refine: tuple = ()
     refine_image: str = "resized"
     range: tuple[float, float] | None = None
@@ -88,7 +90,7 @@ class Protocol:
             "threshold": 0 <= self.threshold <= 1,
             "area_threshold": 0 <= self.area_threshold <= 1,
             "precision": self.precision in ("float32", "bfloat16", "float16"),
-            "normalisation": self.normalisation in ("weights", "imagenet"),
+            "normalization": self.normalization in ("weights", "imagenet"),
             "refine_image": self.refine_image in ("resized", "original"),
             "memory": self.memory >= 2**20,
         }
@@ -96,7 +98,7 @@ class Protocol:
         if bad:
             raise ValueError(
                 f"protocol out of range: {', '.join(bad)}. Sizes and counts are positive, stride is at most the "
-                "window, thresholds lie in [0, 1], precision is float32, bfloat16 or float16, normalisation is weights "
+                "window, thresholds lie in [0, 1], precision is float32, bfloat16 or float16, normalization is weights "
                 "or imagenet, memory is at least 1 MiB, and whole_view needs a window."
             )
 
@@ -119,9 +121,9 @@ class Protocol:
             whole = isinstance(self.size, tuple) and all(isinstance(side, Integral) for side in self.size)
             wrong += [] if whole else ["size"]
         if wrong:
-            given = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
+            values = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
             raise ValueError(
-                f"protocol settings of the wrong kind: {given}. Sides, strides and counts are whole numbers (size: "
+                f"protocol settings of the wrong kind: {values}. Sides, strides and counts are whole numbers (size: "
                 "two), scales and thresholds are numbers, whole_view is True or False."
             )
 

@@ -40,8 +40,8 @@ def stitch(encoded: ImageFeatures, views: Sequence[Tensor]) -> Tensor:
     return (mean + _sample(whole, ys * (h / height), xs * (w / width))) / 2
 
 
-def _between(places: Tensor, low: int, high: int) -> slice:
-    return slice(int((places < low).sum()), int((places < high).sum()))
+def _between(positions: Tensor, low: int, high: int) -> slice:
+    return slice(int((positions < low).sum()), int((positions < high).sum()))
 
 
 def _sample(maps: Tensor, ys: Tensor, xs: Tensor) -> Tensor:

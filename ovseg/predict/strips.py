@@ -47,10 +47,10 @@ class Strips:
         protocol = pipeline.protocol
         self.grid = grid = Grid.of(raster.height, raster.width, protocol.window, protocol.stride)
         black = np.zeros((*grid.window, 3), np.uint8)
-        dense = pipeline.features(pipeline.normalised(black)[None])  # what is loaded at first use is in memory then
+        dense = pipeline.features(pipeline.normalized(black)[None])  # what is loaded at first use is in memory then
         left, top, right, bottom = dense.padding
         self.by_features = pipeline.scorer.keeps_features(len(text), dense.features.shape[1])
-        self.patches = self._kept([black])[0]
+        self.patches = self._label_values([black])[0]
         (h, w), device = self.patches.shape[:2], text.device
         self.rows = make_axis(grid.tops, grid.window[0], h, (top, bottom), grid.height, grid.height, device=device)
         self.columns = make_axis(grid.lefts, grid.window[1], w, (left, right), grid.width, grid.width, device=device)
@@ -70,41 +70,43 @@ class Strips:
         self.plan = make_plan(grid, costs, budget, batch, min(protocol.memory, most))
 
     def run(
-        self, threshold: float, below: int, unlabelled: int, done: int = 0, report: Callable[[int], None] | None = None
+        self, threshold: float, below: int, unlabeled: int, done: int = 0, report: Callable[[int], None] | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """First row and labels (rows, W), uint8 where 255 is ``unlabelled``, else uint16, of strip after strip.
+        """First row and labels (rows, W), uint8 where 255 is ``unlabeled``, else uint16, of strip after strip.
 
         Args:
             threshold: pixels whose best class has a lower probability get ``below``.
-            unlabelled: what pixels get that hold no data, or could not be read.
+            unlabeled: what pixels get that hold no data, or could not be read.
             done: rows of pixels that are known already, the end of some strip.
             report: called with the number of windows that have been through the tower since.
         """
-        grid, kind = self.grid, np.uint8 if unlabelled == 255 else np.uint16
+        grid, kind = self.grid, np.uint8 if unlabeled == 255 else np.uint16
         h, w, channels = self.patches.shape
         shape = grid.held(self.plan.rows) * h, len(grid.lefts) * w, channels
-        kept, band = torch.empty(shape, device=self.text.device), _Band(self.raster)
+        buffer, band = torch.empty(shape, device=self.text.device), _Band(self.raster)
         first = held = grid.first(done)
         self.invalid = 0
         for strip in grid.strips(self.plan.rows, done):
             for row in range(strip.first, held):  # those that reach below what is decided move to the front
                 to, source = (row - strip.first) * h, (row - first) * h
-                kept[to : to + h] = kept[source : source + h].clone() if to != source else kept[source : source + h]
+                buffer[to : to + h] = (
+                    buffer[source : source + h].clone() if to != source else buffer[source : source + h]
+                )
             first = strip.first
-            self._fill(kept, strip, max(held, first), band, report)
+            self._fill(buffer, strip, max(held, first), band, report)
             held = strip.stop
             labels = np.empty((strip.bottom - strip.top, grid.width), kind)
-            self._decode(labels, kept[: (held - first) * h], strip, threshold, below)
+            self._decode(labels, buffer[: (held - first) * h], strip, threshold, below)
             for top, left, bottom, right in self.raster.unread:
-                labels[max(top - strip.top, 0) : max(bottom - strip.top, 0), left:right] = unlabelled
+                labels[max(top - strip.top, 0) : max(bottom - strip.top, 0), left:right] = unlabeled
             invalid = band.invalid(strip.top, strip.bottom)
-            labels[invalid] = unlabelled
+            labels[invalid] = unlabeled
             self.invalid = int(np.count_nonzero(invalid))
             yield strip.top, labels
 
     @torch.inference_mode()
-    def _fill(self, kept: Tensor, strip: Strip, fresh: int, band: "_Band", report):
-        """Run the windows of the rows from ``fresh`` on and put what is kept of them in its place."""
+    def _fill(self, buffer: Tensor, strip: Strip, fresh: int, band: "_Band", report):
+        """Run the windows of the rows from ``fresh`` on and put their values into ``buffer``."""
         (h, w), (height, width) = self.patches.shape[:2], self.grid.window
 
         def crops():
@@ -116,18 +118,18 @@ class Strips:
 
         todo = crops()
         while batch := list(islice(todo, self.plan.batch)):
-            made = self._kept([crop for *_, crop in batch])
-            for (row, column, _), patches in zip(batch, made, strict=True):
-                kept[row * h : (row + 1) * h, column * w : (column + 1) * w] = patches
+            fresh_patches = self._label_values([crop for *_, crop in batch])
+            for (row, column, _), patches in zip(batch, fresh_patches, strict=True):
+                buffer[row * h : (row + 1) * h, column * w : (column + 1) * w] = patches
             if report:
                 report(len(batch))
 
-    def _kept(self, crops: list[np.ndarray]) -> Tensor:
+    def _label_values(self, crops: list[np.ndarray]) -> Tensor:
         """What labels are made of, (n, h, w, D): features, or where they take less memory, scores."""
-        dense = self.pipeline.features(torch.stack([self.pipeline.normalised(crop) for crop in crops]))
+        dense = self.pipeline.features(torch.stack([self.pipeline.normalized(crop) for crop in crops]))
         prepared = self.pipeline.scorer.prepare(dense)
-        kept = prepared if self.by_features else self.pipeline.scorer.score(prepared, self.text)
-        return kept.permute(0, 2, 3, 1)
+        values = prepared if self.by_features else self.pipeline.scorer.score(prepared, self.text)
+        return values.permute(0, 2, 3, 1)
 
     @torch.inference_mode()
     def _decode(self, labels: np.ndarray, patches: Tensor, strip: Strip, threshold: float, below: int):
@@ -138,11 +140,11 @@ class Strips:
             rows = (top, min(top + step, strip.bottom))
             axis = self.rows.band(rows, (strip.first, strip.stop))
             breakpoints = BreakpointMaps(patches, None, axis, self.columns, text)
-            found = self.pipeline.bounded(breakpoints, self.prompt_to_class, memory=self.plan.maps)
+            decoded = self.pipeline.bounded(breakpoints, self.prompt_to_class, memory=self.plan.maps)
             part = labels[rows[0] - strip.top : rows[1] - strip.top]
-            part[:] = found.labels.cpu().numpy()
+            part[:] = decoded.labels.cpu().numpy()
             if threshold > 0:
-                part[found.below(threshold).cpu().numpy()] = below
+                part[decoded.below(threshold).cpu().numpy()] = below
 
 
 class _Band:
@@ -195,6 +197,6 @@ def check_pipeline(pipeline: Pipeline):
             getattr(type(scorer), "forward", None) is not CosineScore.forward or scorer.activation is not None
         ),
     }
-    found = [what for what, is_so in wrong.items() if is_so]
-    if found:
-        raise ValueError(f"this cannot be done window by window: {'; '.join(found)}.")
+    reasons = [what for what, is_so in wrong.items() if is_so]
+    if reasons:
+        raise ValueError(f"this cannot be done window by window: {'; '.join(reasons)}.")

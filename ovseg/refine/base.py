@@ -44,7 +44,7 @@ class Picture:
 class LabelRefiner(nn.Module, ABC):
     """Refines a label map after the argmax.
 
-    ``sees_image`` and ``sees_pixels`` tell which optional fields of ``Picture`` it needs.
+    ``sees_image`` and ``sees_pixels`` say which optional fields of ``Picture`` it needs.
     """
 
     sees_image = False

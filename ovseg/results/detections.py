@@ -29,7 +29,7 @@ class Detections(PlotMixin):
         boxes: (R, 4) float: x1, y1, x2, y2 in pixels (edges).
         scores: (R,) in [0, 1].
         labels: (R,) class ids.
-        vocabulary: names, words and colours.
+        vocabulary: names, words and colors.
         size: (H, W) of the picture.
         masks: COCO's run lengths, or (R, H, W) booleans, one per box; None where only boxes are known.
         image: (H, W, 3) uint8 RGB.
@@ -125,15 +125,17 @@ class Detections(PlotMixin):
         """Some of them, by a slice, a boolean mask or indices; a name gives those of a class."""
         if isinstance(chosen, str):
             chosen = self.labels == self.vocabulary.index(chosen)
-        kept = np.atleast_1d(np.arange(len(self))[chosen])
-        masks = None if self.masks is None else [self.masks[i] for i in kept]
-        return replace(self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept], masks=masks)
+        indices = np.atleast_1d(np.arange(len(self))[chosen])
+        masks = None if self.masks is None else [self.masks[i] for i in indices]
+        return replace(
+            self, boxes=self.boxes[indices], scores=self.scores[indices], labels=self.labels[indices], masks=masks
+        )
 
     def __repr__(self) -> str:
-        shown = [f"{name} {score:.2f}" for name, score in zip(self.names[:5], self.scores, strict=False)]
+        items = [f"{name} {score:.2f}" for name, score in zip(self.names[:5], self.scores, strict=False)]
         more = f", {len(self) - 5} more" if len(self) > 5 else ""
         height, width = self.size
-        return f"Detections({width} x {height}, {len(self)}: {', '.join(shown) or 'nothing'}{more})"
+        return f"Detections({width} x {height}, {len(self)}: {', '.join(items) or 'nothing'}{more})"
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -231,17 +233,19 @@ class Detections(PlotMixin):
             data = read_json(path)
             if data["format"] != "ovseg-detections" or data["format_version"] != 1:
                 raise ValueError("another format")
-            image, found = data["images"][0], data["annotations"]
+            image, annotations = data["images"][0], data["annotations"]
             size, source = store.picture_size(image), image["file_name"]
-            boxes = np.array([each["bbox"] for each in found], np.float32).reshape(-1, 4)
+            boxes = np.array([each["bbox"] for each in annotations], np.float32).reshape(-1, 4)
             boxes[:, 2:] += boxes[:, :2]
             return cls(
                 boxes=boxes,
-                scores=np.array([each["score"] for each in found], np.float32),
-                labels=np.array([each["category_id"] for each in found], np.int64),
+                scores=np.array([each["score"] for each in annotations], np.float32),
+                labels=np.array([each["category_id"] for each in annotations], np.int64),
                 vocabulary=Vocabulary.from_dict(data["vocabulary"]),
                 size=size,
-                masks=[each["segmentation"] for each in found] if all("segmentation" in e for e in found) else None,
+                masks=[each["segmentation"] for each in annotations]
+                if all("segmentation" in e for e in annotations)
+                else None,
                 image=store.load_pixels(source and Path(source), path.parent, size, data.get("protocol", {})),
                 provenance=Provenance.from_dict(data),
                 path=source,

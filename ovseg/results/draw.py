@@ -43,16 +43,16 @@ def draw_overlay(
     """A photo under its classes.
 
     Args:
-        image: (H, W, 3) uint8 RGB or a PIL image of that size; None draws flat colours.
-        labels: (H, W) integers; an id that is no index of ``names`` counts as unlabelled and stays untinted.
+        image: (H, W, 3) uint8 RGB or a PIL image of that size; None draws flat colors.
+        labels: (H, W) integers; an id that is no index of ``names`` counts as unlabeled and stays untinted.
         names: a name per class, of any characters.
         colors: (r, g, b) in 0..255 per class.
-        alpha: strength of the tint, from 0 (only contours) to 1 (flat colours).
+        alpha: strength of the tint, from 0 (only contours) to 1 (flat colors).
         legend: add a panel with the classes that are present and their share of the image, largest first; at the
             right, or below when the image is too wide or too low for that.
         max_legend: longest legend; the smaller classes are summed up in its last line.
         untinted: ids that are named in the legend but not tinted, such as a background.
-        outside: share of the pixels, in [0, 1], that hold no data; they are unlabelled, and the legend is about the
+        outside: share of the pixels, in [0, 1], that hold no data; they are unlabeled, and the legend is about the
             others.
 
     Returns:
@@ -60,7 +60,7 @@ def draw_overlay(
         ``MAX_SIDE`` are shrunk to it, photos below ``MIN_SIDE`` are enlarged by a whole factor if there is a legend.
 
     Raises:
-        ValueError: sizes that do not match, colours that are not one per name, alpha outside [0, 1].
+        ValueError: sizes that do not match, colors that are not one per name, alpha outside [0, 1].
     """
     labels = np.asarray(labels)
     pixels = None if image is None else np.asarray(image)
@@ -72,7 +72,7 @@ def draw_overlay(
             f"{labels.shape}, got {pixels.dtype} {pixels.shape}."
         )
     if len(names) != len(colors):
-        raise ValueError(f"expected one colour per name, got {len(names)} names and {len(colors)} colours.")
+        raise ValueError(f"expected one color per name, got {len(names)} names and {len(colors)} colors.")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the strength of the tint, from 0 to 1, got {alpha}.")
     photo = _tint(*_fit(pixels, labels, legend), colors, alpha if image is not None else 1.0, untinted)
@@ -90,12 +90,12 @@ def legend_entries(
     outside: float = 0.0,
 ) -> list[LegendEntry]:
     """What the legend says: the classes present, by falling area; at most ``max_legend`` of them, then one line for the
-    rest, then one for the unlabelled pixels."""
+    rest, then one for the unlabeled pixels."""
     count = count_labels(labels, len(names))
     order = by_area(count)
     keep = order if len(order) <= max_legend else order[: max(max_legend, 0)]
     area = max(1.0, labels.size * (1 - outside))
-    unlabelled = (count[-1] - labels.size * outside) / area
+    unlabeled = (count[-1] - labels.size * outside) / area
     entries = [
         LegendEntry(names[i], None if i in untinted else tuple(int(c) for c in colors[i]), count[i] / area)
         for i in keep
@@ -103,8 +103,8 @@ def legend_entries(
     rest = order[len(keep) :]
     if rest:
         entries.append(LegendEntry(f"{len(rest)} more", None, sum(count[i] for i in rest) / area))
-    if unlabelled * area >= 0.5:
-        entries.append(LegendEntry("unlabelled", None, unlabelled))
+    if unlabeled * area >= 0.5:
+        entries.append(LegendEntry("unlabeled", None, unlabeled))
     return entries
 
 
@@ -205,9 +205,9 @@ def _tint(
     weight = strength[ids][..., None]
     color = table[ids]
     photo = pixels.astype(np.float32)
-    # Half way to grey under the tint, so that a class has one colour on a red car and on a green one.
-    grey = photo @ np.float32([0.299, 0.587, 0.114])
-    photo += (0.5 * (weight > 0)) * (grey[..., None] - photo)
+    # Half way to gray under the tint, so that a class has one color on a red car and on a green one.
+    gray = photo @ np.float32([0.299, 0.587, 0.114])
+    photo += (0.5 * (weight > 0)) * (gray[..., None] - photo)
     photo += weight * (color - photo)
     line = (_contours(ids) * (ids < classes))[..., None]
     photo += line * (255 - photo)

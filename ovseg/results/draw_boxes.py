@@ -42,8 +42,8 @@ def draw_boxes(
     """
     if len(boxes) != len(labels) or (colors is not None and len(colors) != len(boxes)):
         raise ValueError(
-            f"expected one label per box, and one colour where there are colours; got {len(boxes)} boxes, "
-            f"{len(labels)} labels, {'no' if colors is None else len(colors)} colours."
+            f"expected one label per box, and one color where there are colors; got {len(boxes)} boxes, "
+            f"{len(labels)} labels, {'no' if colors is None else len(colors)} colors."
         )
     colors = palette(max(len(boxes), 1))[: len(boxes)] if colors is None else colors
     height, width = image.shape[:2]
@@ -77,19 +77,19 @@ def _corners(box: Sequence[float], size: tuple[int, int], scale: float) -> tuple
 def _dimmed(picture: Image.Image, heat: np.ndarray) -> Image.Image:
     heat = cv2.resize(heat.astype(np.float32), picture.size, interpolation=cv2.INTER_LINEAR)[..., None]
     photo = np.asarray(picture).astype(np.float32)
-    grey = (photo @ np.float32([0.299, 0.587, 0.114]))[..., None] * 0.45
-    return Image.fromarray((grey + np.sqrt(heat) * (photo - grey)).round().clip(0, 255).astype(np.uint8))
+    gray = (photo @ np.float32([0.299, 0.587, 0.114]))[..., None] * 0.45
+    return Image.fromarray((gray + np.sqrt(heat) * (photo - gray)).round().clip(0, 255).astype(np.uint8))
 
 
 def _tinted(picture: Image.Image, masks: Iterable[np.ndarray], colors: Sequence[RGB]) -> Image.Image:
-    """Masks in their colours, half transparent, on the drawn picture."""
-    shown = np.asarray(picture).astype(np.float32)
-    free = np.ones(shown.shape[:2], bool)
+    """Masks in their colors, half transparent, on the drawn picture."""
+    pixels = np.asarray(picture).astype(np.float32)
+    free = np.ones(pixels.shape[:2], bool)
     for mask, color in zip(masks, colors, strict=True):
         inside = free & cv2.resize(mask.astype(np.uint8), picture.size, interpolation=cv2.INTER_NEAREST).astype(bool)
         free &= ~inside
-        shown[inside] += 0.45 * (np.float32(color) - shown[inside])
-    return Image.fromarray(shown.round().clip(0, 255).astype(np.uint8))
+        pixels[inside] += 0.45 * (np.float32(color) - pixels[inside])
+    return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
 
 
 def _tab(pen, corners, label: str, color, font: int, size: tuple[int, int], taken: list) -> None:

@@ -32,13 +32,13 @@ def _main_font() -> str | None:
 
 @lru_cache(maxsize=1)
 def _system_fonts() -> tuple[str, ...]:
-    found = []
+    paths = []
     for name in _SYSTEM_FONTS:
         try:
-            found.append(ImageFont.truetype(name, 10).path)  # Pillow looks through the folders of the system, slowly
+            paths.append(ImageFont.truetype(name, 10).path)  # Pillow looks through the folders of the system, slowly
         except OSError:
             continue
-    return tuple(found)
+    return tuple(paths)
 
 
 @lru_cache(maxsize=128)
@@ -74,7 +74,7 @@ class Text:
             self.width = self._measure(self.runs)
 
     def draw(self, canvas: ImageDraw.ImageDraw, x: float, middle: float, color: tuple[int, int, int]) -> None:
-        """Draw from ``x`` on, capitals centred on the height ``middle``."""
+        """Draw from ``x`` on, capitals centered on the height ``middle``."""
         box = load_font(self.size).getbbox("H", anchor="ls")
         baseline = round(middle - (box[1] + box[3]) / 2)
         for part, index in self.runs:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ovseg.compat.former_names import SCORERS, current
 from ovseg.pictures.identity import PictureFile, file_hash
 from ovseg.registry import normalize_name
 
@@ -118,14 +119,18 @@ class Provenance:
         Raises:
             TypeError, KeyError, ValueError, AttributeError: other types.
         """
-        protocol = dict(record.get("protocol") or {})
+        protocol = current(dict(record.get("protocol") or {}))
         fingerprint = str(protocol.pop("fingerprint", "") or "")
         words = record.get("vocabulary_hash", record.get("vocabulary"))
         scorer = record.get("scorer")
+        if scorer is not None:
+            scorer = current(dict(scorer))
+            if "name" in scorer:
+                scorer["name"] = SCORERS.get(scorer["name"], scorer["name"])
         return cls(
             method=str(record.get("method") or ""),
-            options=dict(record.get("options") or {}),
-            scorer=None if scorer is None else dict(scorer),
+            options=current(dict(record.get("options") or {})),
+            scorer=scorer,
             weights=Weights.parse(record.get("weights")),
             vocabulary_hash=words if isinstance(words, str) else None,
             protocol=protocol,
@@ -134,7 +139,7 @@ class Provenance:
         )
 
     def differences(self, other: "Provenance") -> list[str]:
-        """Which of ``PARTS`` differ, or are not told; empty if the results must be the same."""
+        """Which of ``PARTS`` differ, or are unknown; empty if the results must be the same."""
         return [part for part in PARTS if not _same(part, getattr(self, part), getattr(other, part))]
 
 

@@ -81,9 +81,9 @@ class Rows:
             return 0, [], 0
 
 
-def save_tiff(path: Path, rows: Rows, raster: Raster, unlabelled: int, colours: Sequence[tuple]) -> None:
+def save_tiff(path: Path, rows: Rows, raster: Raster, unlabeled: int, colors: Sequence[tuple]) -> None:
     """Write all rows as a tiled, compressed TIFF with the georeference of the picture; up to 255 classes with their
-    colours.  Atomic."""
+    colors.  Atomic."""
     from ovseg.pictures.raster import rasterio
 
     profile = dict(
@@ -92,7 +92,7 @@ def save_tiff(path: Path, rows: Rows, raster: Raster, unlabelled: int, colours: 
         width=rows.width,
         count=1,
         dtype=rows.kind.name,
-        nodata=unlabelled,
+        nodata=unlabeled,
         crs=raster.crs,
         transform=raster.transform,
         tiled=True,
@@ -106,7 +106,7 @@ def save_tiff(path: Path, rows: Rows, raster: Raster, unlabelled: int, colours: 
         simplefilter("ignore", rasterio().errors.NotGeoreferencedWarning)
         with rasterio().open(part, "w", **profile) as file:
             if rows.kind == np.uint8:
-                file.write_colormap(1, {i: (*colour, 255) for i, colour in enumerate(colours)})
+                file.write_colormap(1, {i: (*color, 255) for i, color in enumerate(colors)})
             for top, labels in bands(rows):
                 file.write(labels, 1, window=((top, top + len(labels)), (0, rows.width)))
 

@@ -26,18 +26,18 @@ class Result(PlotMixin):
     """Classes of every pixel of one image.
 
     Args:
-        labels: (H, W) class ids, or ``unlabelled``; stored as uint8 for up to 255 classes, as uint16 beyond.
+        labels: (H, W) class ids, or ``unlabeled``; stored as uint8 for up to 255 classes, as uint16 beyond.
         scores: (H, W) probability in [0, 1] of the winning class, also where a threshold turned it into background;
             float16 or float32. None if it was not saved.  A function that returns scores and margin is called when one
             of them is first read.
-        vocabulary: names, words, colours and background policy.
+        vocabulary: names, words, colors and background policy.
         margin: (H, W) probability of the winner minus that of the runner-up, in [0, 1].
         image: (H, W, 3) uint8 RGB.
         provenance: what it was made with.
         path: file the image came from.
         winners: (H, W) best class of every pixel before any threshold; ``labels`` if left out. It is what lets
             ``rethreshold`` also move a threshold down.
-        valid: (H, W) bool, false where the raster holds no data: unlabelled there whatever ``labels`` says, scores 0,
+        valid: (H, W) bool, false where the raster holds no data: unlabeled there whatever ``labels`` says, scores 0,
             and no part of areas; None where all pixels are valid.
 
     Torch tensors are taken as well and moved to numpy.
@@ -117,7 +117,7 @@ class Result(PlotMixin):
         return self.vocabulary.colors
 
     @property
-    def unlabelled(self) -> int:
+    def unlabeled(self) -> int:
         """Id of pixels without a class: 255 in a uint8 map, 65535 in a uint16 map."""
         return 255 if len(self.vocabulary) <= 255 else 65535
 
@@ -129,7 +129,7 @@ class Result(PlotMixin):
     @property
     def areas(self) -> dict[str, float]:
         """Share of the valid part of the image, in (0, 1], of each class that occurs, largest first. Less than 1 in sum
-        if there are unlabelled pixels in it."""
+        if there are unlabeled pixels in it."""
         count = count_labels(self.labels, len(self.vocabulary))
         return {self.names[i]: float(count[i] / (self.labels.size - self.invalid)) for i in by_area(count)}
 
@@ -146,10 +146,10 @@ class Result(PlotMixin):
         """
         if isinstance(name_or_id, str):
             return self.labels == self.vocabulary.index(name_or_id)
-        if not 0 <= int(name_or_id) < len(self.vocabulary) and int(name_or_id) != self.unlabelled:
+        if not 0 <= int(name_or_id) < len(self.vocabulary) and int(name_or_id) != self.unlabeled:
             raise ValueError(
-                f"there is no class {name_or_id}: ids go from 0 to {len(self.vocabulary) - 1}, and {self.unlabelled} "
-                "stands for unlabelled pixels."
+                f"there is no class {name_or_id}: ids go from 0 to {len(self.vocabulary) - 1}, and {self.unlabeled} "
+                "stands for unlabeled pixels."
             )
         return self.labels == int(name_or_id)
 
@@ -159,10 +159,10 @@ class Result(PlotMixin):
 
     def __repr__(self) -> str:
         areas = [f"{name} {share:.1%}" for name, share in self.areas.items()]
-        shown = ", ".join(areas[:5]) + (f", {len(areas) - 5} more" if len(areas) > 5 else "")
+        listing = ", ".join(areas[:5]) + (f", {len(areas) - 5} more" if len(areas) > 5 else "")
         height, width = self.labels.shape
         of = f"{len(areas)} of {len(self.vocabulary)} classes"
-        return f"Result({width} x {height}, {of}: {shown}{', method ' + self.method if self.method else ''})"
+        return f"Result({width} x {height}, {of}: {listing}{', method ' + self.method if self.method else ''})"
 
     # --- changing --------------------------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class Result(PlotMixin):
         """The same prediction under another threshold; no model is run.
 
         Every pixel starts from its winner again; where its probability is below the threshold it becomes background
-        (class 0) if the vocabulary has one, and unlabelled otherwise.
+        (class 0) if the vocabulary has one, and unlabeled otherwise.
 
         Args:
             threshold: probability in [0, 1]; 0 gives the plain winners.
@@ -191,7 +191,7 @@ class Result(PlotMixin):
 
     def fall_back(self, below: np.ndarray) -> np.ndarray:
         """The winners (H, W), and what a threshold makes of pixels below it, (H, W) bool."""
-        fallback = self.unlabelled if self.vocabulary.background.kind == "none" else 0
+        fallback = self.unlabeled if self.vocabulary.background.kind == "none" else 0
         below = below if self.valid is None else below & self.valid
         return np.where(below, self.labels.dtype.type(fallback), self.winners)
 
@@ -224,15 +224,15 @@ class Result(PlotMixin):
         """Write files, each of them whole or not at all.
 
         * ``overlay``: ``<stem>_overlay.png``, the picture of ``plot()``.
-        * ``labels``: ``<stem>_labels.png``, whose pixel values are the ids: 8 bit with the class colours as palette
-          for up to 255 classes, 16-bit grey beyond. Read it with Pillow; OpenCV would return colours.
+        * ``labels``: ``<stem>_labels.png``, whose pixel values are the ids: 8 bit with the class colors as palette
+          for up to 255 classes, 16-bit gray beyond. Read it with Pillow; OpenCV would return colors.
         * ``scores``: ``<stem>_scores.npz`` with float16 ``scores`` and ``margin`` and with ``winners``; needed to
           ``rethreshold`` what was read back.
         * ``json``: ``<stem>.json``, ``to_dict()`` plus the names of the files above.
 
         Args:
             folder: made if it does not exist.
-            stem: beginning of the file names; that of the image by default. ``unique_stems`` tells apart images of
+            stem: beginning of the file names; that of the image by default. ``unique_stems`` distinguishes images of
                 equal name from several folders.
             formats: any of ``FORMATS``.
 
@@ -269,7 +269,7 @@ class Result(PlotMixin):
             )
         self.valid = None if valid.all() else valid
         if self.valid is not None:
-            one, none = self.winners is self.labels, self.labels.dtype.type(self.unlabelled)
+            one, none = self.winners is self.labels, self.labels.dtype.type(self.unlabeled)
             self.labels = np.where(valid, self.labels, none)
             self.winners = self.labels if one else np.where(valid, self.winners, none)
 
@@ -282,10 +282,10 @@ class Result(PlotMixin):
         total, bad = len(self.vocabulary), None
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= total:
-            bad = ids[(ids < 0) | ((ids >= total) & (ids != self.unlabelled))]
+            bad = ids[(ids < 0) | ((ids >= total) & (ids != self.unlabeled))]
         if bad is not None and bad.size:
             raise ValueError(
-                f"{what} must be ids from 0 to {total - 1}, or {self.unlabelled} for unlabelled pixels, but {bad.size} "
+                f"{what} must be ids from 0 to {total - 1}, or {self.unlabeled} for unlabeled pixels, but {bad.size} "
                 f"pixels hold others, such as {bad[0]}. The labels belong to another vocabulary than the one given."
             )
         return ids.astype(np.uint8 if total <= 255 else np.uint16, copy=False)

@@ -92,7 +92,7 @@ def encode_labels(labels: np.ndarray) -> dict[int, dict[str, Any]]:
     ids = flat[starts]
     order = np.argsort(ids, kind="stable")
     present, first = np.unique(ids[order], return_index=True)
-    found = {}
+    encoded = {}
     for label, runs in zip(present, np.split(order, first[1:]), strict=True):
         begin, end = starts[runs], ends[runs]
         counts = np.diff(np.column_stack((begin, end)).ravel(), prepend=0)
@@ -101,12 +101,12 @@ def encode_labels(labels: np.ndarray) -> dict[int, dict[str, Any]]:
         left, right = begin[0] // height, (end[-1] - 1) // height
         whole = begin // height != (end - 1) // height  # a run that goes on in the next column spans top to bottom
         top, bottom = (0, height - 1) if whole.any() else ((begin % height).min(), ((end - 1) % height).max())
-        found[int(label)] = {
+        encoded[int(label)] = {
             "rle": {"size": [height, width], "counts": compress(counts)},
             "bbox": [int(left), int(top), int(right - left + 1), int(bottom - top + 1)],
             "area": int((end - begin).sum()),
         }
-    return found
+    return encoded
 
 
 def decode_labels(rles: dict[int, dict[str, Any]], size: tuple[int, int], fill: int) -> np.ndarray:

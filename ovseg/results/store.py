@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from ovseg.compat.former_names import current_keys
 from ovseg.compat.untrusted import read_json, whole
 from ovseg.files import atomic_write, write_json
 from ovseg.pictures.images import load_image, unique_stems
@@ -28,7 +29,7 @@ FORMATS = {
     "json": ".json",  # last, so that it is only there when the files it names are
 }
 _VERSION = 1
-LARGEST = 2**31  # pixels of a picture that a file may tell of
+LARGEST = 2**31  # largest picture, in pixels, that a file may claim
 _DAMAGE = (
     ValueError,
     LookupError,
@@ -50,7 +51,7 @@ class LabelMap(Protocol):
     path: Path | None
 
     @property
-    def unlabelled(self) -> int: ...
+    def unlabeled(self) -> int: ...
 
 
 class ScoredMap(LabelMap, Protocol):
@@ -72,14 +73,14 @@ def to_dict(result: ScoredMap) -> dict[str, Any]:
     """See ``Result.to_dict``."""
     total = len(result.vocabulary)
     count = count_labels(result.labels, total)
-    found = rle.encode_labels(result.labels)
+    encoded = rle.encode_labels(result.labels)
     sums = None if result.scores is None else count_labels(result.labels, total, result.scores)
 
     def detail(i: int) -> dict[str, Any]:
         return {
             "mean_score": None if sums is None else round(float(sums[i] / count[i]), 6),
-            "bbox": found[i]["bbox"],
-            "segmentation": found[i]["rle"],
+            "bbox": encoded[i]["bbox"],
+            "segmentation": encoded[i]["rle"],
         }
 
     about = record("ovseg-result", result, result.labels.shape, count, detail, result.invalid)
@@ -127,7 +128,7 @@ def record(
         "image": {"path": None if result.path is None else str(result.path), "width": width, "height": height},
         **result.provenance.to_dict(),
         "classes": classes,
-        "unlabelled": {"id": result.unlabelled, "pixels": int(count[-1])},
+        "unlabeled": {"id": result.unlabeled, "pixels": int(count[-1])},
         "names": list(vocabulary.names),
         "colors": [_hex(color) for color in vocabulary.colors],
         "vocabulary": vocabulary.to_dict(),
@@ -178,14 +179,14 @@ def load_result(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}. Give the .json that Result.save wrote.")
     try:
-        data = read_json(path)
+        data = current_keys(read_json(path))
         if data.get("format") != "ovseg-result" or data.get("format_version") != _VERSION:
             raise ValueError(f"its format is {data.get('format')!r}, version {data.get('format_version')!r}")
         vocabulary = Vocabulary.from_dict(data["vocabulary"])
         if list(vocabulary.names) != data["names"]:
             raise ValueError("its names and its vocabulary differ")
-        unlabelled, size = data["unlabelled"]["id"], picture_size(data["image"])
-        labels = rle.decode_labels({item["id"]: item["segmentation"] for item in data["classes"]}, size, unlabelled)
+        unlabeled, size = data["unlabeled"]["id"], picture_size(data["image"])
+        labels = rle.decode_labels({item["id"]: item["segmentation"] for item in data["classes"]}, size, unlabeled)
         arrays = _load_scores(path.parent, data.get("files", {}), labels.size)
         source = data["image"]["path"] and Path(data["image"]["path"])
         return dict(
@@ -227,7 +228,7 @@ def _hex(color: Sequence[int]) -> str:
 
 
 def picture_size(image: Mapping[str, Any]) -> tuple[int, int]:
-    """(H, W) that a file tells of its picture.
+    """(H, W) of the picture as a file records it.
 
     Raises:
         ValueError: no picture has that size.
@@ -235,7 +236,7 @@ def picture_size(image: Mapping[str, Any]) -> tuple[int, int]:
     side = whole(1, 2**31)
     height, width = side(image["height"], "image.height"), side(image["width"], "image.width")
     if height * width > LARGEST:
-        raise ValueError(f"it tells of a picture of {height}×{width} pixels, more than {LARGEST:,}")
+        raise ValueError(f"it records a picture of {height}×{width} pixels, more than {LARGEST:,}")
     return height, width
 
 

@@ -81,7 +81,7 @@ class CATSegTraining(TrainableSegmentor):
     def export(self, path: str | Path):
         """One file for prediction: the tuned CLIP in OpenAI's names and the aggregation, for ``weights`` and
         ``checkpoint`` alike, with its prediction settings."""
-        exported = ("size", "short_side", "window", "stride", "view", "whole_view", "templates", "normalisation")
+        exported = ("size", "short_side", "window", "stride", "view", "whole_view", "templates", "normalization")
         protocol = {name: getattr(self.pipeline.protocol, name) for name in exported}
         scorer = self.pipeline.scorer
         head = {f"{OURS}{name}": tensor for name, tensor in scorer.state_dict().items()}

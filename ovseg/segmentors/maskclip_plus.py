@@ -41,7 +41,7 @@ class MaskCLIPPlus(BaseSegmentor):
         student: config of a segmentor.  ``MaskCLIPPlusHead`` builds its decode head.
         teacher: arguments of ``OpenVocabSegmentor`` except the vocabulary: ``dict(dense=dict(type="MaskCLIP"),
             weights=…, scorer=…)``.  It gets images normalized with the statistics of its weights; the reference trains
-            with those of ImageNet, ``protocol=dict(normalisation="imagenet")``.
+            with those of ImageNet, ``protocol=dict(normalization="imagenet")``.
         vocabulary: the classes; ids are label ids.
         unseen: names of the classes whose labels must not be used; None: all of them.
         guided: [a, b) of the iterations, counted from 1, with labels from the teacher; b = −1: to the end; None: never.
@@ -76,7 +76,7 @@ class MaskCLIPPlus(BaseSegmentor):
     ):
         super().__init__(data_preprocessor=data_preprocessor)
         self.student = MMSEG_MODELS.build(ConfigDict({**student, "_scope_": "mmseg"}))
-        own = dict(type="OpenVocabSegmentor", published=dict(normalisation="weights"), vocabulary=vocabulary)
+        own = dict(type="OpenVocabSegmentor", published=dict(normalization="weights"), vocabulary=vocabulary)
         self.teacher = FrozenModule(MODELS.build(own | dict(teacher)))
         self.vocabulary = self.teacher.vocabulary
         names = self.vocabulary.names if unseen is None else unseen
@@ -134,7 +134,7 @@ class MaskCLIPPlus(BaseSegmentor):
             rgb = inputs * process.std + process.mean
         if not getattr(process, "_channel_conversion", False):
             rgb = rgb.flip(1)
-        imagenet = self.teacher.pipeline.protocol.normalisation == "imagenet"
+        imagenet = self.teacher.pipeline.protocol.normalization == "imagenet"
         return tower.normalize(rgb.to(tower.dtype) / 255, IMAGENET if imagenet else None)
 
     def choose(self, scores: Tensor, scale: float) -> Tensor:

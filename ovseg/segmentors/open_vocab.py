@@ -19,7 +19,7 @@ from ovseg.towers import Tower
 class OpenVocabSegmentor(BaseSegmentor):
     """Tower + dense extractor + words + scorer + refiners, assembled from a config.
 
-    Pictures come as the loader gives them (uint8, BGR, native size): resizing, windows and normalisation are part of
+    Pictures come as the loader gives them (uint8, BGR, native size): resizing, windows and normalization are part of
     the protocol, so the dataset pipeline has none of them.
 
     Args:
@@ -119,4 +119,4 @@ class OpenVocabSegmentor(BaseSegmentor):
         return self.extract_feat(inputs)
 
     def loss(self, inputs, data_samples):
-        raise RuntimeError(f"{self.pipeline.dense.paper} is training-free: there is no loss; use tools/test.py.")
+        raise RuntimeError(f"{self.pipeline.dense.paper} is training-free: there is no loss; use ovseg test.")

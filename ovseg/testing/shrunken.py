@@ -90,7 +90,9 @@ def save_small(folder: Path, config: dict, seed: int = 0) -> nn.Module:
     with seeded(seed):
         model = make(load_weights=False, pretrained_text=False)
         randomize(model)
-    save_file({key: value.contiguous().clone() for key, value in model.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {key: value.contiguous().clone() for key, value in model.state_dict().items()}, folder / "model.safetensors"
+    )
     return make().eval()
 
 

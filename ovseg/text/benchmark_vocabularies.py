@@ -6,13 +6,13 @@ start your own list from one of them::
     vocabulary = Vocabulary.parse("coco_panoptic").subset("person, car, road, sky").with_background(0.3)
     Path("mine.json").write_text(json.dumps(vocabulary.to_dict()))        # edit at will, then -v mine.json
 
-The lists are the files ``vocabularies/*.json`` beside this module, in the format any vocabulary file has. Each tells
+The lists are the files ``vocabularies/*.json`` beside this module, in the format any vocabulary file has. Each states
 where its names were taken from and how they were cleaned; ``hash`` is ``Vocabulary.hash``, to be quoted with scores. A
 ``label`` is the data set's own spelling where it differs from the cleaned name, see ``benchmark_labels``. The words of
 VOC, Context and COCO-Object are those of SCLIP's class files (Wang et al., ECCV 2024), on which published numbers rest:
 "ship" for VOC's boat, for example. Thresholds are not part of a list: they hang on the method and its logit scale.
 
-For one word per class, spelt as the class is named: ``Vocabulary.parse(list(vocabulary.names))``.
+For one word per class, spelled as the class is named: ``Vocabulary.parse(list(vocabulary.names))``.
 """
 
 import json

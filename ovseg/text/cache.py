@@ -112,11 +112,11 @@ class _Index:
         self.places: dict[str, tuple[Path, int]] = {}
 
     def read(self, words: Sequence[str], warn: Callable[[str], None]) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+        rows_of_words: dict[str, Tensor] = {}
         for _ in range(_RETRIES):
             self._refresh(warn)
             wanted: dict[Path, dict[str, int]] = {}
-            for word in set(words) & self.places.keys() - found.keys():
+            for word in set(words) & self.places.keys() - rows_of_words.keys():
                 pack, row = self.places[word]
                 wanted.setdefault(pack, {})[word] = row
             if not wanted:
@@ -124,8 +124,8 @@ class _Index:
             for pack, rows in wanted.items():
                 content = _read_pack(pack, self.identity, warn)
                 if content is not None:
-                    found |= {word: content[1][row].clone() for word, row in rows.items()}
-        return found
+                    rows_of_words |= {word: content[1][row].clone() for word, row in rows.items()}
+        return rows_of_words
 
     def _refresh(self, warn: Callable[[str], None]) -> None:
         """Bring the index up to the folder's listing, until nothing was lost between two listings: one taken while
@@ -235,15 +235,15 @@ def _merge(shelf: Path, identity: dict[str, str], warn: Callable[[str], None]) -
     import torch
 
     merged: dict[str, Tensor] = {}
-    read = []
+    packs = []
     for pack in _list_packs(shelf):
         content = _read_pack(pack, identity, warn)
         if content is not None and content[1] is not None:
             merged |= dict(zip(content[0], content[1], strict=True))
-            read.append(pack)
-    if len(read) > 1:
+            packs.append(pack)
+    if len(packs) > 1:
         _write_pack(shelf, identity, list(merged), torch.stack(list(merged.values())))
-        for pack in read:
+        for pack in packs:
             _remove(pack)
     for draft in list(shelf.glob("*.tmp")):
         _remove(draft, older_than=_DRAFT_SECONDS)  # left by a killed writer

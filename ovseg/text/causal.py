@@ -23,7 +23,7 @@ def is_causal(clip: nn.Module) -> bool:
 
 
 def encode_prompts(clip: nn.Module, tokens: Tensor, batch: int = 256) -> Tensor:
-    """Embeddings (N, E) of prompts, not normalised, as ``clip.encode_text`` gives them.
+    """Embeddings (N, E) of prompts, not normalized, as ``clip.encode_text`` gives them.
 
     Args:
         clip: an open_clip model.  Text towers that are not causal are run on their whole context.

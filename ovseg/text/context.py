@@ -80,7 +80,7 @@ class ContextTextEncoder(nn.Module):
         pooling = getattr(source, "text_pool_type", getattr(source, "pool_type", "argmax"))
         if pooling != "argmax":
             raise ValueError(
-                f"learned contexts need a text tower that is read at CLIP's end token; this one is read at {pooling!r}. "
+                f"learned contexts need a text tower read at CLIP's end token; this one is read at {pooling!r}. "
                 "Choose other weights, such as ViT-B-16/openai."
             )
         rows = source.positional_embedding
@@ -99,7 +99,7 @@ class ContextTextEncoder(nn.Module):
         return self.token_embedding.embedding_dim
 
     def forward(self, tokens: Tensor, contexts: Tensor) -> Tensor:
-        """Embeddings (K, E), not normalised.
+        """Embeddings (K, E), not normalized.
 
         Args:
             tokens: (K, N₁) ids; the end token has the largest id, as in CLIP.

@@ -1,4 +1,4 @@
-"""Words → class embeddings: every prompt is encoded, normalised, averaged over templates and normalised again."""
+"""Words → class embeddings: every prompt is encoded, normalized, averaged over templates and normalized again."""
 
 import hashlib
 import warnings
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from torch import Tensor
 
 from ovseg.towers import Tower
 from ovseg.towers.tokenizer import count_tokens, make_tokenizer, require_tokenizer
@@ -72,9 +71,9 @@ class TextEncoder:
         for word in words:
             length = count_tokens(self.tokenizer, longest.format(word)) + self.tower.prompt_length
             if length > self.context:
-                shown = word if len(word) < 60 else word[:57] + "…"
+                short = word if len(word) < 60 else word[:57] + "…"
                 raise ValueError(
-                    f"the prompt for {shown!r} has {length} tokens with the template {longest!r}; this tower reads "
+                    f"the prompt for {short!r} has {length} tokens with the template {longest!r}; this tower reads "
                     f"at most {self.context}. Shorten the name, or use shorter templates (templates='name')."
                 )
 

@@ -1,12 +1,12 @@
-"""Class colours that stay apart, also for colour-blind readers.
+"""Class colors that stay apart, also for color-blind readers.
 
-The first seven are the colours of Okabe and Ito ("Color Universal Design", 2008) without their black, which gives way
-to the grey of the background. The following 57 are picked one after another, each the candidate farthest (CIE76
-distance in CIELAB) from every colour before it and from that grey. Beyond 64, hue turns by the golden angle while
-lightness and chroma cycle, and only exact repeats are avoided: nobody tells a thousand colours apart by eye.
+The first seven are the colors of Okabe and Ito ("Color Universal Design", 2008) without their black, which gives way
+to the gray of the background. The following 57 are picked one after another, each the candidate farthest (CIE76
+distance in CIELAB) from every color before it and from that gray. Beyond 64, hue turns by the golden angle while
+lightness and chroma cycle, and only exact repeats are avoided: nobody distinguishes a thousand colors by eye.
 
-``palette(n)`` is a prefix of ``palette(m)`` for n < m, so adding classes never recolours the earlier ones. For n <= 20
-any two colours, and any colour and the grey, are at least ``MIN_DISTANCE_20`` apart (about 2.3 is just visible).
+``palette(n)`` is a prefix of ``palette(m)`` for n < m, so adding classes never recolors the earlier ones. For n <= 20
+any two colors, and any color and the gray, are at least ``MIN_DISTANCE_20`` apart (about 2.3 is just visible).
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import Any
 
 RGB = tuple[int, int, int]
 
-BACKGROUND_GREY: RGB = (128, 128, 128)  # never given to another class; stands for "none of the words"
+BACKGROUND_GRAY: RGB = (128, 128, 128)  # never given to another class; stands for "none of the words"
 MIN_DISTANCE_20 = 26.0
 
 OKABE_ITO: tuple[RGB, ...] = (
@@ -29,24 +29,24 @@ OKABE_ITO: tuple[RGB, ...] = (
     (204, 121, 167),  # reddish purple
 )
 
-_SPREAD = 64  # how many colours are placed by distance before the golden-angle tail
+_SPREAD = 64  # how many colors are placed by distance before the golden-angle tail
 _WHITE = (0.95047, 1.0, 1.08883)  # D65
 _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 
 
 @lru_cache(maxsize=32)
 def palette(n: int) -> tuple[RGB, ...]:
-    """The first n class colours as (r, g, b) integers in 0..255, none of them the background grey.
+    """The first n class colors as (r, g, b) integers in 0..255, none of them the background gray.
 
     Raises:
         ValueError: n is negative.
     """
     if n < 0:
-        raise ValueError(f"a palette needs a number of colours >= 0, got {n}.")
+        raise ValueError(f"a palette needs a number of colors >= 0, got {n}.")
     spread = _spread_colors()
     if n <= len(spread):
         return spread[:n]
-    colors, taken = list(spread), {*spread, BACKGROUND_GREY}
+    colors, taken = list(spread), {*spread, BACKGROUND_GRAY}
     for color in _golden_colors():
         if color not in taken:
             taken.add(color)
@@ -66,11 +66,11 @@ def as_color(value: Any, name: str) -> RGB:
     elif isinstance(value, (list, tuple)) and len(value) == 3:
         if all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 255 for v in value):
             return tuple(value)
-    raise ValueError(f"the colour of class {name!r} is {value!r}; expected three integers in 0..255 or '#rrggbb'.")
+    raise ValueError(f"the color of class {name!r} is {value!r}; expected three integers in 0..255 or '#rrggbb'.")
 
 
 def color_distance(a: RGB, b: RGB) -> float:
-    """CIE76 distance of two sRGB colours: Euclidean in CIELAB under D65."""
+    """CIE76 distance of two sRGB colors: Euclidean in CIELAB under D65."""
     return math.dist(_lab(a), _lab(b))
 
 
@@ -78,7 +78,7 @@ def color_distance(a: RGB, b: RGB) -> float:
 def _spread_colors() -> tuple[RGB, ...]:
     chosen = list(OKABE_ITO)
     candidates = [(color, _lab(color)) for color in _grid_colors()]
-    anchors = [_lab(color) for color in (*chosen, BACKGROUND_GREY)]
+    anchors = [_lab(color) for color in (*chosen, BACKGROUND_GRAY)]
     nearest = [min(math.dist(lab, anchor) for anchor in anchors) for _, lab in candidates]
     while len(chosen) < _SPREAD:
         best = max(range(len(candidates)), key=nearest.__getitem__)
@@ -99,7 +99,7 @@ def _grid_colors() -> Iterator[RGB]:
 
 
 def _golden_colors() -> Iterator[RGB]:
-    """Endless colours: hue by the golden angle, lightness and chroma in two cycles of coprime length."""
+    """Endless colors: hue by the golden angle, lightness and chroma in two cycles of coprime length."""
     lightness, chroma = (62.0, 45.0, 78.0, 36.0, 70.0, 54.0, 86.0), (60.0, 38.0, 75.0, 25.0, 50.0)
     turn = 0
     while True:
@@ -127,7 +127,7 @@ def _lab(color: RGB) -> tuple[float, float, float]:
 
 
 def _rgb(lightness: float, a: float, b: float) -> RGB:
-    """Nearest sRGB colour; out-of-gamut channels are clipped."""
+    """Nearest sRGB color; out-of-gamut channels are clipped."""
 
     def uncurve(t: float) -> float:
         return t**3 if t**3 > 216.0 / 24389.0 else (116.0 * t - 16.0) * 27.0 / 24389.0

@@ -93,8 +93,8 @@ def _read_string(text: str) -> Content:
     guess = suspected_benchmark(text)
     if guess:
         raise ValueError(
-            f"there is no benchmark vocabulary {text!r}. Did you mean {guess!r}? If {text!r} is a class of yours, give "
-            f"it in a list: [{text!r}]."
+            f"there is no benchmark vocabulary {text!r}. Did you mean {guess!r}? If {text!r} is one of your classes, "
+            f"give it in a list: [{text!r}]."
         )
     return _read_items(text.split(","))
 

@@ -50,9 +50,9 @@ def get_templates(spec: str | Sequence[str]) -> tuple[str, ...]:
     templates = (spec,) if isinstance(spec, str) else tuple(spec)
     bad = [t for t in templates if not isinstance(t, str) or t.count("{}") != 1 or t.count("{") + t.count("}") != 2]
     if bad or not templates:
-        shown = ", ".join(repr(t) for t in bad) or "none"
+        listing = ", ".join(repr(t) for t in bad) or "none"
         raise ValueError(
-            f"prompt templates must each hold the placeholder {{}} once, got: {shown}. Give a template such as "
+            f"prompt templates must each hold the placeholder {{}} once, got: {listing}. Give a template such as "
             f"'a photo of a {{}}.', a list of them, or one of the sets {', '.join(TEMPLATES)}."
         )
     return templates

@@ -1,11 +1,11 @@
-"""The words a prediction is asked for: names, synonyms, colours and background in one value.
+"""The words a prediction is asked for: names, synonyms, colors and background in one value.
 
     Vocabulary.parse("cat|kitten, dog, sofa")              # every item a class, "|" separates synonyms
     Vocabulary.parse(["cat", "dog"]).with_background(0.3)   # class 0 "background" below probability 0.3
     Vocabulary.parse("my_classes.yaml")                     # .txt, .json, .yaml; see ovseg/text/reading.py
     Vocabulary.parse("ade150")                              # a benchmark; see text/benchmark_vocabularies.py
 
-Ids, names and colours travel together from here to the legend and the exported file, so they cannot come apart.
+Ids, names and colors travel together from here to the legend and the exported file, so they cannot come apart.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ovseg.compat.former_names import current_keys
 from ovseg.spelling import did_you_mean
 from ovseg.text.background import BACKGROUND_NAME, STUFF_WORDS, Background
 from ovseg.text.entries import check_keys, read_entry
 from ovseg.text.names import clean_name, clean_words, fold
-from ovseg.text.palette import BACKGROUND_GREY, RGB, as_color, palette
+from ovseg.text.palette import BACKGROUND_GRAY, RGB, as_color, palette
 from ovseg.text.reading import FORMS, read_spec
 
 __all__ = ["STUFF_WORDS", "Background", "Vocabulary"]
 
-_KEYS = ("classes", "background", "colors", "name", "source", "licence", "license", "note", "hash")
+_KEYS = ("classes", "background", "colors", "name", "source", "license", "note", "hash")
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,7 +40,7 @@ class Vocabulary:
         names: one per class, unique up to letter case.
         synonyms: all words encoded for each class, usually its name first. Left out: the names themselves. A class
             scores the maximum over its words.
-        colors: (r, g, b) in 0..255 per class. Left out: ``palette`` in the order of the names, grey for "background".
+        colors: (r, g, b) in 0..255 per class. Left out: ``palette`` in the order of the names, gray for "background".
         background: policy; with any kind but "none", class 0 is "background" and its words are those of the policy.
 
     Raises:
@@ -57,7 +58,7 @@ class Vocabulary:
         synonyms = _clean_synonyms(names, _list(self.synonyms, "synonyms"), self.background)
         colors = tuple(as_color(color, name) for color, name in zip(self.colors, names, strict=False))
         if len(self.colors) not in (0, len(names)):
-            raise ValueError(f"{len(names)} classes need as many colours, got {len(self.colors)}; give all or none.")
+            raise ValueError(f"{len(names)} classes need as many colors, got {len(self.colors)}; give all or none.")
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "synonyms", synonyms)
         object.__setattr__(self, "colors", colors or default_colors(names))
@@ -69,7 +70,7 @@ class Vocabulary:
         """Vocabulary from a list, a comma string, a file path, the name of a benchmark, or a mapping as of ``to_dict``.
 
         Raises:
-            ValueError: empty vocabulary, blank or repeated names, misspelt benchmark, malformed file.
+            ValueError: empty vocabulary, blank or repeated names, misspelled benchmark, malformed file.
             FileNotFoundError: the path of a file that does not exist.
         Warns:
             UserWarning: the same word describes several classes.
@@ -98,6 +99,7 @@ class Vocabulary:
         Raises:
             ValueError: an unknown key, classes or colors that are no lists, and what the constructor raises.
         """
+        spec = current_keys(spec)
         check_keys(spec, _KEYS, where)
         classes, colors = spec.get("classes"), spec.get("colors")
         if not isinstance(classes, (list, tuple)):
@@ -119,8 +121,8 @@ class Vocabulary:
         return len(self.names)
 
     def __repr__(self) -> str:
-        shown = ", ".join(self.names[:5]) + (", ..." if len(self) > 5 else "")
-        return f"Vocabulary({len(self)} classes: {shown}; background {self.background.kind}; hash {self.hash})"
+        listing = ", ".join(self.names[:5]) + (", ..." if len(self) > 5 else "")
+        return f"Vocabulary({len(self)} classes: {listing}; background {self.background.kind}; hash {self.hash})"
 
     @cached_property
     def prompts(self) -> tuple[str, ...]:
@@ -134,7 +136,7 @@ class Vocabulary:
 
     @cached_property
     def hash(self) -> str:
-        """12 hex digits over names, words and background (not colours): equal hash, comparable scores."""
+        """12 hex digits over names, words and background (not colors): equal hash, comparable scores."""
         content = json.dumps([self.names, self.synonyms, self.background.to_dict()], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
@@ -150,10 +152,10 @@ class Vocabulary:
         if ids:
             shared = ", ".join(self.names[i] for i in ids)
             raise ValueError(f"{name!r} describes several classes: {shared}. Use the name of the class.")
-        shown = ", ".join(self.names[:20]) + (", ..." if len(self) > 20 else "")
+        listing = ", ".join(self.names[:20]) + (", ..." if len(self) > 20 else "")
         raise ValueError(
             f"no class is called {name!r}. {did_you_mean(name, (*self.names, *self.prompts))}The {len(self)} classes "
-            f"are {shown}."
+            f"are {listing}."
         )
 
     @cached_property
@@ -202,11 +204,11 @@ class Vocabulary:
             if start and background.kind == "threshold" and not background.words:
                 background = Background("threshold", background.threshold, self.synonyms[0])
             names, synonyms = (BACKGROUND_NAME, *names), (background.words, *synonyms)
-            colors = (self.colors[0] if start else BACKGROUND_GREY, *colors)
+            colors = (self.colors[0] if start else BACKGROUND_GRAY, *colors)
         return Vocabulary(names, synonyms, colors, background)
 
     def subset(self, names: str | Iterable[str]) -> Vocabulary:
-        """Only these classes (names or synonyms), in this order, with their words and colours. The background class of
+        """Only these classes (names or synonyms), in this order, with their words and colors. The background class of
         a policy stays class 0.
 
         Raises:
@@ -245,9 +247,9 @@ def unseen_names(vocabulary: Vocabulary, unseen: str | Sequence[str]) -> tuple[s
 
 
 def default_colors(names: Sequence[str]) -> tuple[RGB, ...]:
-    """Grey for "background", the palette in order for all other names."""
+    """Gray for "background", the palette in order for all other names."""
     fresh = iter(palette(len(names)))
-    return tuple(BACKGROUND_GREY if fold(name) == BACKGROUND_NAME else next(fresh) for name in names)
+    return tuple(BACKGROUND_GRAY if fold(name) == BACKGROUND_NAME else next(fresh) for name in names)
 
 
 def warn_shared_words(vocabulary: Vocabulary) -> None:
@@ -281,18 +283,20 @@ def _check_names(names: Sequence[str], background: Background) -> None:
     with_background = background.kind != "none"
     if len(names) <= with_background:
         raise ValueError("the vocabulary is empty. Give at least one class, for example 'cat, dog' or ['cat', 'dog'].")
-    places: dict[str, list[int]] = {}
+    positions: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        places.setdefault(fold(name), []).append(index)
-    repeated = [ids for ids in places.values() if len(ids) > 1]
+        positions.setdefault(fold(name), []).append(index)
+    repeated = [ids for ids in positions.values() if len(ids) > 1]
     if repeated:
-        shown = ", ".join(f"{names[ids[0]]!r} (classes {', '.join(map(str, ids))})" for ids in repeated[:10])
+        listing = ", ".join(f"{names[ids[0]]!r} (classes {', '.join(map(str, ids))})" for ids in repeated[:10])
         raise ValueError(
-            f"the vocabulary repeats {shown}{' and others' if len(repeated) > 10 else ''}; classes are counted from 0 "
-            f"and letter case does not tell names apart. Name every class once, or join words into one: 'cat|kitten'."
+            f"the vocabulary repeats {listing}{' and others' if len(repeated) > 10 else ''}; classes are counted from "
+            f"0 and letter case does not distinguish names. Name every class once, or join words: 'cat|kitten'."
         )
     if with_background and (fold(names[0]) != BACKGROUND_NAME):
-        where = f"it is class {places[BACKGROUND_NAME][0]}" if BACKGROUND_NAME in places else "there is no such class"
+        where = (
+            f"it is class {positions[BACKGROUND_NAME][0]}" if BACKGROUND_NAME in positions else "there is no such class"
+        )
         raise ValueError(
             f"with background policy {background.kind!r} class 0 must be called 'background', but {where}. Put it "
             f"first, or leave it out and call with_background(...), which adds it."

@@ -97,15 +97,15 @@ class Tower(nn.Module, ABC):
 
     @abstractmethod
     def start(self, images: Tensor, positions: str = "scale") -> TokenState:
-        """Tokens that enter the first block. ``images``: (B, 3, H, W), normalised, of any size from one patch up."""
+        """Tokens that enter the first block. ``images``: (B, 3, H, W), normalized, of any size from one patch up."""
 
     @abstractmethod
     def project(self, z: Tensor) -> Tensor:
-        """Last normalisation and projection into the joint space: (B, N, D) → (B, N, E)."""
+        """Last normalization and projection into the joint space: (B, N, D) → (B, N, E)."""
 
     @abstractmethod
     def embedding(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The image embedding (B, E), not normalised, from the tokens (B, P + h·w, D) that enter the last block."""
+        """The image embedding (B, E), not normalized, from the tokens (B, P + h·w, D) that enter the last block."""
 
     def advance(self, state: TokenState, stop: int, taps: Sequence[str] = ()) -> TokenState:
         """Run blocks up to, not including, block ``stop`` (negative counts from the end; ``depth`` runs all).

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from open_clip.model import CLIP, CLIPTextCfg
+from open_clip.model import CLIPTextCfg
 from torch import Tensor, nn
 
 from .architecture import has_own_class, in_names_of, open_clip_model, sketch
@@ -162,9 +162,9 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor]):
     ]
     if missing or surplus or shapes:
         parts = [
-            f"{len(found)} {what} ({', '.join(found[:3])}{', …' if len(found) > 3 else ''})"
-            for what, found in (("tensors missing", missing), ("unexpected", surplus), ("of another shape", shapes))
-            if found
+            f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+            for what, names in (("tensors missing", missing), ("unexpected", surplus), ("of another shape", shapes))
+            if names
         ]
         raise ValueError(
             f"the weights do not fit the architecture: {'; '.join(parts)}. Name the architecture they were made for."

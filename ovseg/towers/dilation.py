@@ -27,7 +27,7 @@ def dilated(visual: nn.Module, vision: Mapping, embed_dim: int, stride: int) -> 
     name = vision.get("timm_model_name")
     if name is None or stride not in STRIDES:
         raise ValueError(
-            f"output_stride={stride}: the stride of a convolutional network of timm can be {', '.join(map(str, STRIDES))}"
+            f"output_stride={stride}: strides of convolutional networks of timm can be {', '.join(map(str, STRIDES))}"
             f"; this is {name or 'none'}."
         )
     pool = {"global_pool": vision["timm_pool"]} if vision.get("timm_pool") else {}

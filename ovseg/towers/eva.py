@@ -351,7 +351,7 @@ def eva_visual(
         qkv_fused=False,
         mlp_ratio=(state[f"{block}mlp.fc1_g.weight"].shape[0] + 0.5) / width,  # timm rounds down
         swiglu_mlp=True,
-        swiglu_align_to=1,  # two matrices also where nothing is normalised between
+        swiglu_align_to=1,  # two matrices also where nothing is normalized between
         scale_mlp=f"{block}mlp.norm.weight" in state,
         scale_attn_inner=f"{block}attn.norm.weight" in state,
         norm_layer=partial(LayerNorm, eps=eps),

@@ -1,4 +1,4 @@
-"""A tower as one weights file that says what it needs: ``load_tower`` reads it back without being told anything."""
+"""A tower as one weights file that says what it needs: ``load_tower`` needs no other options to read it back."""
 
 import json
 from collections.abc import Mapping

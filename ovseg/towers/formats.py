@@ -8,7 +8,7 @@ EVA-CLIP, CLIPSelf          the image tower by the authors' names, the text side
                             ``visual.trunk.`` with timm's names, as open_clip has it
 CAT-Seg                     the CLIP under ``sem_seg_head.predictor.clip_model.``, the in-projection W of attention
                             (3D × D) as three matrices, its bias as one; all other names are OpenAI's
-RegionCLIP                  the image tower under ``backbone.`` and, in the files of its pre-training, the text tower
+RegionCLIP                  the image tower under ``backbone.`` and, in the files of its pretraining, the text tower
                             under ``lang_encoder.``, both in OpenAI's names; its teacher, its proposal network and its
                             box layers are left out here
 ==========================  ============================================================================================

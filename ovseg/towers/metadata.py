@@ -1,4 +1,4 @@
-"""What a weights file tells beside its tensors, read as data: names from lists, numbers in ranges, sizes as the tensors
+"""What a weights file says beside its tensors, read as data: names from lists, numbers in ranges, sizes as the tensors
 have them.
 
 Two layouts are read: the ``ovseg`` metadata of our own files, and ``open_clip_config.json`` of folders and of the hub.
@@ -6,17 +6,17 @@ Names that something is fetched by (``hf_model_name``) are only those of open_cl
 are built without their pretrained weights, and a tokenizer is taken from the weights' own folder first.
 """
 
-from functools import cache
 import re
+from functools import cache
 from typing import Any
 
 import open_clip
 import timm
 from torch import Tensor
 
+from ovseg.compat.former_names import current
 from ovseg.compat.untrusted import (
     bounded,
-    component_or_name,
     either,
     flag,
     listed,
@@ -29,6 +29,7 @@ from ovseg.compat.untrusted import (
     text,
     whole,
 )
+from ovseg.compat.untrusted_types import component_or_name
 from ovseg.registry import REFINERS
 
 from .architecture import has_own_class
@@ -84,7 +85,7 @@ PROTOCOL = {
     "threshold": number(0, 1),
     "area_threshold": number(0, 1),
     "precision": text(10, "float32", "bfloat16", "float16"),
-    "normalisation": text(10, "weights", "imagenet"),
+    "normalization": text(10, "weights", "imagenet"),
     "refine": listed(component_or_name(REFINERS), 8),
     "refine_image": text(10, "resized", "original"),
     "memory": whole(2**20, 2**36),
@@ -183,10 +184,10 @@ def own_metadata(content: Any, file: str) -> dict:
     """The ``ovseg`` metadata of a weights file: ``name``, ``config``, ``quick_gelu``, ``preprocess``, ``card``.
 
     Raises:
-        ValueError: anything that ``tools/export.py`` does not write.
+        ValueError: anything that ``ovseg export`` does not write.
     """
     place = f"the metadata of {file}"
-    own = mapping(OWN)(bounded(parse_json(content, place), place), place)
+    own = mapping(OWN)(current(bounded(parse_json(content, place), place)), place)
     return own | ({"preprocess": statistics_of(own["preprocess"])} if "preprocess" in own else {})
 
 
@@ -215,7 +216,7 @@ def folder_config(content: bytes, file: str) -> tuple[dict, dict]:
     vision = model["vision_cfg"]
     sides = [side // (vision.get("patch_size") or 16) for side in (*as_tuple(vision.get("image_size", 224)),) * 2]
     if sides[0] * sides[1] > LARGEST_GRID:
-        raise ValueError(f"{file} tells pictures of {sides[0]}×{sides[1]} patches, more than any model has.")
+        raise ValueError(f"{file} states pictures of {sides[0]}×{sides[1]} patches, more than any model has.")
     return model, statistics_of(mapping(PREPROCESS)(preprocess, f"preprocess_cfg of {file}"))
 
 
@@ -225,7 +226,7 @@ def statistics_of(preprocess: dict) -> dict:
 
 
 def check_sizes(config: dict | None, state: dict[str, Tensor], file: str):
-    """Compare an architecture that a file tells with the tensors of the file, before anything is built.
+    """Compare an architecture that a file states with the tensors of the file, before anything is built.
 
     Raises:
         ValueError: it has other sizes than they, or not those that build a CLIP.
@@ -237,19 +238,20 @@ def check_sizes(config: dict | None, state: dict[str, Tensor], file: str):
     family = next((family for family in families() if family.matches(state, vision)), None)
     if config is None or not has_text(state):
         return  # no CLIP at all is explained elsewhere
-    own = {} if family is None else family.vision_config(state, {})
+    size = {key: vision[key] for key in ("image_size",) if key in vision}  # a table may have another shape than square
+    own = {} if family is None else family.vision_config(state, size)
     wanted = {f"vision_cfg.{key}": value for key, value in own.items() if key != "image_size"}
     wanted |= {f"text_cfg.{key}": value for key, value in text_config(state).items() if key != "heads"}
     wanted["embed_dim"] = state["text_projection"].shape[1]
-    told = {f"text_cfg.{key}": value for key, value in words.items()} | {"embed_dim": config.get("embed_dim")}
-    told |= {f"vision_cfg.{key}": value for key, value in vision.items()}
+    stated = {f"text_cfg.{key}": value for key, value in words.items()} | {"embed_dim": config.get("embed_dim")}
+    stated |= {f"vision_cfg.{key}": value for key, value in vision.items()}
     for key, value in wanted.items():
-        if key not in told:
-            told[key] = {"mlp_ratio": 4.0, "patch_size": None}.get(key.rpartition(".")[2], value)
+        if key not in stated:
+            stated[key] = {"mlp_ratio": 4.0, "patch_size": None}.get(key.rpartition(".")[2], value)
         ratio = key.endswith("mlp_ratio")
-        same = abs(told[key] - value) < 0.01 if ratio else as_tuple(told[key]) == as_tuple(value)
+        same = abs(stated[key] - value) < 0.01 if ratio else as_tuple(stated[key]) == as_tuple(value)
         if not same and not (key == "vision_cfg.patch_size" and value is None):
-            raise ValueError(f"{file} tells {key}={shown(told[key])}, and its tensors have {shown(value)}.")
+            raise ValueError(f"{file} states {key}={shown(stated[key])}, and its tensors have {shown(value)}.")
     if "image_size" in vision:
         _check_image_size(vision["image_size"], own.get("patch_size"), state, file)
     _check_heads(words.get("heads"), wanted["text_cfg.width"], "text_cfg.heads", file)
@@ -273,10 +275,10 @@ def _check_image_size(size: int | tuple, patch: int | None, state: dict[str, Ten
         patch = state[f"{TRUNK}patch_embed.proj.weight"].shape[-1]
     have, rows = state[name].shape[-2], 1 + (height // (patch or 32)) * (width // (patch or 32))
     if have != rows:
-        told = f"vision_cfg.image_size={height}×{width}"
-        raise ValueError(f"{file} tells {told}, and its position table has {have} rows, not {rows}.")
+        stated = f"vision_cfg.image_size={height}×{width}"
+        raise ValueError(f"{file} states {stated}, and its position table has {have} rows, not {rows}.")
 
 
 def _check_heads(heads: int | None, width: int, key: str, file: str):
     if heads is not None and (heads > width or width % heads):
-        raise ValueError(f"{file} tells {key} so that {width} channels fall into {heads} heads, which they cannot.")
+        raise ValueError(f"{file} states {key} that splits {width} channels into {heads} heads, which is impossible.")

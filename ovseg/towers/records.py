@@ -1,4 +1,4 @@
-"""What is known of a weights file besides its tensors, where it records nothing itself: its name, its contents, guesses.
+"""What is known of a weights file that records nothing besides its tensors: its name, its contents, guesses.
 
 A published file is known by the name of its repository or, where that is unique, its own.  What remains unknown is
 taken as in CLIP and said in one warning.
@@ -98,9 +98,9 @@ def facts_of(
 
 def _activation(state, arch: str | None, config: Mapping | None, record: Mapping | None) -> bool | None:
     """What is known of the activation; None: nothing."""
-    told = formats.activation(state)
-    if told is not None:
-        return told
+    stored = formats.activation(state)
+    if stored is not None:
+        return stored
     if record is not None:
         return bool(record.get("quick_gelu", False))
     if arch is not None:

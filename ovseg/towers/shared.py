@@ -37,8 +37,8 @@ class SharedTower(Tower):
     """A tower that runs each block once per picture, however many extractors read it.
 
     It gives bit for bit what ``tower`` gives, and everything it does not remember it leaves to ``tower``.  Remembered
-    are, for the normalised images seen since ``clear()``, the tokens after every block that was run, the taps except
-    ``attn`` (quadratic in the tokens: its block runs again), and the image embedding.  Images are recognised by their
+    are, for the normalized images seen since ``clear()``, the tokens after every block that was run, the taps except
+    ``attn`` (quadratic in the tokens: its block runs again), and the image embedding.  Images are recognized by their
     values; two ways of resizing the position table share their blocks where they give the same tokens.
 
     Tensors are handed out as they are, not copied: whoever changes one in place spoils it for the next reader.  Images
@@ -140,10 +140,10 @@ class SharedTower(Tower):
         """Take ``state`` through one block, from memory where possible; the step behind it, None if not remembered."""
         written_out = "attn" in names.values()
         after = step.after.get(written_out)
-        kept = {tap: step.taps.get((written_out, part)) for tap, part in names.items()}
-        if after is not None and all(kept.values()):
-            state.taps.update({tap: value for tap, (value, _) in kept.items()})
-            for _, work in kept.values():
+        remembered = {tap: step.taps.get((written_out, part)) for tap, part in names.items()}
+        if after is not None and all(remembered.values()):
+            state.taps.update({tap: value for tap, (value, _) in remembered.items()})
+            for _, work in remembered.values():
                 work.readers.add(self.reader)
         else:
             fresh = TokenState(step.x, step.grid, step.index)

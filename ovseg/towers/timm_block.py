@@ -87,7 +87,7 @@ class TimmBlock:
         return x if self.post_norm else self.block.norm2(x)
 
     def qkv(self, normed: Tensor, added: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys (turned) and values: three (B, heads, N, d) from (B, N, D); ``added`` as in ``TimmRotation``."""
+        """Queries, keys (turned) and values: three (B, heads, N, d) from (B, N, D); see ``eva``."""
         attention = self.attention
         if attention.qkv is None:
             parts = [layer(normed) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]

@@ -49,4 +49,3 @@ class TimmFamily(TowerFamily):
         linear = [layer for layer in heads if isinstance(layer, (nn.Linear, nn.Conv2d))]
         own = [layer for layer in self.visual.head.modules() if isinstance(layer, nn.Linear)]
         return weight_and_bias(own[-1] if own else linear[-1])
-

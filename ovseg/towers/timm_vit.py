@@ -1,4 +1,4 @@
-"""Vision Transformers of timm inside open_clip's ``TimmModel``: SigLIP, SigLIP 2, PE-Core, MobileCLIP-B, ViTamin, EVA02-E.
+"""Vision Transformers of timm in open_clip's ``TimmModel``: SigLIP, SigLIP 2, PE-Core, MobileCLIP-B, ViTamin, EVA02-E.
 
 Some have no class token; some read the picture out by a latent attention pool ("map").  Their patches reach the joint
 space as the class token or the pool would: through the last normalization and, where there is a pool, through its value

@@ -124,9 +124,10 @@ def make_tokenizer(record: TokenizerRecord, context: int) -> SimpleTokenizer | H
     try:
         return HFTokenizer(source, context_length=context, tokenizer_mode=record.mode, **dict(record.options))
     except Exception as error:  # the hub's client and the tokenizers have dozens of exception types
+        reason = (str(error) or type(error).__name__).splitlines()[0][:160]
         raise ValueError(
-            f"the tokenizer {record.name} could not be made: {str(error).splitlines()[0][:160] if str(error) else ''}. "
-            f"On a connected machine type `hf download {record.name} --include 'tokenizer*' '*.model' '*.txt'`, and put "
+            f"the tokenizer {record.name} could not be made: {reason}. "
+            f"On a connected machine type `hf download {record.name} --include 'tokenizer*' '*.model' '*.txt'`, put "
             "the files beside the weights."
         ) from error
 

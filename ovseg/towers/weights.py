@@ -29,9 +29,9 @@ from .base import Preprocess, Tower, TowerCard
 from .build import build_clip, build_visual, look_at, make_tower
 from .dilation import OUTPUT_STRIDE
 from .fetch import HUB_FILES, fetch_record, hub_file
+from .folder import SUFFIXES, read_folder
 from .identity import identity
 from .metadata import check_sizes, folder_config, own_metadata
-from .folder import SUFFIXES, read_folder
 from .records import facts_of, published, statistics
 from .tokenizer import TokenizerRecord, require_tokenizer, tokenizer_record
 
@@ -144,9 +144,7 @@ def _from_state(state, own: Mapping, path: Path, name: str, arch, quick_gelu, st
     if quick_gelu is None:
         quick_gelu = own.get("quick_gelu")
     facts = facts_of(path, state, arch, config, quick_gelu, preprocess, bool(own))
-    return _tower(
-        state, own.get("name", name), facts.quick_gelu, facts.preprocess, config, own.get("card"), tokenizer
-    )
+    return _tower(state, own.get("name", name), facts.quick_gelu, facts.preprocess, config, own.get("card"), tokenizer)
 
 
 def _without_text(state: dict[str, Tensor], name: str) -> Tower:
@@ -188,9 +186,7 @@ def _architecture(arch: str) -> dict:
     return config
 
 
-def _from_tag(
-    spec: str, arch: str | None, offline: bool | None, quick_gelu: bool | None, stride: int | None
-) -> Tower:
+def _from_tag(spec: str, arch: str | None, offline: bool | None, quick_gelu: bool | None, stride: int | None) -> Tower:
     """Weights of open_clip's own list; the tag's record decides the activation and the normalization."""
     name, _, tag = spec.rpartition("/")
     name = arch or name or "ViT-B-16"

@@ -32,7 +32,7 @@ def workloads(tower: Tower, side: int, classes: list[int], memory: int) -> dict[
     scorer = CostScore(
         scratch=True, width=tower.width, aggregation=dict(embed_dim=tower.embed_dim, memory=memory)
     ).eval()
-    kept = dense(tower, images)
+    features = dense(tower, images)
 
     def bare():
         return tower.project(tower.advance(tower.start(images), len(tower.blocks)).x[:, :1])
@@ -40,7 +40,7 @@ def workloads(tower: Tower, side: int, classes: list[int], memory: int) -> dict[
     work: dict[str, Callable] = {"tower": bare, "dense": lambda: dense(tower, images)}
     for number in classes:
         text = F.normalize(torch.randn(number, tower.embed_dim, generator=generator), dim=1)
-        work[f"aggregation, {number} classes"] = lambda text=text: scorer(kept, text)
+        work[f"aggregation, {number} classes"] = lambda text=text: scorer(features, text)
     return work
 
 

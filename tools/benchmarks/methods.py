@@ -111,8 +111,8 @@ def timed(run: Callable) -> float:
 def peak_memory(run: Callable) -> float:
     """MiB that torch held on the CPU at most, above the start of ``run``."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        kept = run()
-    del kept
+        output = run()
+    del output
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))

@@ -7,8 +7,8 @@
 The bare tower is one pass of the windows of the picture, as one batch, through all blocks to the image embedding.  A
 prediction is what ``Predictor`` does with a picture that was read and words that were encoded: resize, normalize, cut,
 tower, dense extractor, scores, label map of the picture's size.  ``plain`` is the loop of published evaluation code on
-the same features: the maps of all words of every window enlarged, added, averaged and resized, then the soft-max and
-the arg-max; it is run up to ``--plain`` classes, because it needs T·H·W floats a few times over.
+the same features: the maps of all words of every window enlarged, added, averaged and resized, then the softmax and
+the argmax; it is run up to ``--plain`` classes, because it needs T·H·W floats a few times over.
 
 ``new words`` is what the same picture costs with other words: their scores and a label map, no tower.
 
@@ -204,7 +204,7 @@ def markdown(report: dict) -> str:
 
 
 def processor() -> str:
-    """The name of the processor, where the system tells it."""
+    """The name of the processor, where the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -90,8 +90,8 @@ def markdown(report: dict) -> str:
     for name, row in report["rows"].items():
         time = f"{row['time ratio']:.3f} ({row['time ms']:.1f} ms)"
         target = TARGETS.get(name)
-        shown = f"≤ {target}{', missed' if row['time ratio'] > target else ''}" if target else ""
-        lines.append(f"| {name} | {time} | {row['memory ratio']:.2f} ({row['memory MiB']:.0f} MiB) | {shown} |")
+        verdict = f"≤ {target}{', missed' if row['time ratio'] > target else ''}" if target else ""
+        lines.append(f"| {name} | {time} | {row['memory ratio']:.2f} ({row['memory MiB']:.0f} MiB) | {verdict} |")
     return "\n".join(lines) + "\n"
 
 

@@ -52,8 +52,8 @@ def measure(words: int, runs: int) -> dict:
         pairs.append((timed(full), timed(lambda: encoder.encode(sample))))
     ratios = [slow / fast for slow, fast in pairs]
     with tempfile.TemporaryDirectory() as folder:
-        kept = EmbeddingCache(folder)
-        kept.put(tower.card.identity, encoder.key, dict(zip(names, torch.randn(len(names), 512), strict=True)))
+        cache = EmbeddingCache(folder)
+        cache.put(tower.card.identity, encoder.key, dict(zip(names, torch.randn(len(names), 512), strict=True)))
         warm = [timed(lambda: TextEncoder(tower, "imagenet_80", EmbeddingCache(folder))(names)) for _ in range(5)]
     return {
         "words": len(names),

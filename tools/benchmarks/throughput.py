@@ -48,9 +48,11 @@ def spent(pictures: Path, out: Path, processes: int, options: list[str]) -> floa
     environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)}
     start = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    wanted, found = len(list(pictures.iterdir())), len(list(out.glob("*.json")))
-    if done.returncode or wanted != found:
-        raise RuntimeError(f"{found} of {wanted} pictures done, exit code {done.returncode}: {done.stderr[-1000:]}")
+    wanted, done_count = len(list(pictures.iterdir())), len(list(out.glob("*.json")))
+    if done.returncode or wanted != done_count:
+        raise RuntimeError(
+            f"{done_count} of {wanted} pictures done, exit code {done.returncode}: {done.stderr[-1000:]}"
+        )
     return time.perf_counter() - start
 
 

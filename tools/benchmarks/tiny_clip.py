@@ -16,7 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ovseg.apis import list_methods, load
+from ovseg.apis.load import load
+from ovseg.apis.methods import list_methods
 from ovseg.datasets.scenes import SceneComposer, candidates, caption, object_names, stuff_names
 from ovseg.files import write_json, write_text
 from ovseg.progress import track
@@ -26,7 +27,7 @@ from ovseg.towers import load_tower
 
 OBJECTS, TOTAL = len(object_names()), len(object_names()) + len(stuff_names())
 FIRST_SEED = 1_000_000
-FINE = dict(type="PAMR", dilations=(1, 2, 4))  # pictures this small: neighbours must be near
+FINE = dict(type="PAMR", dilations=(1, 2, 4))  # pictures this small: neighbors must be near
 
 
 class Confusion:
@@ -52,7 +53,7 @@ class Confusion:
 
 
 def patch_majority(labels: np.ndarray, patch: int, total: int = TOTAL) -> np.ndarray:
-    """The oracle of the patch grid: every patch gets the label most of its labelled pixels have."""
+    """The oracle of the patch grid: every patch gets the label most of its labeled pixels have."""
     out = np.empty_like(labels)
     for y in range(0, labels.shape[0], patch):
         for x in range(0, labels.shape[1], patch):
@@ -177,8 +178,8 @@ def markdown(report: dict) -> str:
     lines += ["|---|" + "---|" * len(columns)]
     for name in report["segmentation"]["seen"]["v20"]:
         cells = [report["segmentation"][s][p][name] for s, p in columns]
-        shown = " | ".join(f"{c['mIoU']:.1f} ({c['objects']:.1f} / {c['stuff']:.1f})" for c in cells)
-        lines.append(f"| {name} | {shown} |")
+        cells_text = " | ".join(f"{c['mIoU']:.1f} ({c['objects']:.1f} / {c['stuff']:.1f})" for c in cells)
+        lines.append(f"| {name} | {cells_text} |")
     photos = report["photographs"]
     lines += [
         "",
@@ -210,10 +211,10 @@ def main():
     report = {"scenes": args.scenes, "weights": str(tower_weights(tower.card))}
     old = args.out / "tiny_clip.json"
     if args.methods:
-        kept = json.loads(old.read_text()) if old.exists() else {}
-        if any(kept.get(key) != report[key] for key in report):
+        previous = json.loads(old.read_text()) if old.exists() else {}
+        if any(previous.get(key) != report[key] for key in report):
             parser.error(f"--methods adds to a report of the same weights and scenes, and {old} is none.")
-        report = kept
+        report = previous
         for styles, parts in report["segmentation"].items():
             for protocol, rows in segmentation(tower, styles, args.scenes, args.methods).items():
                 parts[protocol] |= rows

@@ -38,9 +38,9 @@ def draw(run: Path, out: Path):
     axis.set_yscale("log")
     scores = axis.twinx()
     for name, color in SHOWN:
-        found = [(row["step"], row[name]) for row in rows if name in row]
-        if found:
-            scores.plot(*zip(*found, strict=True), "o--", color=color, label=name)
+        curve = [(row["step"], row[name]) for row in rows if name in row]
+        if curve:
+            scores.plot(*zip(*curve, strict=True), "o--", color=color, label=name)
     scores.set_ylabel("validation, %")
     scores.set_ylim(bottom=0)
     figure.legend(loc="upper right", bbox_to_anchor=(0.88, 0.9), fontsize=8)

@@ -26,7 +26,7 @@ THINGS = WORDS[:3]
 PICTURE_BYTES = 60_000
 QUOTES = "`table` names whose table was read: many are one paper quoting another. [Protocols](README.md#protocols)."
 STYLES = ("seen", "unseen")
-SEGMENT, PHRASES, TRAINED = "Open-Vocabulary Semantic Segmentation", "Phrase Localisation", "Semantic Segmentation"
+SEGMENT, PHRASES, TRAINED = "Open-Vocabulary Semantic Segmentation", "Phrase Localization", "Semantic Segmentation"
 DETECT = "Open-Vocabulary Object Detection"
 SPLIT = ("mIoU_seen", "mIoU_unseen", "hIoU")
 BOXES = ("AP50", "AP50_base", "AP50_novel", "mask_AP50", "mAcc")
@@ -79,14 +79,14 @@ def measured(tables: Path, weights: str) -> dict[str, list[dict]]:
             ``results.json`` of tools/test.py); any may be absent.
         weights: hash of the embedded model; a table that names other weights is not read.
     """
-    found: dict[str, list[dict]] = {}
+    entries: dict[str, list[dict]] = {}
 
     def add(model: str, dataset: str, scores: dict, table: str, command: str):
         kind = TABLES.get(table, SEGMENT)
         scores = {name: round(float(value), 2) for name, value in scores.items() if name in SCORES[kind]}
         entry = {"Task": kind, "Dataset": dataset, "Metrics": scores}
         entry |= {"Protocol": EMBEDDED[kind], "Source": "measured", "Table": f"docs/tables/{table}", "Command": command}
-        found.setdefault(model, []).append(entry)
+        entries.setdefault(model, []).append(entry)
 
     path = tables / "tiny_clip.json"
     scenes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -101,7 +101,7 @@ def measured(tables: Path, weights: str) -> dict[str, list[dict]]:
             config = configs.get(row["config"], row["config"])
             command = f"python tools/test.py {config} --benchmark {row['benchmark']}"
             add(row["config"], row["benchmark"], row["scores"], name, command)
-    return found
+    return entries
 
 
 def with_measured(meta: dict, entries: dict[str, list[dict]]) -> dict:
@@ -114,10 +114,10 @@ def with_measured(meta: dict, entries: dict[str, list[dict]]) -> dict:
 
 def protocols(metas: dict[str, dict]) -> dict[str, str]:
     """Key → meaning: the protocols that methods share, then those of single methods."""
-    found = read_yaml(ROOT / "docs/methods/protocols.yml")
+    meanings = read_yaml(ROOT / "docs/methods/protocols.yml")
     for meta in metas.values():
-        found |= meta["Collections"][0].get("Protocols", {})
-    return found
+        meanings |= meta["Collections"][0].get("Protocols", {})
+    return meanings
 
 
 def table(header: list[str], rows: list[list]) -> str:
@@ -184,14 +184,15 @@ def _plain(value):
 def lab_table(rows: list[dict]) -> str:
     """mIoU in percent, a row per config and a column per benchmark; of objects and stuff apart where there are both."""
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
-    found: dict[str, dict[str, str]] = {}
+    scores_of: dict[str, dict[str, str]] = {}
     for row in rows:
         scores = row["scores"]
         parts = [scores.get(f"mIoU_{group}") for group in ("objects", "stuff")]
         apart = "" if None in parts else f" ({parts[0]:.1f} / {parts[1]:.1f})"
-        found.setdefault(row["config"].removesuffix("_tiny"), {})[row["benchmark"]] = f"{scores['mIoU']:.1f}{apart}"
+        scores_of.setdefault(row["config"].removesuffix("_tiny"), {})[row["benchmark"]] = f"{scores['mIoU']:.1f}{apart}"
     cells = [
-        [f"[{m}](docs/methods/{m}.md)", *(of.get(b, "not yet measured") for b in benchmarks)] for m, of in found.items()
+        [f"[{m}](docs/methods/{m}.md)", *(of.get(b, "not yet measured") for b in benchmarks)]
+        for m, of in scores_of.items()
     ]
     return table(["method", *benchmarks], cells)
 
@@ -224,15 +225,15 @@ def page(name: str, meta: dict) -> str:
     links += [f"[reference code]({code['Reference']})"] if "Reference" in code else []
     trained = "train_dataloader" in load_config(ROOT / models[0]["Config"])
     if collection["Metadata"]["Picture"]:
-        shown = (
+        image = (
             f"![{collection['Name']} on demo/scene.png](../images/methods/{name}.png)\n\nWith the embedded demo model."
         )
         usage = f"{command(meta)}\n"
     else:
-        shown, usage = "No picture: no trained weights that fit the embedded model are part of the package.", ""
+        image, usage = "No picture: no trained weights that fit the embedded model are part of the package.", ""
     weights = [
         [f"[`{m['Name']}`](../../{m['Config']}){_log(m['Config'])}", m["Metadata"]["Backbone"]]
-        + ["<br>".join(f"[{w['Name']}]({_link(w['Source'])}), {w['Licence']}" for w in m["Weights"])]
+        + ["<br>".join(f"[{w['Name']}]({_link(w['Source'])}), {w['License']}" for w in m["Weights"])]
         for m in models
     ]
     published, ours = results_table(models, "paper"), results_table(models, "measured")
@@ -246,10 +247,10 @@ def page(name: str, meta: dict) -> str:
         f"# {collection['Name']}",
         "<!-- Made by tools/docs/methods.py; do not edit. -->",
         (f"{paper['Title']} ({paper['Venue']}). " if paper else "Ours, of no paper. ") + " · ".join(links),
-        shown,
+        image,
         f"## Equation\n\n```text\n{equation}\n```",
         f"## Use\n\n```bash\n{usage}\n```",
-        table(["config", "backbone", "weights, licence"], weights),
+        table(["config", "backbone", "weights, license"], weights),
         settings(ROOT / models[0]["Config"]),
         f"## Published {names} (paper)\n\n" + (published and f"{QUOTES}\n\n{published}" or "None on these benchmarks."),
         f"## Measured by us{f' ({names}, in percent)' if kind in (PHRASES, DETECT) else ''}\n\n"
@@ -299,7 +300,7 @@ def texts() -> dict[Path, str]:
     from ovseg.towers import load_tower
 
     tables, hashes = ROOT / "docs/tables", [load_tower(name).card.hash for name in TOWERS]
-    entries = {model: found for weights in hashes for model, found in measured(tables, weights).items()}
+    entries = {model: results for weights in hashes for model, results in measured(tables, weights).items()}
     metas = {name: with_measured(meta, entries) for name, meta in metafiles().items()}
     folder = ROOT / "docs/methods"
     files = {folder / f"{name}.md": page(name, meta) for name, meta in metas.items()}
@@ -312,27 +313,27 @@ def picture(meta: dict, path: Path):
     """A method on demo/scene.png, saved with a palette small enough for ``PICTURE_BYTES``.
 
     Raises:
-        ValueError: even 16 colours take more.
+        ValueError: even 16 colors take more.
     """
     import ovseg
-    from ovseg.apis import Locator
+    from ovseg.apis.locate import Locator
     from ovseg.files import atomic_write
     from ovseg.results.draw_boxes import draw_boxes
 
     scene = ROOT / "demo/scene.png"
     if task(meta) == PHRASES:
-        found = Locator()(scene, THINGS)
-        shown = draw_boxes(found[0].image, [each.box for each in found], THINGS)
+        locations = Locator()(scene, THINGS)
+        image = draw_boxes(locations[0].image, [each.box for each in locations], THINGS)
     elif task(meta) == DETECT:
-        shown = ovseg.load_detector(classes=THINGS, score_threshold=0.2)(scene).plot()
+        image = ovseg.load_detector(classes=THINGS, score_threshold=0.2)(scene).plot()
     else:
-        shown = ovseg.load(registered_name(meta), classes=WORDS)(scene).plot()
+        image = ovseg.load(registered_name(meta), classes=WORDS)(scene).plot()
     for colors in (256, 128, 64, 32, 16):
         with atomic_write(path) as temporary:
-            shown.quantize(colors).save(temporary, "PNG", optimize=True)
+            image.quantize(colors).save(temporary, "PNG", optimize=True)
         if path.stat().st_size < PICTURE_BYTES:
             return
-    raise ValueError(f"{path} takes {path.stat().st_size} bytes even with 16 colours; at most {PICTURE_BYTES}.")
+    raise ValueError(f"{path} takes {path.stat().st_size} bytes even with 16 colors; at most {PICTURE_BYTES}.")
 
 
 def stale(files: dict[Path, str]) -> list[str]:

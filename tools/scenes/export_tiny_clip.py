@@ -42,7 +42,7 @@ def main():
             "size": None,
             "window": 64,
             "stride": 32,
-            "normalisation": "weights",
+            "normalization": "weights",
             "refine_image": "original",
         },
     }

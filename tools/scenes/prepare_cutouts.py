@@ -3,7 +3,7 @@
     pip install resvg-py && python tools/scenes/prepare_cutouts.py
 
 Needs npm (``npm pack`` downloads, nothing is installed or executed).  For each art style one PNG sheet is
-written: rows of sixteen 64 px RGBA cells, in the order of ``cutouts.json``, which also keeps the source, the licence
+written: rows of sixteen 64 px RGBA cells, in the order of ``cutouts.json``, which also keeps the source, the license
 and the
 attribution of every style.
 """
@@ -96,7 +96,7 @@ def renderer(tar: tarfile.TarFile, standard_names: dict[str, str]):
 
 
 def fit(picture: Image.Image) -> Image.Image:
-    """Crop to the drawn part and fit it, centred, into one cell."""
+    """Crop to the drawn part and fit it, centered, into one cell."""
     box = picture.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
     picture = picture.crop(box)
     scale = (CELL - 2) / max(picture.size)
@@ -117,7 +117,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         names_from = download(STYLES["twemoji"][0], Path(folder))
         standard_names = json.load(names_from.extractfile("package/chars.json"))
-        for style, (package, licence, attribution) in STYLES.items():
+        for style, (package, license, attribution) in STYLES.items():
             draw = renderer(download(package, Path(folder)), standard_names)
             cells, classes = [], []
             for word in objects:
@@ -132,7 +132,7 @@ def main():
             sheet.save(args.out / f"{style}.png", optimize=True)
             index[style] = {
                 "package": package,
-                "licence": licence,
+                "license": license,
                 "attribution": attribution,
                 "unseen": style in UNSEEN,
                 "classes": classes,

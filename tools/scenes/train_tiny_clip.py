@@ -107,7 +107,7 @@ def resize_positions(model: CLIP, size: int):
     visual.image_size, visual.grid_size = (size, size), (grid, grid)
 
 
-def optimisers(model: CLIP, config: dict):
+def optimizers(model: CLIP, config: dict):
     """Muon for the matrices of the blocks, AdamW for everything else."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "resblocks" in n]
     chosen = {id(p) for p in matrices}
@@ -186,10 +186,10 @@ def main():
             stage, stage_now = config["stages"][number], number
             resize_positions(model, stage["size"])
             model.visual.patch_dropout.prob = stage["patch_dropout"]
-            opts = optimisers(model, config)
+            opts = optimizers(model, config)
             if state is not None:
                 model.load_state_dict(state["model"])
-                for opt, saved in zip(opts, state["optimisers"], strict=True):
+                for opt, saved in zip(opts, state["optimizers"], strict=True):
                     opt.load_state_dict(saved)
                 state = None
         factor = rate(step, data, config)
@@ -225,7 +225,7 @@ def main():
                     {
                         "step": done,
                         "model": model.state_dict(),
-                        "optimisers": [o.state_dict() for o in opts],
+                        "optimizers": [o.state_dict() for o in opts],
                         "ids": ids,
                     },
                 )
@@ -237,7 +237,7 @@ def main():
         if stop:
             save(
                 last,
-                {"step": done, "model": model.state_dict(), "optimisers": [o.state_dict() for o in opts], "ids": ids},
+                {"step": done, "model": model.state_dict(), "optimizers": [o.state_dict() for o in opts], "ids": ids},
             )
             break
 

@@ -117,17 +117,17 @@ def main():
     loader = batches(data, start, args.workers)
 
     def prepare(number: int):
-        """The optimiser of a stage; a resumed run gets its state back."""
+        """The optimizer of a stage; a resumed run gets its state back."""
         nonlocal state
         set_size(model, config["stages"][number]["size"])
         kind = {"lr": config["lr"], "betas": (0.9, 0.98), "weight_decay": config["weight_decay"]}
-        optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], **kind)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], **kind)
         if state is not None:
             model.load_state_dict(state["model"])
             if state["stage"] == number:
-                optimiser.load_state_dict(state["optimiser"])
+                optimizer.load_state_dict(state["optimizer"])
             state = None
-        return optimiser
+        return optimizer
 
     if args.export_only:
         set_size(model, config["stages"][data.stage(start - 1)]["size"])
@@ -139,19 +139,19 @@ def main():
         number = data.stage(step)
         if number != stage_now:
             stage, stage_now = config["stages"][number], number
-            optimiser = prepare(number)
-            learning = list(itertools.chain(*(group["params"] for group in optimiser.param_groups)))
-        optimiser.param_groups[0]["lr"] = config["lr"] * rate(step, data, config)
+            optimizer = prepare(number)
+            learning = list(itertools.chain(*(group["params"] for group in optimizer.param_groups)))
+        optimizer.param_groups[0]["lr"] = config["lr"] * rate(step, data, config)
         images = normalize(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=config["precision"] == "bf16"):
             image, text = model.visual(images), encode_captions(model, tokens)
         logits = model.logit_scale.exp() * F.normalize(image.float(), dim=-1) @ text.T
         target = torch.arange(len(logits))
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(learning, 1.0)
-        optimiser.step()
+        optimizer.step()
         model.logit_scale.data.clamp_(0, np.log(100))
         losses.append(loss.item())
         done, stop = step + 1, time.time() - clock > 60 * args.stop_after
@@ -161,8 +161,8 @@ def main():
             line |= {"images_per_s": round(len(losses) * stage["batch"] / (time.time() - since), 1)}
             if done % (6 * config["log_every"]) == 0 or done == len(data) or stop:
                 line |= validate(model, data, stage["size"])
-                weights, moments = model.state_dict(), optimiser.state_dict()
-                save(last, {"step": done, "stage": number, "model": weights, "optimiser": moments})
+                weights, moments = model.state_dict(), optimizer.state_dict()
+                save(last, {"step": done, "stage": number, "model": weights, "optimizer": moments})
             line["minutes"] = round((time.time() - clock) / 60, 2)
             print(json.dumps(line), flush=True)
             log.write(json.dumps(line) + "\n")

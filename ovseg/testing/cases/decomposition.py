@@ -1,7 +1,7 @@
 """Additive decomposition of the image embedding."""
 
 from ovseg.dense.decomposition import ClipPRS, decompose
-from ovseg.score import CentredScore
+from ovseg.score import CenteredScore
 
 from .common import case, words
 
@@ -9,7 +9,7 @@ from .common import case, words
 @case
 def clip_prs(golden):
     tower, image, text = golden.tower(), golden.input("image"), words(golden)
-    parts, out, scorer = decompose(tower, image), ClipPRS()(tower, image), CentredScore()
+    parts, out, scorer = decompose(tower, image), ClipPRS()(tower, image), CenteredScore()
     return {
         "features": out.features,
         "logits": scorer.score(scorer.prepare(out), text),

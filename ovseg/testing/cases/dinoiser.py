@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ovseg.dense import DenseFeatures
 from ovseg.dense.clip_dinoiser import Correlations, pool
-from ovseg.score import FoundScore
+from ovseg.score import ForegroundScore
 
 from .common import Case, case, in_cases
 
@@ -31,8 +31,8 @@ def _one(each: Case) -> dict[str, Tensor]:
         if each.has("text"):
             out = DenseFeatures(features, features.mean((2, 3)), extras={"foreground": background})
             text = F.normalize(each.input("text"), dim=-1)
-            arrays["out_nobg"] = FoundScore()(out, text)
-            arrays["out_bg"] = FoundScore(background=True, delta=settings["delta"])(out, text)
+            arrays["out_nobg"] = ForegroundScore()(out, text)
+            arrays["out_bg"] = ForegroundScore(background=True, delta=settings["delta"])(out, text)
     if each.has("dino_corr"):
         loss = arrays["loss_dino"] = correlation_loss(raw, each.input("dino_corr").flatten(2), settings["gamma"])
         loss.backward()

@@ -10,7 +10,7 @@ from ovseg.dense.clip_dinoiser import Correlations, pool
 from ovseg.dense.cliptrase import correlation, without_global_patches
 from ovseg.dense.features import pad_to_patches
 from ovseg.refine.cluster import ClusterVote, dbscan, vote
-from ovseg.score import CosineScore, FoundScore, WholeImageScore, min_max
+from ovseg.score import CosineScore, ForegroundScore, WholeImageScore, min_max
 
 from .common import case, features_and_logits, words
 
@@ -98,8 +98,8 @@ def clip_dinoiser(golden):
         "bkg_logit": convolutions.background(y),
         "features": pool(plain.features, raw, meta["gamma"]),
         "logits": CosineScore()(out, text),
-        "prob": FoundScore()(out, text),
-        "prob_found": FoundScore(background=True, delta=meta["delta"])(out, text),
+        "prob": ForegroundScore()(out, text),
+        "prob_found": ForegroundScore(background=True, delta=meta["delta"])(out, text),
         "clip_inter": y,
         "cls": out.embedding,
     }

@@ -19,7 +19,7 @@ preset                  trains                                                  
 They choose among the parts that a tower's family names (``towers.parts``); docs/training.md has the table of what each
 means for each family, and what is refused.
 
-A tower is frozen until a preset is applied.  Presets that replace a weight do it by a parametrisation
+A tower is frozen until a preset is applied.  Presets that replace a weight do it by a parametrization
 (``torch.nn.utils.parametrize``), so every reader of the weight sees the tuned one; ``plain_state``
 gives it as a plain weight.
 """
@@ -35,7 +35,7 @@ from ovseg.towers.base import Tower
 from .base import Tuning
 from .choose import Attention, Blocks, Everything, LastProjection, Norms, Positions
 from .prompts import Prompt, VisualPrompt
-from .reparametrise import QV, LoRA, SingularValues
+from .reparametrize import QV, LoRA, SingularValues
 
 __all__ = [
     "QV",
@@ -69,7 +69,7 @@ def apply(tower: Tower, presets: Sequence[dict | Tuning]) -> list[Tuning]:
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
-    """A state dict with the names of an untuned module: parametrised weights by their values."""
+    """A state dict with the names of an untuned module: parametrized weights by their values."""
     state = module.state_dict()
     for place, part in module.named_modules():
         for key in part.parametrizations if parametrize.is_parametrized(part) else ():

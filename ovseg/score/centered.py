@@ -12,7 +12,7 @@ from .cosine import CosineScore
 
 
 @SCORERS.register_module()
-class CentredScore(CosineScore):
+class CenteredScore(CosineScore):
     """Inner products with unnormalized features, minus their mean over all prompts at that position.
 
     A softmax or maximum over prompts is invariant to the subtraction, but heat maps of single prompts are not: without

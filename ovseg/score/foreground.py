@@ -12,7 +12,7 @@ from .cosine import CosineScore
 
 
 @SCORERS.register_module()
-class FoundScore(CosineScore):
+class ForegroundScore(CosineScore):
     """Probabilities of the prompts; needs all prompts of an image at once.
 
     Args:
@@ -22,7 +22,7 @@ class FoundScore(CosineScore):
         delta: δ in [0, 1].
     """
 
-    name = "found"
+    name = "foreground"
     probabilities = True
 
     def __init__(self, background: bool = False, delta: float = 0.99):
