@@ -6,8 +6,10 @@ import warnings
 import open_clip
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from ovseg.testing.shrunken import save_small, shrunken, small_config
 from ovseg.testing.toys import toy_clip
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.causal import encode_prompts
@@ -425,3 +427,23 @@ def test_the_end_token_is_that_of_the_config(clip):
         model = open_clip_model(config)
     expected = model.eval().encode_text(tokens)
     torch.testing.assert_close(encode_prompts(model, tokens), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_folders_own_tokenizer_reads_as_open_clip_reads(tmp_path):
+    transformers, tokenizers = (pytest.importorskip(name) for name in ("transformers", "tokenizers"))
+    words = {word: index for index, word in enumerate("<pad> </s> <unk> a photo of cat dog".split())}
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    model.post_processor = tokenizers.processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    with shrunken():
+        config = small_config("ViT-B-16-SigLIP2")
+        config["text_cfg"]["hf_tokenizer_name"] = "somebody/else"
+        expected = save_small(tmp_path, config)
+        special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+        transformers.PreTrainedTokenizerFast(tokenizer_object=model, **special).save_pretrained(tmp_path)
+        encoder = TextEncoder(load_tower(tmp_path), ["a photo of a {}"])
+    tokens = open_clip.get_tokenizer(f"local-dir:{tmp_path}")(["a photo of a cat", "a photo of a dog"])
+    assert torch.equal(encoder.tokens(["cat", "dog"]), tokens)
+    torch.testing.assert_close(encoder(["cat", "dog"]), F.normalize(expected.encode_text(tokens), dim=-1))
+    with pytest.raises(ValueError, match="has 85 tokens"):
+        encoder(["cat " * 80])

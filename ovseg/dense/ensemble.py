@@ -30,6 +30,7 @@ class Ensemble(DenseExtractor):
         ValueError: no members, or one that does not belong to the family.
     """
 
+    requires = ("attention",)
     name = "ensemble"
     paper = "ours"
     protocol = dict(short_side=336, window=224, stride=112, logit_scale=40)
