@@ -1,4 +1,4 @@
-"""The table of docs/weights.md: every architecture of open_clip, how ovseg reads it and which methods fit, by looking at
+"""The table of docs/weights.md: every architecture of open_clip, how it is read and which methods fit, by looking at
 each of them shrunken.  tests/test_sweep.py asserts that the embeddings are open_clip's.
 
 python tools/docs/weights.py docs/weights.md
