@@ -7,6 +7,7 @@ import typer
 
 from .batch import batch
 from .common import (
+    Arch,
     AsJson,
     Bands,
     BoxFormat,
@@ -50,6 +51,7 @@ def detect(
         ),
     ] = "clip_surgery",
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
@@ -104,7 +106,7 @@ def detect(
     settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
     if background is not None:
         settings["background"] = read_stuff(background)
-    model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **settings)
+    model = load_detector(method, weights, device=device, arch=arch, quick_gelu=quick_gelu, **settings)
 
     def answer(item, picture):
         detections = model.set_image(picture).predict(

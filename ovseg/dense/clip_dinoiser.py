@@ -15,7 +15,7 @@ from ovseg.compat.checkpoint import read_checkpoint
 from ovseg.registry import DENSE
 from ovseg.towers import TokenState, Tower
 
-from .base import to_grid
+from .base import patches, to_grid
 from .features import DenseFeatures
 from .maskclip import MaskCLIP
 
@@ -124,4 +124,4 @@ class CLIPDINOiser(MaskCLIP):
         return out
 
     def extras(self, tower: Tower, state: TokenState) -> dict[str, Tensor]:
-        return {"y": to_grid(state.taps[self.taps[0]][:, 1:], state.grid)}
+        return {"y": to_grid(patches(state.taps[self.taps[0]], state.grid), state.grid)}

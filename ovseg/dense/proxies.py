@@ -15,7 +15,7 @@ from ovseg.registry import PROXIES
 from ovseg.threads import PerThread
 from ovseg.towers import IMAGENET, TokenState, Tower
 
-from .base import to_grid
+from .base import patches, to_grid
 
 
 @PROXIES.register_module()
@@ -33,7 +33,7 @@ class TowerProxy(nn.Module):
     def forward(self, tower: Tower, images: Tensor, state: TokenState) -> Tensor:
         tokens = state.taps[self.taps[0]]
         tokens = tokens.transpose(1, 2).flatten(2) if tokens.ndim == 4 else tokens
-        return to_grid(tokens[:, 1:], state.grid)
+        return to_grid(patches(tokens, state.grid), state.grid)
 
 
 @PROXIES.register_module()

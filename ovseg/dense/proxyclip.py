@@ -16,7 +16,7 @@ from torch import Tensor
 from ovseg.registry import DENSE, PROXIES
 from ovseg.towers import TokenState, Tower
 
-from .base import DenseExtractor, to_grid
+from .base import DenseExtractor, patches, to_grid
 from .features import DenseFeatures
 
 ENTRIES = 2**20
@@ -101,7 +101,7 @@ class ProxyCLIP(DenseExtractor):
         block = tower.blocks[-1]
         _, _, v = block.qkv(block.ln_1(state.x))
         batch, heads, _, d = v.shape
-        v = v[:, :, 1:].transpose(2, 3).reshape(batch, heads * d, *state.grid)
+        v = patches(v, state.grid).transpose(2, 3).reshape(batch, heads * d, *state.grid)
         v = F.interpolate(v, grid, mode="bilinear", align_corners=False)
         v = v.flatten(2).transpose(1, 2)
         step = max(1, ENTRIES // (batch * v.shape[1]))

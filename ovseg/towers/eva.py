@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
+from open_clip.timm_model import TimmModel
 from timm.layers import LayerNorm, RotaryEmbeddingCat
 from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ class TappedEvaBlock:
     begins with the sub-LN.
     """
 
-    has_residual = True
+    has_residual = has_attention = True
 
     def __init__(self, block: EvaBlock, rotation: Rotation | None):
         self.block, self.rotation = block, rotation
@@ -192,7 +193,7 @@ class EvaTower(TowerFamily):
         with torch.no_grad():
             self.embed_dim = self.project(trunk.norm_pre(trunk.cls_token)).shape[-1]
         square = {"square_grid"} if self.table_grid[0] == self.table_grid[1] else set()
-        self.provides = frozenset({"attention_blocks", "class_token", "class_pooling"} | square)
+        self.provides = frozenset({"attention", "attention_blocks", "class_token", "class_pooling"} | square)
 
     # --- the family -------------------------------------------------------------------------------------------------
 
@@ -202,7 +203,11 @@ class EvaTower(TowerFamily):
 
     @classmethod
     def opens(cls, visual):
-        return isinstance(getattr(visual, "trunk", None), Eva)
+        trunk = getattr(visual, "trunk", None)
+        if not isinstance(trunk, Eva) or not isinstance(visual, TimmModel):
+            return isinstance(trunk, Eva)
+        block = trunk.blocks[0]
+        return type(block) is EvaBlock and type(block.attn) is EvaAttention and trunk.global_pool == "token"
 
     @classmethod
     def vision_config(cls, state, config):
@@ -219,6 +224,8 @@ class EvaTower(TowerFamily):
         return eva_visual(state, **config.get("eva", {}), image_size=config.get("image_size"), embed_dim=embed_dim)
 
     def recorded_config(self):
+        if self.card.config is not None:
+            return dict(self.card.config["vision_cfg"])
         reference = None if self.rotation is None else self.rotation.reference
         own = {"eva": {"heads": self.blocks[0].heads, "reference": reference[0] if reference else None}}
         if self.image_size[0] != self.image_size[1]:
