@@ -231,7 +231,7 @@ class Pipeline(nn.Module):
             prompt_to_class: class of each word, in non-decreasing order.
             background: class 0 is the background, which the area threshold never drops.
         """
-        keep_first = background or self.scorer.first_is_background
+        keep_first = self.scorer.first_is_background
         order, prompt_to_class, former = canonical_order(text, list(prompt_to_class), keep_first)
         maps = ClassMaps(encoded, text[order], self.scorer, self.protocol.window)
         affinities = [
@@ -245,9 +245,9 @@ class Pipeline(nn.Module):
             find = partial(self.bounded, maps.breakpoints(), prompt_to_class)
         decoded = find()
         if self.protocol.area_threshold > 0:
-            small = self._small_classes(decoded.labels, prompt_to_class[-1] + 1, background)
+            small = self._small_classes(in_former_classes(decoded.labels, former), len(former), background)
             if small:
-                decoded = find(small)
+                decoded = find(frozenset(new for new, old in enumerate(former) if old in small))
         labels = self._relabeled(decoded.labels, encoded, maps, affinities, prompt_to_class)
         decoded.labels = in_former_classes(labels, former)
         return decoded
