@@ -9,6 +9,8 @@ import typer
 
 from ovseg.printable import printable, say, say_json
 
+from .completion import complete_weights
+
 _RENDEZVOUS = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "LOCAL_RANK"}
 
 Sources = Annotated[list[str], typer.Argument(metavar="PATH…", help="Pictures, folders, globs or URLs.")]
@@ -32,8 +34,15 @@ Background = Annotated[
     ),
 ]
 Weights = Annotated[
-    str | None, typer.Option("-w", "--weights", help="tiny (embedded), openai, ViT-L-14/openai, FILE …")
+    str | None,
+    typer.Option(
+        "-w",
+        "--weights",
+        help="tiny (embedded), openai, ViT-L-14/openai, FILE …",
+        autocompletion=complete_weights,
+    ),
 ]
+Arch = Annotated[str | None, typer.Option(help="Architecture of open_clip, for weight files that do not say.")]
 QuickGELU = Annotated[bool | None, typer.Option(help="Activation, for weight files that do not say.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 

@@ -10,6 +10,7 @@ import typer
 from ovseg.printable import printable, say
 
 from .common import (
+    Arch,
     Background,
     Classes,
     Device,
@@ -30,6 +31,7 @@ from .common import (
     say_done,
     say_failed,
 )
+from .completion import complete_method_list
 from .output import NothingWritableError, Output
 
 KINDS = {"sheet": "png", "page": "html", "json": "json"}  # the JSON last: all is there
@@ -41,9 +43,16 @@ def compare(
     vocabulary: Words = None,
     background: Background = None,
     methods: Annotated[
-        str, typer.Option("-m", "--methods", help='"all" that need no other file, or names: "naclip, sclip".')
+        str,
+        typer.Option(
+            "-m",
+            "--methods",
+            help='"all" that need no other file, or names: "naclip, sclip".',
+            autocompletion=complete_method_list,
+        ),
     ] = "all",
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
@@ -77,7 +86,7 @@ def compare(
     settings = protocol_settings(short_side=short_side, window=window, stride=stride, templates=templates)
     if not refine:
         settings["refine"] = []
-    options = dict(device=device, quick_gelu=quick_gelu, own_protocol=own_protocol)
+    options = dict(device=device, arch=arch, quick_gelu=quick_gelu, own_protocol=own_protocol)
     comparer = Comparer(words, methods, weights, **options, **settings)
 
     console, total, saved = Console(stderr=True), len(items) + len(failed), []

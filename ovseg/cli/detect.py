@@ -7,6 +7,7 @@ import typer
 
 from .batch import batch
 from .common import (
+    Arch,
     AsJson,
     Bands,
     BoxFormat,
@@ -33,6 +34,7 @@ from .common import (
     read_stuff,
     read_words,
 )
+from .completion import complete_detectors
 
 
 def detect(
@@ -45,9 +47,11 @@ def detect(
             "-m",
             "--method",
             help="An extractor of `ovseg methods`, or a trained detector with --weights CHECKPOINT.",
+            autocompletion=complete_detectors,
         ),
     ] = "clip_surgery",
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
@@ -58,6 +62,12 @@ def detect(
         typer.Option(
             "--background", help='Words against which things stand out: "sea, sand"; by default names of stuff.'
         ),
+    ] = None,
+    slice: Annotated[
+        int | None, typer.Option(help="Detect in overlapping slices of so many pixels a side: finds small things.")
+    ] = None,
+    overlap: Annotated[
+        float | None, typer.Option(help="Share of a side that neighboring slices have in common; 0.2 unless given.")
     ] = None,
     boxes: Annotated[Path | None, typer.Option(help="Choose among these boxes: .json or .csv.")] = None,
     box_format: BoxFormat = None,
@@ -92,10 +102,11 @@ def detect(
         short_side=short_side, window=window, stride=stride, precision=precision, templates=templates
     )
     settings |= protocol_settings(range=read_numbers(value_range, "--range"), bands=read_numbers(bands, "--bands"))
+    settings |= protocol_settings(slice=slice, overlap=overlap)
     settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
     if background is not None:
         settings["background"] = read_stuff(background)
-    model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **settings)
+    model = load_detector(method, weights, device=device, arch=arch, quick_gelu=quick_gelu, **settings)
 
     def answer(item, picture):
         detections = model.set_image(picture).predict(

@@ -7,6 +7,7 @@ import typer
 
 from .batch import batch
 from .common import (
+    Arch,
     AsJson,
     Background,
     Bands,
@@ -32,6 +33,7 @@ from .common import (
     read_numbers,
     read_words,
 )
+from .completion import complete_methods, complete_refiners
 from .rasters import rasters
 
 
@@ -40,8 +42,11 @@ def predict(
     classes: Classes = None,
     vocabulary: Words = None,
     background: Background = None,
-    method: Annotated[str, typer.Option("-m", "--method", help="See `ovseg methods`.")] = "naclip",
+    method: Annotated[
+        str, typer.Option("-m", "--method", help="See `ovseg methods`.", autocompletion=complete_methods)
+    ] = "naclip",
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
@@ -52,7 +57,10 @@ def predict(
     window: Window = None,
     stride: Stride = None,
     precision: Precision = None,
-    refine: Annotated[list[str] | None, typer.Option(help='Refiners, such as pamr; "none" for none.')] = None,
+    refine: Annotated[
+        list[str] | None,
+        typer.Option(help='Refiners, such as pamr; "none" for none.', autocompletion=complete_refiners),
+    ] = None,
     templates: Templates = None,
     memory: Annotated[
         str | None,
@@ -87,7 +95,7 @@ def predict(
         budget = read_memory(memory, short_side)
         settings |= dict(short_side=None, size=None)
     options = dict(resume=resume, overwrite=overwrite, as_json=as_json, progress=progress)
-    model = load(method, weights, device=device, quick_gelu=quick_gelu, **settings)
+    model = load(method, weights, device=device, arch=arch, quick_gelu=quick_gelu, **settings)
     if memory is not None:
         rasters(model, words, items, failed, out, budget, **options)
         return

@@ -20,7 +20,7 @@ TESTED = {
     "scipy": (">=1.13", "1.17.1"),
     "scikit-learn": (">=1.5", "1.9.1"),
     "scikit-image": (">=0.24", "0.26.0"),
-    "opencv-python-headless": (">=4.9", "4.12.0.88"),
+    "opencv-python-headless": (">=4.10.0.84", "4.12.0.88"),
 }
 # The same of the extra ``mm``; where a package is in both, both ranges hold.
 TESTED_MM = {
@@ -29,8 +29,8 @@ TESTED_MM = {
     "onedl-mmdetection": (">=3.5.1,<3.6", "3.5.1"),
     "pycocotools": (">=2.0.7", "2.0.11"),
     "numpy": (">=2.0,<2.3", "2.2.6"),
-    "opencv-python": (">=4.9,<4.13", "4.12.0.88"),
-    "opencv-python-headless": (">=4.9,<4.13", "4.12.0.88"),
+    "opencv-python": (">=4.10.0.84,<4.13", "4.12.0.88"),
+    "opencv-python-headless": (">=4.10.0.84,<4.13", "4.12.0.88"),
 }
 
 # Packages that install the same import name over each other.

@@ -1,7 +1,8 @@
 """What a detection returns: boxes with names, scores and masks that can be looked at, asked, saved and read back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ovseg.text.vocabulary import Vocabulary
 
 from . import rle, store
 from .draw_boxes import draw_boxes
+from .join import join
 from .plotting import PlotMixin
 from .provenance import Provenance
 from .seal import sealed
@@ -127,23 +129,98 @@ class Detections(PlotMixin):
             raise ValueError("these detections have boxes only.")
         return rle.decode(self.masks[index])
 
+    @property
+    def areas(self) -> np.ndarray:
+        """(R,) float64, in pixels: of the masks where there are masks, of the boxes otherwise."""
+        if self.masks is not None:
+            return np.array([rle.area(mask) for mask in self.masks], np.float64)
+        return np.prod(self.boxes[:, 2:].astype(np.float64) - self.boxes[:, :2], axis=1)
+
+    # --- choosing --------------------------------------------------------------------------------------------------
+
     def without_masks(self) -> "Detections":
         """The same boxes alone."""
         return replace(self, masks=None, provenance=boxes_only(self.provenance))
 
     def above(self, score: float) -> "Detections":
-        """Those of at least this score."""
-        return self[self.scores >= score]
+        """Those of at least this score.
+
+        Raises:
+            ValueError: not a number in [0, 1].
+        """
+        return self[self.scores >= _share(score, "a score")]
 
     def __getitem__(self, chosen) -> "Detections":
-        """Some of them, by a slice, a boolean mask or indices; a name gives those of a class."""
-        if isinstance(chosen, str):
-            chosen = self.labels == self.vocabulary.index(chosen)
-        indices = np.atleast_1d(np.arange(len(self))[chosen])
-        masks = None if self.masks is None else [self.masks[i] for i in indices]
-        return replace(
-            self, boxes=self.boxes[indices], scores=self.scores[indices], labels=self.labels[indices], masks=masks
-        )
+        """Some of them: by a name or several names, a slice, a boolean mask (R,), or indices.
+
+        Raises:
+            ValueError: a name that no class has, a mask of another length, or another kind of choice.
+            IndexError: an index beyond the last detection.
+        """
+        rows = np.arange(len(self))
+        rows = np.atleast_1d(rows[chosen if isinstance(chosen, slice) else self._rows(chosen)])
+        masks = None if self.masks is None else [self.masks[i] for i in rows]
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], masks=masks)
+
+    def _rows(self, chosen: Any) -> np.ndarray:
+        """A choice that is no slice, as a boolean mask (R,) or indices."""
+        names = [chosen] if isinstance(chosen, str) else chosen
+        if isinstance(names, (list, tuple, set)) and any(isinstance(name, str) for name in names):
+            if not all(isinstance(name, str) for name in names):
+                raise ValueError(f"detections are chosen by names or by indices, not by both: {chosen!r}.")
+            return np.isin(self.labels, [self.vocabulary.index(name) for name in names])
+        rows = _to_numpy(chosen)
+        if rows.dtype == bool and rows.shape != (len(self),):
+            raise ValueError(f"a mask over {len(self)} detections has the shape ({len(self)},), got {rows.shape}.")
+        if rows.ndim > 1 or (rows.size and rows.dtype.kind not in "biu"):
+            raise ValueError(
+                "detections are chosen by a name, several names, a slice, a boolean mask or indices; got "
+                f"{chosen!r:.100}."
+            )
+        return rows if rows.size else np.zeros(0, np.int64)
+
+    def with_nms(self, iou: float, class_agnostic: bool = False) -> "Detections":
+        """Those that are left after non-maximum suppression: of two boxes of a class that overlap by more than ``iou``,
+        the one of the lower score goes, and its mask with it.
+
+        Args:
+            iou: intersection over union of the boxes, in [0, 1].
+            class_agnostic: whether boxes of different classes suppress each other too.
+
+        Raises:
+            ValueError: not a number in [0, 1].
+        """
+        import torch  # reading and asking does without
+        from torchvision.ops import batched_nms
+
+        labels = np.zeros_like(self.labels) if class_agnostic else self.labels
+        values = (torch.from_numpy(each) for each in (self.boxes, self.scores, labels))
+        best = self[batched_nms(*values, _share(iou, "an IoU")).numpy()]
+        protocol = dict(self.protocol) | {"with_nms": {"iou": float(iou), "class_agnostic": bool(class_agnostic)}}
+        return replace(best, provenance=replace(self.provenance, protocol=protocol, fingerprint=""))
+
+    @classmethod
+    def merge(
+        cls,
+        parts: Iterable["Detections"],
+        offsets: Sequence[tuple[int, int]] | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> "Detections":
+        """All detections of one picture as one value: those of several detectors, or of several parts of it.
+
+        Nothing is suppressed; see ``with_nms``.  Vocabularies that differ are united by the names of their classes.
+        What the parts were made with stays where they agree, and all of it is in ``protocol["merged"]`` otherwise.
+
+        Args:
+            parts: one or more; with masks, or all without.
+            offsets: (x, y) of the top left corner of each part in the whole picture, in pixels; then there is no
+                ``image``. Without them every part is of the whole picture.
+            size: (H, W) of the whole picture; without it the parts just fit in.
+
+        Raises:
+            ValueError: no parts, sizes that differ without offsets, parts beyond the picture, masks for some alone.
+        """
+        return cls(**join(list(parts), offsets, size))
 
     def __repr__(self) -> str:
         items = [f"{name} {score:.2f}" for name, score in zip(self.names[:5], self.scores, strict=False)]
@@ -202,7 +279,7 @@ class Detections(PlotMixin):
             "iscrowd": 0,
         }
         if self.masks is not None:
-            entry["area"] = int(self.mask(index).sum())
+            entry["area"] = rle.area(self.masks[index])
             entry["segmentation"] = self.masks[index]
         return entry
 
@@ -297,3 +374,9 @@ class Detections(PlotMixin):
 
 def _to_numpy(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+
+
+def _share(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+        raise ValueError(f"{what} is a number from 0 to 1, got {value!r}.")
+    return float(value)

@@ -1,7 +1,7 @@
 """What a result was made with: one frozen value, the same for every engine, every file and every ``--resume``."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -142,6 +142,26 @@ class Provenance:
     def differences(self, other: "Provenance") -> list[str]:
         """Which of ``PARTS`` differ, or are unknown; empty if the results must be the same."""
         return [part for part in PARTS if not _same(part, getattr(self, part), getattr(other, part))]
+
+
+def merge_provenance(several: Sequence[Provenance], vocabulary_hash: str | None) -> Provenance:
+    """Of a result put together from others, one or more: what they agree in, and all of them in
+    ``protocol["merged"]`` where they differ."""
+    first = several[0]
+    if all(each == first for each in several):
+        return first
+    agreed = {part: getattr(first, part) for part in ("options", "scorer", "weights", "picture")}
+    for each in several[1:]:
+        agreed = {part: value for part, value in agreed.items() if getattr(each, part) == value}
+    protocol = dict(first.protocol)
+    for each in several[1:]:
+        protocol = {name: value for name, value in protocol.items() if each.protocol.get(name) == value}
+    return Provenance(
+        method=" + ".join(dict.fromkeys(each.method for each in several)),
+        vocabulary_hash=vocabulary_hash,
+        protocol=protocol | {"merged": [each.to_dict() for each in several]},
+        **agreed,
+    )
 
 
 def _same(part: str, one, other) -> bool:

@@ -88,6 +88,30 @@ def decompress(string: str | bytes) -> np.ndarray:
     return counts
 
 
+def place(rle: dict[str, Any], offset: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
+    """The mask of a part as that of the whole picture, false outside the part.
+
+    Args:
+        rle: of the part, (h, w).
+        offset: (x, y) of its top left corner in the whole picture.
+        size: (H, W) of the whole picture.
+
+    Raises:
+        ValueError: as of ``decode``, or a part that reaches beyond the picture.
+    """
+    mask, (left, top), (height, width) = decode(rle), offset, size
+    h, w = mask.shape
+    if not (0 <= left <= width - w and 0 <= top <= height - h):
+        raise ValueError(f"a mask of size [{h}, {w}] at x={left}, y={top} reaches beyond a picture of {list(size)}.")
+    edges = np.diff(mask.T.astype(np.int8), axis=1, prepend=0, append=0)
+    column, first = np.nonzero(edges == 1)
+    starts = (column + left) * height + top + first
+    ends = (column + left) * height + top + np.nonzero(edges == -1)[1]
+    apart = starts[1:] != ends[:-1]  # a run that goes on in the next column is one
+    starts, ends = np.append(starts[:1], starts[1:][apart]), np.append(ends[:-1][apart], ends[-1:])
+    return {"size": [height, width], "counts": compress(_run_lengths(starts, ends, height * width))}
+
+
 def encode_labels(labels: np.ndarray) -> dict[int, dict[str, Any]]:
     """All classes of an (H, W) label map in one pass over its pixels.
 
@@ -105,9 +129,7 @@ def encode_labels(labels: np.ndarray) -> dict[int, dict[str, Any]]:
     encoded = {}
     for label, runs in zip(present, np.split(order, first[1:]), strict=True):
         begin, end = starts[runs], ends[runs]
-        counts = np.diff(np.column_stack((begin, end)).ravel(), prepend=0)
-        if end[-1] < flat.size:
-            counts = np.append(counts, flat.size - end[-1])
+        counts = _run_lengths(begin, end, flat.size)
         left, right = begin[0] // height, (end[-1] - 1) // height
         whole = begin // height != (end - 1) // height  # a run that goes on in the next column spans top to bottom
         top, bottom = (0, height - 1) if whole.any() else ((begin % height).min(), ((end - 1) % height).max())
@@ -169,6 +191,13 @@ def _read(rle: dict[str, Any]) -> tuple[int, int, np.ndarray]:
             f"to {counts.sum()}; it was cut off, or its size is [width, height] by mistake."
         )
     return height, width, counts
+
+
+def _run_lengths(starts: np.ndarray, ends: np.ndarray, total: int) -> np.ndarray:
+    """Counts of runs of ones, [start, end) in rising order, among ``total`` pixels."""
+    counts = np.diff(np.column_stack((starts, ends)).ravel(), prepend=0)
+    rest = total - int(counts.sum())
+    return np.append(counts, rest) if rest else counts
 
 
 def _as_mask(mask: np.ndarray) -> np.ndarray:
