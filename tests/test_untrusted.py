@@ -18,6 +18,7 @@ from ovseg.compat.checkpoint import read_checkpoint_with_meta, save_safetensors
 from ovseg.engine import checkpoints
 from ovseg.engine.config import load_config, read_dump, self_contained
 from ovseg.engine.recorded_config import detector_config
+from ovseg.marks import NotOwnError
 from ovseg.predict.protocol import Protocol
 from ovseg.registry import DENSE, REFINERS, TRANSFORMS
 from ovseg.text.templates import get_templates
@@ -520,9 +521,10 @@ def test_scores_that_unpack_to_more_than_the_picture(saved, tmp_path):
 @pytest.mark.parametrize("content", ["[" * 10**5, "[]", "3", '{"protocol": 3}', '{"protocol": {}, "weights": []}'])
 def test_resume_passes_over_what_is_no_result(content, tmp_path):
     (tmp_path / "scene.json").write_text(content)
-    done = CliRunner().invoke(
-        app, ["predict", str(SCENE), "-c", "owl", "-m", "maskclip", "-o", str(tmp_path), "--resume"]
-    )
+    run = ["predict", str(SCENE), "-c", "owl", "-m", "maskclip", "-o", str(tmp_path), "--resume"]
+    refused = CliRunner().invoke(app, run)
+    assert isinstance(refused.exception, NotOwnError) and (tmp_path / "scene.json").read_text() == content
+    done = CliRunner().invoke(app, [*run, "--overwrite"])
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "scene.json").read_text())["format"] == "ovseg-result"
 
