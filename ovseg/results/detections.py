@@ -371,7 +371,7 @@ def _to_numpy(values: Any) -> np.ndarray:
 
 
 def _share(value: Any, what: str) -> float:
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else float("nan")
-    if not 0 <= number <= 1:
+    share = float(value) if isinstance(value, Real) and not isinstance(value, bool) else float("nan")
+    if not 0 <= share <= 1:
         raise ValueError(f"{what} is a number from 0 to 1, got {value!r}.")
-    return number
+    return share
