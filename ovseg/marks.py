@@ -66,6 +66,14 @@ def is_named(path: Path) -> bool:
     return False
 
 
+def is_result(path: Path) -> bool:
+    """Whether a picture is one that ovseg drew, by its name, and by its mark or a JSON beside it.
+
+    The JSON is written last: a run that goes on, or was killed, has pictures without one.
+    """
+    return path.name.endswith(tuple(ENDINGS)) and (is_named(path) or is_marked(path))
+
+
 def is_record(path: Path) -> bool:
     """Whether a file is a JSON that ovseg wrote."""
     return _is_ours(_read(path))

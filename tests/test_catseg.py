@@ -85,8 +85,8 @@ class TestDense:
         dense, x = CATSeg(), torch.zeros(1, 3, 64, 64)
         for depth, blocks in ((12, (3, 7)), (24, (7, 15)), (3, (0, 1))):
             tower.blocks = (tower.blocks * 24)[:depth]
-            dense(tower, x)
-            assert dense.taps == tuple(f"block.{number}.out" for number in blocks)
+            assert dense(tower, x).extras["guidance"].shape[1] == 2
+            assert dense.taps_of(tower) == tuple(f"block.{number}.out" for number in blocks)
 
     def test_errors(self, vit):
         with pytest.raises(ValueError, match="residual is True, False or \"class\".*'own'"):

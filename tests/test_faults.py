@@ -14,17 +14,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovseg import cli, files
+from ovseg import files
 from ovseg.compat.untrusted import parse_yaml
 from ovseg.locks import LockedError, locked
 from ovseg.marks import MARK, NotOwnError, is_marked, is_named, is_own
 from ovseg.pictures.identity import PictureFile
 from ovseg.pictures.images import iter_sources
 from ovseg.pictures.pixels import ImageError
+from ovseg.predict.user_regions import user_regions
 from ovseg.printable import printable, say, say_json
 from ovseg.results import rle
 from ovseg.results.detections import Detections
 from ovseg.results.result import Result
+from ovseg.text.templates import get_templates
 from ovseg.text.vocabulary import Vocabulary
 
 from .test_cli import QUICK, assert_one_paragraph, folder, ovseg, photo  # noqa: F401 (fixtures)
@@ -192,6 +194,10 @@ class TestOwnership:
         code, out, err = ovseg("predict", tmp_path, *WORDS, "-o", tmp_path, *QUICK)
         assert code == 0 and "1 picture(s) segmented" in out and "2 picture(s)" in err and "are left out" in err
         assert sorted(path.name for path in tmp_path.iterdir()) == before
+        (tmp_path / "out.json").write_text("[]")
+        (tmp_path / "photo.json").unlink()  # as a killed run leaves it
+        with pytest.warns(UserWarning, match="2 picture"):
+            assert [path.name for path in iter_sources(tmp_path)] == ["photo.png"]
         (tmp_path / "photo.png").unlink()
         with pytest.raises(ImageError, match="results of ovseg"):
             iter_sources(tmp_path)
@@ -455,5 +461,34 @@ class TestRasters:
         assert (out / "x.json").exists() and not list(out.glob(".*"))
 
 
-def test_the_command_has_its_entry_point():
-    assert callable(cli.main)
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        (name, value)
+        for name in ("boxes", "masks", "objectness")
+        for value in (5, "x", [None], [["a"] * 4], {}, [[1, 2]])
+    ]
+    + [("boxes", [[1, 2, 3, 4], [1, 2]]), ("objectness", [1.5]), ("objectness", [float("nan")]), ("masks", [[1]])],
+)
+def test_regions_of_wrong_kinds(name, values):
+    with pytest.raises(ValueError, match=f"^{name} .*expected") as caught:
+        user_regions(**{name: values})
+    assert "\n" not in str(caught.value)
+
+
+def test_regions_belong_together():
+    assert user_regions(boxes=[], masks=None)["boxes"].shape == (0, 4)
+    with pytest.raises(ValueError, match="one by one"):
+        user_regions(boxes=[[0, 0, 1, 1]], objectness=[0.5, 0.5])
+
+
+@pytest.mark.parametrize("templates", [5, None, [5], {}, b"x", ["{x}"], ["{0.__class__}"]])
+def test_templates_of_wrong_kinds(templates):
+    with pytest.raises(ValueError, match="^prompt templates"):
+        get_templates(templates)
+
+
+def test_resume_tells_boxes_from_masks(ovseg, photo):  # noqa: F811
+    run = ("detect", photo, *WORDS, "--templates", "name", "--score", "0", "--resume", "--no-progress")
+    for more in ((), ("--no-masks",), ()):
+        assert "1 already there" not in ovseg(*run, *more)[2] and "1 already there" in ovseg(*run, *more)[2]

@@ -121,7 +121,8 @@ def test_stream_goes_on_after_a_broken_picture(model, picture, tmp_path):
 
 
 def test_classes_in_the_call(model, picture):
-    assert model(picture, "cat, dog").names == model.vocabulary.names == ("cat", "dog")
+    assert model(picture, "cat, dog").names == ("cat", "dog")
+    assert model.vocabulary.names == model(picture).names == ("cat", "dog", "sofa", "floor")
 
 
 def test_synonyms_count_for_their_class(model, picture):
@@ -137,7 +138,7 @@ def test_background_threshold(model, picture):
     plain = model(picture, ["cat", "dog", "sofa"])
     level = float(np.median(plain.scores))
     vocabulary = ovseg.Vocabulary.parse(["cat", "dog", "sofa"]).with_background(level)
-    result = model.set_classes(vocabulary).predict()
+    result = model(picture, vocabulary)
     assert result.names[0] == "background"
     below = plain.scores < level
     assert below.any() and (result.labels == np.where(below, 0, plain.labels + 1)).all()

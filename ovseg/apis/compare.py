@@ -18,6 +18,7 @@ from ovseg.results.plotting import PlotMixin
 from ovseg.results.provenance import tower_weights
 from ovseg.text.contrast import contrasted
 from ovseg.text.vocabulary import Vocabulary
+from ovseg.threads import Turns
 from ovseg.towers import Tower
 from ovseg.towers.shared import SharedTower, now
 
@@ -95,12 +96,14 @@ class Comparer:
         self._refused: dict[str, str] = {}
         if note:
             warnings.warn(note, UserWarning, stacklevel=2)
+        self._turns = Turns()
 
     def compare(self, image: Any, progress=None) -> Comparison:
         """All methods on one picture (path, URL, PIL, RGB numpy array, tensor).
 
         Times are from the pixels to the label map: words are encoded and extractors built before.  ``progress(method)``
-        is called before each method.
+        is called before each method.  Methods share what the tower has computed and are timed, so pictures are compared
+        one after another, whichever threads they come from.
 
         Raises:
             ImageError: not a readable picture.
@@ -108,6 +111,10 @@ class Comparer:
         """
         reading = {name: self.settings[name] for name in ("range", "bands") if name in self.settings}
         loaded = image if isinstance(image, LoadedImage) else load_image(image, **reading)
+        with self._turns:
+            return self._compare(loaded, progress)
+
+    def _compare(self, loaded: LoadedImage, progress=None) -> Comparison:
         tower, failed, measured = self.tower.clear(), {}, []
         how = PeakMemory(tower.device).how
         self._warm_up()
@@ -119,14 +126,11 @@ class Comparer:
                 tower.reader = name
                 with PeakMemory(tower.device) as peak:
                     begin = now(tower.device)
-                    result = predictor.set_image(loaded).predict()
+                    result = predictor(loaded)
                     seconds = now(tower.device) - begin
             except MENDABLE as error:
                 failed[name] = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
                 continue
-            finally:
-                if name in self._predictors:
-                    self._predictors[name]._encoded = None  # kept features of all methods at once would be too much
             measured.append((name, result, seconds, peak.bytes))
         works = tower.works
         tower.clear()

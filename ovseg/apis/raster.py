@@ -17,11 +17,13 @@ from ovseg.pictures.images import unique_stems
 from ovseg.pictures.raster import Raster
 from ovseg.predict.memory import read_bytes, resident
 from ovseg.predict.plan import Plan
+from ovseg.predict.segment import Segmenter
 from ovseg.predict.strips import Strips
 from ovseg.results.draw import MAX_SIDE, MIN_SIDE, by_area, count_labels, draw_overlay
 from ovseg.results.raster_files import Rows, bands, save_tiff
 from ovseg.results.store import check_place, record
-from ovseg.text.vocabulary import Vocabulary
+
+from .base_predictor import ModelWords
 
 FILES = {"overlay": "_overlay.png", "labels": "_labels.tif", "json": ".json"}
 PER_DRAWN = 96  # bytes per pixel while an overlay is drawn
@@ -49,22 +51,19 @@ class RasterRun:
         path, provenance, vocabulary, unlabeled: as of a ``Result``.
     """
 
-    def __init__(self, predictor, path: str | Path, memory: str | int):
+    def __init__(self, engine: Segmenter, words: ModelWords, path: str | Path, memory: str | int):
         budget = read_bytes(memory)
-        if predictor.vocabulary is None or predictor._text is None:
-            raise ValueError("there is nothing to predict yet; first give words: call set_classes([...]).")
-        self.vocabulary: Vocabulary = predictor.vocabulary
+        self.vocabulary = words.vocabulary
         self.unlabeled = 255 if len(self.vocabulary) <= 255 else 65535
-        self._threshold = predictor.pipeline.applied(self.vocabulary).threshold
-        protocol = predictor.pipeline.protocol
+        self._threshold = engine.pipeline.applied(self.vocabulary).threshold
+        protocol = engine.pipeline.protocol
         self._raster = Raster(path, protocol.range, protocol.bands)
         self.path = self._raster.path
-        self.provenance = predictor.provenance.of(PictureFile.of_file(self.path))
+        self.provenance = engine.provenance(self.vocabulary).of(PictureFile.of_file(self.path))
         try:
             self._raster.look()
-            self._strips = Strips(
-                predictor.pipeline, self._raster, predictor._text, self.vocabulary.prompt_to_class, budget
-            )
+            text, classes = words.encoded.text, self.vocabulary.prompt_to_class
+            self._strips = Strips(engine.pipeline, self._raster, text, classes, budget)
         except BaseException:
             self._raster.close()
             raise

@@ -47,6 +47,7 @@ class CostScore(nn.Module):
 
     name = "cost"
     probabilities = True
+    first_is_background = False
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ def batch(
     *,
     done: str,
     files_of: Callable[[Path, str], Mapping[str, Path]],
+    changed: Callable | None = None,
     resume: bool = False,
     overwrite: bool = False,
     as_json: bool = False,
@@ -38,6 +39,7 @@ def batch(
         describe: result → fields of a JSON line, and one line for people.
         done: what has happened to the pictures, in a word.
         files_of: (folder, stem) → what that writes, by kind, the JSON last.
+        changed: provenance of the model → that of what ``answer`` makes of its results; None: the same.
         resume, overwrite, as_json, progress: as the options of that name.
     """
     from rich.console import Console
@@ -58,7 +60,7 @@ def batch(
         model.set_classes(words, lambda finished: bar.update(task, completed=finished))
         bar.remove_task(task)
         if resume:
-            todo = pending(todo, output, model)
+            todo = pending(todo, output, changed(model.provenance) if changed else model.provenance)
         task = bar.add_task("pictures", total=len(todo))
         pictures = read_ahead([item for item, _ in todo], **model.reading)
         for (item, stem), (_, picture) in zip(todo, pictures, strict=True):
@@ -92,15 +94,15 @@ def batch(
     say_failed(failed, total, unsaved=output.unsaved)
 
 
-def pending(todo: list, output: Output, model) -> list:
+def pending(todo: list, output: Output, provenance) -> list:
     """Of (item, stem), those whose results are not there yet; says of how many they are.
 
     Args:
         todo: what there is to do.
         output: where the results are.
-        model: a ``BasePredictor`` with its words.
+        provenance: what they are made with, whatever the picture.
     """
-    left = [(item, stem) for item, stem in todo if not is_done(output.files(stem), item, model.provenance)]
+    left = [(item, stem) for item, stem in todo if not is_done(output.files(stem), item, provenance)]
     if len(left) < len(todo):
         say(f"{len(todo) - len(left)} already there", error=True)
     return left

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .common import (
+    Arch,
     BoxFormat,
     Classes,
     Device,
@@ -34,6 +35,7 @@ def classify_boxes(
         str, typer.Option("-m", "--method", help="Extractor of roi and mask.", autocompletion=complete_methods)
     ] = "clip_surgery",
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     readout: Annotated[
@@ -60,7 +62,7 @@ def classify_boxes(
     total = len(items) + len(failed)
     chosen = read_boxes(boxes, items, box_format)
     model = load_detector(
-        method, weights, device=device, quick_gelu=quick_gelu, **protocol_settings(templates=templates)
+        method, weights, device=device, arch=arch, quick_gelu=quick_gelu, **protocol_settings(templates=templates)
     )
     namer = BoxNamer(model.engine, readout or ("crop", "masked_crop"), margin or MARGINS)
     model.set_classes(words)

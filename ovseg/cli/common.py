@@ -42,6 +42,7 @@ Weights = Annotated[
         autocompletion=complete_weights,
     ),
 ]
+Arch = Annotated[str | None, typer.Option(help="Architecture of open_clip, for weight files that do not say.")]
 QuickGELU = Annotated[bool | None, typer.Option(help="Activation, for weight files that do not say.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 

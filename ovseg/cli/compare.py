@@ -10,6 +10,7 @@ import typer
 from ovseg.printable import printable, say
 
 from .common import (
+    Arch,
     Background,
     Classes,
     Device,
@@ -51,6 +52,7 @@ def compare(
         ),
     ] = "all",
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
@@ -84,7 +86,7 @@ def compare(
     settings = protocol_settings(short_side=short_side, window=window, stride=stride, templates=templates)
     if not refine:
         settings["refine"] = []
-    options = dict(device=device, quick_gelu=quick_gelu, own_protocol=own_protocol)
+    options = dict(device=device, arch=arch, quick_gelu=quick_gelu, own_protocol=own_protocol)
     comparer = Comparer(words, methods, weights, **options, **settings)
 
     console, total, saved = Console(stderr=True), len(items) + len(failed), []

@@ -7,6 +7,7 @@ import typer
 
 from .batch import batch
 from .common import (
+    Arch,
     AsJson,
     Bands,
     BoxFormat,
@@ -50,6 +51,7 @@ def detect(
         ),
     ] = "clip_surgery",
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
@@ -89,7 +91,7 @@ def detect(
     the end (exit code 1); the others are done.
     """
     from ovseg.apis.load import load_detector
-    from ovseg.results.detections import paths_of
+    from ovseg.results.detections import boxes_only, paths_of
 
     if resume and boxes is not None:
         raise ValueError("--resume cannot check that results come from the same --boxes: give one of the two.")
@@ -104,7 +106,7 @@ def detect(
     settings |= dict(score_threshold=score_threshold, max_detections=max_detections, inside=0.9)
     if background is not None:
         settings["background"] = read_stuff(background)
-    model = load_detector(method, weights, device=device, quick_gelu=quick_gelu, **settings)
+    model = load_detector(method, weights, device=device, arch=arch, quick_gelu=quick_gelu, **settings)
 
     def answer(item, picture):
         detections = model.set_image(picture).predict(
@@ -113,7 +115,7 @@ def detect(
         return detections if masks else detections.without_masks()
 
     options = dict(resume=resume, overwrite=overwrite, as_json=as_json, progress=progress)
-    options |= dict(done="searched", files_of=paths_of)
+    options |= dict(done="searched", files_of=paths_of, changed=None if masks else boxes_only)
     batch(model, words, items, failed, out, answer, _describe, **options)
 
 

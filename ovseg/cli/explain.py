@@ -10,6 +10,7 @@ import typer
 from ovseg.printable import say
 
 from .common import (
+    Arch,
     Classes,
     Device,
     Out,
@@ -36,6 +37,7 @@ def explain(
     classes: Classes = None,
     vocabulary: Words = None,
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
@@ -69,7 +71,7 @@ def explain(
     if heads:
         check_own([out / HEADS], overwrite)
     settings = protocol_settings(short_side=short_side, templates=templates)
-    explainer = Explainer(weights, device=device, quick_gelu=quick_gelu, **settings)
+    explainer = Explainer(weights, device=device, arch=arch, quick_gelu=quick_gelu, **settings)
 
     provenance, good = explainer.model.engine.provenance(words), []
     total = len(items) + len(failed)

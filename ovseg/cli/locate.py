@@ -10,6 +10,7 @@ import typer
 from ovseg.printable import say
 
 from .common import (
+    Arch,
     AsJson,
     Device,
     Out,
@@ -32,6 +33,7 @@ def locate(
         list[str], typer.Option("-p", "--phrase", help='What to find: "a red umbrella". May be given more than once.')
     ],
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     alpha: Annotated[float, typer.Option(help="Price of area: larger gives tighter boxes.")] = 0.8,
@@ -57,7 +59,7 @@ def locate(
     items, failed = gather(sources, recursive)
     total, phrases = len(items) + len(failed), list(dict.fromkeys(phrases))
     output = Output(out, items, paths_of, overwrite)
-    options = dict(device=device, quick_gelu=quick_gelu, alpha=alpha, temperature=temperature, size=size)
+    options = dict(device=device, arch=arch, quick_gelu=quick_gelu, alpha=alpha, temperature=temperature, size=size)
     model, saved = Locator(weights, **options), []
     model.encoder(phrases)  # a phrase that is too long is refused before any picture is looked at
     with suppress(NothingWritableError):

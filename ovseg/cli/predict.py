@@ -7,6 +7,7 @@ import typer
 
 from .batch import batch
 from .common import (
+    Arch,
     AsJson,
     Background,
     Bands,
@@ -45,6 +46,7 @@ def predict(
         str, typer.Option("-m", "--method", help="See `ovseg methods`.", autocompletion=complete_methods)
     ] = "naclip",
     weights: Weights = None,
+    arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
@@ -93,7 +95,7 @@ def predict(
         budget = read_memory(memory, short_side)
         settings |= dict(short_side=None, size=None)
     options = dict(resume=resume, overwrite=overwrite, as_json=as_json, progress=progress)
-    model = load(method, weights, device=device, quick_gelu=quick_gelu, **settings)
+    model = load(method, weights, device=device, arch=arch, quick_gelu=quick_gelu, **settings)
     if memory is not None:
         rasters(model, words, items, failed, out, budget, **options)
         return

@@ -57,7 +57,7 @@ def rasters(
         bar.remove_task(task)
         total = before + len(todo)
         if resume:
-            todo = pending(todo, output, model)
+            todo = pending(todo, output, model.provenance)
         for item, stem in todo:
             try:
                 run = model.raster(item, memory)

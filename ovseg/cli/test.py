@@ -20,11 +20,11 @@ keeps rows that the same method, options, weights, words, settings and ``--limit
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 from ovseg.compat.config_scope import find_config
 from ovseg.compat.extras import require
+from ovseg.printable import say
 
 TRAINING = ("train_", "val_", "optim_wrapper", "param_scheduler")  # keys that measuring has no use for
 
@@ -116,7 +116,7 @@ def fitting(args, configs: list[str], benchmark: str) -> dict:
             cfgs[Path(path).stem] = prepare(args, path, benchmark)
         except DoesNotFit as error:
             refused.append(error)
-            print(f"{Path(path).stem}: left out of {benchmark}, which does not fit it", file=sys.stderr)
+            say(f"{Path(path).stem}: left out of {benchmark}, which does not fit it", error=True)
     if refused and not cfgs:
         raise refused[0]
     return cfgs
@@ -229,7 +229,7 @@ def main(argv=None) -> int:
             known = {row["config"]: row for row in rows if asked(row) == benchmark}
             done = [name for name in cfgs if name in known and is_measured(known[name], cfgs[name], args.limit)]
             if done:
-                print(f"{benchmark}: {len(done)} already there", file=sys.stderr)
+                say(f"{benchmark or 'own test'}: {len(done)} already there", error=True)
             for group in groups({name: cfg for name, cfg in cfgs.items() if name not in done}):
                 fresh = measure(group, benchmark, args.limit)
                 keys = {(row["config"], row["benchmark"]) for row in fresh}
@@ -238,7 +238,7 @@ def main(argv=None) -> int:
                     save(args.work_dir, rows)
                     print(table(fresh), flush=True)
     except (ValueError, KeyError, FileNotFoundError) as error:
-        print(f"ovseg test: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        say(f"ovseg test: {error.args[0] if isinstance(error, KeyError) else error}", error=True)
         return 2
     if is_main_process():
         print(f"\n{table(rows)}\n\nsaved in {args.work_dir}")

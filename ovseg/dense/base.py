@@ -57,6 +57,11 @@ class DenseExtractor(nn.Module, ABC):
         """Dense features of normalized images (B, 3, H, W) of any size."""
 
 
+def patches(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The patches (…, h·w, C) of tokens (…, N, C), without the class or mean token that may stand before them."""
+    return tokens[..., tokens.shape[-2] - grid[0] * grid[1] :, :]
+
+
 def to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Patch tokens (B, h·w, C) as maps (B, C, h, w)."""
     return tokens.transpose(1, 2).unflatten(2, grid)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
 
-from .base import to_grid
+from .base import patches, to_grid
 from .family import LastBlock
 from .features import DenseFeatures
 
@@ -45,5 +45,5 @@ class CLIPSurgery(LastBlock):
         for index in range(state.index, depth):
             state = tower.advance(state, index)
             path = path + self.read_out(tower.blocks[index], state.x, state.grid)
-        features = to_grid(tower.project(path[:, 1:]), state.grid)
+        features = to_grid(tower.project(patches(path, state.grid)), state.grid)
         return DenseFeatures(features, tower.embedding(state.x, state.grid), padding)

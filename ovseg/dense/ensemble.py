@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
 
-from .base import DenseExtractor, to_grid
+from .base import DenseExtractor, patches, to_grid
 from .family import LastBlock
 from .features import DenseFeatures
 
@@ -31,6 +31,7 @@ class Ensemble(DenseExtractor):
         ValueError: no members, or one that does not belong to the family.
     """
 
+    requires = ("attention",)
     name = "ensemble"
     paper = "ours"
     protocol = dict(short_side=336, window=224, stride=112, logit_scale=40)
@@ -53,5 +54,5 @@ class Ensemble(DenseExtractor):
         block, total = tower.blocks[-1], state.x.new_zeros(())
         for member in cast("Iterable[LastBlock]", self.members):
             z = member.read_out(block, state.x, state.grid)
-            total = total + F.normalize(tower.project(z[:, 1:]), dim=-1)
+            total = total + F.normalize(tower.project(patches(z, state.grid)), dim=-1)
         return DenseFeatures(to_grid(total, state.grid), tower.embedding(state.x, state.grid), padding)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ovseg.towers import TokenState, Tower
 
-from .base import DenseExtractor, to_grid
+from .base import DenseExtractor, patches, to_grid
 from .features import DenseFeatures
 
 RELATIONS = ("qk", "qq", "kk", "vv", "identity")
@@ -36,7 +36,7 @@ class LastBlock(DenseExtractor):
 
     A ResNet's attention pool has neither residual nor feed-forward, so ``residual`` and ``ffn`` have no effect there.
 
-    ``extras["class_token"]`` (B, E) is the projected class token of the modified block.
+    ``extras["class_token"]`` (B, E) is the projected class token of the modified block, of towers that have one.
 
     The class attributes ``relations, residual, ffn`` are a method's published choice; ``taps`` are the intermediate
     results of earlier blocks that it needs (``Tower.advance``).
@@ -45,6 +45,7 @@ class LastBlock(DenseExtractor):
         ValueError: an unknown relation or ``residual``, or ``last_n`` below one.
     """
 
+    requires = ("attention",)
     relations: tuple[str, ...] = ("qk",)
     residual: bool | str = True
     ffn: bool = True
@@ -70,6 +71,10 @@ class LastBlock(DenseExtractor):
                 f"{type(self).__name__}: relations are one or more of {', '.join(RELATIONS)} and last_n is at least 1; "
                 f"got relations={self.relations}, last_n={last_n}."
             )
+        if self.relations != type(self).relations:
+            self.requires = tuple({"attention": 0} | dict.fromkeys(self.requires))
+        if self.residual == "class":
+            self.requires = tuple(dict.fromkeys(self.requires) | {"class_token": 0})
         if isinstance(self.residual, str) and self.residual != "class":
             raise ValueError(
                 f'{type(self).__name__}: residual is True, False or "class" (that of the class token), got '
@@ -92,12 +97,18 @@ class LastBlock(DenseExtractor):
 
         return reduce(torch.add, map(weighted, self.relations))
 
-    def extras(self, block, state: TokenState) -> dict[str, Tensor]:
+    def taps_of(self, tower: Tower) -> tuple[str, ...]:
+        """The intermediate results of earlier blocks that the method needs of this tower."""
+        return self.taps
+
+    def extras(self, tower: Tower, state: TokenState) -> dict[str, Tensor]:
         """Additional tensors for a method's later stages, by name; ``state`` is the input of the last block."""
         return {}
 
     def read_out(self, block, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """x'' of one block from its input tokens x (B, N, D)."""
+        """x'' of one block from its input tokens x (B, N, D); a block without attention is read as it is."""
+        if not block.has_attention:
+            return block(x)
         normed = block.ln_1(x)
         if self.relations == ("identity",) and type(self).attend is LastBlock.attend:
             z = block.out(block.values(normed))
@@ -118,15 +129,18 @@ class LastBlock(DenseExtractor):
         depth = len(tower.blocks)
         if self.last_n > depth:
             raise ValueError(f"last_n={self.last_n}, but this tower has only {depth} block(s).")
+        taps = self.taps_of(tower)
         state, padding = self.start(tower, images)
-        state = tower.advance(state, depth - self.last_n, self.taps)
+        state = tower.advance(state, depth - self.last_n, taps)
         total = self.read_out(tower.blocks[state.index], state.x, state.grid)
         for index in range(state.index + 1, depth):
-            state = tower.advance(state, index, self.taps)
+            state = tower.advance(state, index, taps)
             total = total + self.read_out(tower.blocks[index], state.x, state.grid)
         projected, x, grid = tower.project(total), state.x, state.grid
-        extras = {"class_token": projected[:, 0]} | self.extras(tower.blocks[-1], state)
-        return DenseFeatures(to_grid(projected[:, 1:], grid), lambda: tower.embedding(x, grid), padding, extras)
+        own = patches(projected, grid)
+        extras = {"class_token": projected[:, 0]} if own.shape[1] < projected.shape[1] else {}
+        extras |= self.extras(tower, state)
+        return DenseFeatures(to_grid(own, grid), lambda: tower.embedding(x, grid), padding, extras)
 
 
 def patch_distance(grid: tuple[int, int], device: torch.device) -> Tensor:

@@ -58,12 +58,14 @@ class DenseFeatures:
         return later
 
     def __getattr__(self, name: str):
-        if name != "embedding" or "_embed" not in self.__dict__:
+        embed = self.__dict__.get("_embed")
+        if name != "embedding" or (embed is None and "embedding" not in self.__dict__):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        with torch.inference_mode(self.features.is_inference()):
-            self.embedding = self._embed()
-        del self._embed
-        return self.embedding
+        if embed is not None:  # else another thread was first
+            with torch.inference_mode(self.features.is_inference()):
+                self.embedding = embed()
+            self.__dict__.pop("_embed", None)
+        return self.__dict__["embedding"]
 
     def rows(self, rows: slice) -> "DenseFeatures":
         """The features of a slice of the images."""

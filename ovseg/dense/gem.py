@@ -16,7 +16,7 @@ from torch import Tensor
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
 
-from .base import DenseExtractor, to_grid
+from .base import DenseExtractor, patches, to_grid
 from .features import DenseFeatures
 
 
@@ -82,5 +82,5 @@ class GEM(DenseExtractor):
                 state = tower.advance(state, index)
             block = tower.blocks[index]
             stream = stream + block.out(self.attend(block, block.ln_1(state.x)))
-        features = to_grid(tower.project(stream[:, 1:]), state.grid)
+        features = to_grid(tower.project(patches(stream, state.grid)), state.grid)
         return DenseFeatures(features, tower.embedding(state.x, state.grid), padding)

@@ -11,8 +11,9 @@ a ResNet queries the full attention pool instead.  Key smoothing and prompt deno
 from torch import Tensor
 
 from ovseg.registry import DENSE
-from ovseg.towers import TokenState
+from ovseg.towers import TokenState, Tower
 
+from .base import patches
 from .family import LastBlock
 
 
@@ -30,6 +31,7 @@ class MaskCLIP(LastBlock):
     and normalizes with ImageNet statistics.  The statistics are part of ``protocol``; the activation is not adopted.
     """
 
+    requires = ()
     relations = ("identity",)
     positions = "exact"
     padding = "corner"
@@ -42,10 +44,13 @@ class MaskCLIP(LastBlock):
         self.keys = keys
         if attn_pooling:
             self.relations = ("qk",)
+        if keys or attn_pooling:
+            self.requires = ("attention",)
 
-    def extras(self, block, state: TokenState) -> dict[str, Tensor]:
+    def extras(self, tower: Tower, state: TokenState) -> dict[str, Tensor]:
         if not self.keys:
             return {}
+        block = tower.blocks[-1]
         _, k, _ = block.qkv(block.ln_1(state.x))
         keys = block.out(k) if block.has_residual else k.transpose(1, 2).flatten(2)
-        return {"keys": keys[:, 1:]}
+        return {"keys": patches(keys, state.grid)}

@@ -42,12 +42,14 @@ class NACLIP(LastBlock):
             raise ValueError(f"NACLIP: gaussian is added, none or only and sigma > 0; got {gaussian!r}, {sigma}.")
         self.gaussian, self.sigma = gaussian, sigma
 
-    def neighborhood(self, grid: tuple[int, int], device: torch.device) -> Tensor:
-        """G (1 + h·w, 1 + h·w), with a zero row and column for the class token."""
-        return F.pad(torch.exp(-patch_distance(grid, device) / (2 * self.sigma**2)), (1, 0, 1, 0))
+    def neighborhood(self, grid: tuple[int, int], device: torch.device, before: int = 1) -> Tensor:
+        """G (P + h·w, P + h·w), with zero rows and columns for the P tokens before the patches."""
+        return F.pad(torch.exp(-patch_distance(grid, device) / (2 * self.sigma**2)), (before, 0, before, 0))
 
     def bias(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> Tensor | None:
-        return None if self.gaussian == "none" else self.neighborhood(grid, q.device).to(q.dtype)
+        if self.gaussian == "none":
+            return None
+        return self.neighborhood(grid, q.device, q.shape[2] - grid[0] * grid[1]).to(q.dtype)
 
     def attend(self, q, k, v, scale, grid) -> Tensor:
         if self.gaussian != "only":

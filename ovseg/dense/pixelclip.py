@@ -22,7 +22,7 @@ class PixelCLIP(LastBlock):
     relations = ("identity",)
     residual = "class"
     positions = "exact"
-    requires = ("attention_blocks",)
+    requires = ("attention_blocks", "class_token")
     scorer = dict(type="EnlargedScore")
     tuned = True
     name = "pixelclip"

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ovseg.compat.checkpoint import read_checkpoint
 from ovseg.registry import PROXIES
+from ovseg.threads import PerThread
 from ovseg.towers import IMAGENET, TokenState, Tower
 
-from .base import to_grid
+from .base import patches, to_grid
 
 
 @PROXIES.register_module()
@@ -32,7 +33,7 @@ class TowerProxy(nn.Module):
     def forward(self, tower: Tower, images: Tensor, state: TokenState) -> Tensor:
         tokens = state.taps[self.taps[0]]
         tokens = tokens.transpose(1, 2).flatten(2) if tokens.ndim == 4 else tokens
-        return to_grid(tokens[:, 1:], state.grid)
+        return to_grid(patches(tokens, state.grid), state.grid)
 
 
 @PROXIES.register_module()
@@ -99,13 +100,12 @@ class TimmValues(TimmProxy):
                 f"the values of {model} cannot be read: TimmValues needs a plain ViT of timm, such as "
                 "vit_base_patch16_224.dino; TimmProxy reads the last features of others."
             )
+        self._own = PerThread()  # .values: of the pass that this thread runs
+        self.model.blocks[-1].attn.qkv.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs, out: Tensor):
+        self._own.values = out.chunk(3, -1)[2]
 
     def forward(self, tower: Tower, images: Tensor, state: TokenState) -> Tensor:
-        values = []
-        projection = self.model.blocks[-1].attn.qkv
-        handle = projection.register_forward_hook(lambda module, inputs, out: values.append(out.chunk(3, -1)[2]))
-        try:
-            super().forward(tower, images, state)
-        finally:
-            handle.remove()
-        return self._on_grid(values[0], images)
+        super().forward(tower, images, state)
+        return self._on_grid(vars(self._own).pop("values"), images)

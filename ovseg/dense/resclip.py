@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention as attend
 from ovseg.registry import DENSE
 from ovseg.towers import Tower
 
-from .base import DenseExtractor, to_grid
+from .base import DenseExtractor, patches, to_grid
 from .clearclip import ClearCLIP
 from .features import DenseFeatures
 from .naclip import NACLIP
@@ -104,10 +104,11 @@ class ResCLIP(DenseExtractor):
             z = block.out(tau * ((1 - share) * own + share * across[rows]))
             z = x[rows] + z if self.base.residual else z
             z = z + block.ffn(z) if self.base.ffn else z
-            return to_grid(tower.project(z[:, 1:]), grid)
+            return to_grid(tower.project(patches(z, grid)), grid)
 
         def reread(semantic: Tensor, rows: slice) -> Tensor:
-            return features_at(F.pad(semantic, (1, 0, 1, 0)), rows)
+            before = x.shape[1] - semantic.shape[1]
+            return features_at(F.pad(semantic, (before, 0, before, 0)), rows)
 
         return DenseFeatures(features_at(None, slice(None)), tower.embedding(x, grid), padding, reread=reread)
 

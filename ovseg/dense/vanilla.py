@@ -12,6 +12,7 @@ from .family import LastBlock
 class Vanilla(LastBlock):
     """The unchanged last block ("Learning Transferable Visual Models from Natural Language Supervision")."""
 
+    requires = ()
     name = "vanilla"
     paper = "CLIP, ICML 2021"
     protocol = dict(short_side=336, window=224, stride=112, logit_scale=40)

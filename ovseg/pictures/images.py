@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from PIL import Image
 
-from ovseg.marks import is_named
+from ovseg.marks import is_result
 
 from .budget import READING, check_budget
 from .decode import decode, reading
@@ -334,12 +334,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _without_results(files: list[Path], where: str) -> list[Path]:
-    """Sorted, without pictures that a JSON of ovseg beside them names as its results."""
-    found = sorted(file for file in files if not is_named(file))
+    """Sorted, without pictures that are results of ovseg."""
+    found = sorted(file for file in files if not is_result(file))
     if len(found) < len(files):
-        left_out = (
-            f"{len(files) - len(found)} picture(s) in {where} are results of ovseg, which a JSON beside them names"
-        )
+        left_out = f"{len(files) - len(found)} picture(s) in {where} are results of ovseg"
         if not found:
             raise ImageNotFoundError(
                 f"{left_out}; there is no other image. Give one by its name to use it all the same."

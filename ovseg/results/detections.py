@@ -30,6 +30,12 @@ def paths_of(folder: Path, stem: str) -> dict[str, Path]:
     return {"detections": folder / f"{stem}{SUFFIX}.png", "json": folder / f"{stem}{SUFFIX}.json"}
 
 
+def boxes_only(provenance: Provenance) -> Provenance:
+    """That of the same detections without masks: other results to ``--resume``."""
+    protocol, fingerprint = dict(provenance.protocol, masks=False), provenance.fingerprint
+    return replace(provenance, protocol=protocol, fingerprint=fingerprint and f"{fingerprint}-boxes")
+
+
 @dataclass(eq=False, repr=False)
 class Detections(PlotMixin):
     """Things found in one picture, in falling order of their scores.
@@ -134,7 +140,7 @@ class Detections(PlotMixin):
 
     def without_masks(self) -> "Detections":
         """The same boxes alone."""
-        return replace(self, masks=None)
+        return replace(self, masks=None, provenance=boxes_only(self.provenance))
 
     def above(self, score: float) -> "Detections":
         """Those of at least this score.

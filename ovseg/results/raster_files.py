@@ -143,16 +143,22 @@ def save_tiff(path: Path, rows: Rows, raster: Raster, unlabeled: int, colors: Se
     )
     with catch_warnings(), atomic_write(path) as part:
         simplefilter("ignore", rasterio().errors.NotGeoreferencedWarning)
-        with rasterio().open(part, "w", **profile) as file:
-            if rows.kind == np.uint8:
-                file.write_colormap(1, {i: (*color, 255) for i, color in enumerate(colors)})
-            file.update_tags(TIFFTAG_SOFTWARE=MARK)
-            for top, labels in bands(rows):
-                file.write(labels, 1, window=((top, top + len(labels)), (0, rows.width)))
-        with rasterio().open(part) as file:
-            for top, labels in bands(rows):
-                if not np.array_equal(file.read(1, window=((top, top + len(labels)), (0, rows.width))), labels):
-                    raise OSError(f"{path} was not written in full; the disk may be full")
+        try:
+            with rasterio().open(part, "w", **profile) as file:
+                if rows.kind == np.uint8:
+                    file.write_colormap(1, {i: (*color, 255) for i, color in enumerate(colors)})
+                file.update_tags(TIFFTAG_SOFTWARE=MARK)
+                for top, labels in bands(rows):
+                    file.write(labels, 1, window=((top, top + len(labels)), (0, rows.width)))
+            with rasterio().open(part) as file:
+                read_back = (
+                    file.read(1, window=((top, top + len(each)), (0, rows.width))) for top, each in bands(rows)
+                )
+                whole_file = all(np.array_equal(a, b) for a, (_, b) in zip(read_back, bands(rows), strict=True))
+        except rasterio().errors.RasterioError:
+            whole_file = False
+        if not whole_file:
+            raise OSError(f"{path} could not be written in full; the disk may be full")
 
 
 def bands(rows: Rows) -> Iterator[tuple[int, np.ndarray]]:

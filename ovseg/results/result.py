@@ -1,5 +1,6 @@
 """What a prediction returns: a label map that can be looked at, asked, re-thresholded, saved and read back."""
 
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,12 +93,14 @@ class Result(PlotMixin):
 
     def __getattr__(self, name: str):
         """Scores and margin, when they are first read."""
-        if name not in ("scores", "margin") or "_confidence" not in self.__dict__:
+        confidence = self.__dict__.get("_confidence")
+        if name not in ("scores", "margin") or (confidence is None and name not in self.__dict__):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        scores, margin = self._confidence()
-        self.scores = self._check_probabilities(scores, "scores")
-        self.margin = self._check_probabilities(margin, "margin")
-        self.__dict__.pop("_confidence", None)
+        if confidence is not None:  # else another thread was first
+            scores, margin = confidence()
+            self.scores = self._check_probabilities(scores, "scores")
+            self.margin = self._check_probabilities(margin, "margin")
+            self.__dict__.pop("_confidence", None)
         return self.__dict__[name]
 
     def __getstate__(self) -> dict:  # a copy or a pickle has the numbers, not what makes them
@@ -157,14 +160,15 @@ class Result(PlotMixin):
         """(H, W) bool, true where the class won; all false if it did not occur.
 
         Raises:
-            ValueError: no such class.
+            ValueError: no such class, or neither a name nor a whole number.
         """
         if isinstance(name_or_id, str):
             return self.labels == self.vocabulary.index(name_or_id)
-        if not 0 <= int(name_or_id) < len(self.vocabulary) and int(name_or_id) != self.unlabeled:
+        whole = isinstance(name_or_id, numbers.Integral) and not isinstance(name_or_id, bool)
+        if not whole or not (0 <= name_or_id < len(self.vocabulary) or name_or_id == self.unlabeled):
             raise ValueError(
-                f"there is no class {name_or_id}: ids go from 0 to {len(self.vocabulary) - 1}, and {self.unlabeled} "
-                "stands for unlabeled pixels."
+                f"there is no class {name_or_id!r}: give a name, or an id, a whole number from 0 to "
+                f"{len(self.vocabulary) - 1}; {self.unlabeled} stands for unlabeled pixels."
             )
         return self.labels == int(name_or_id)
 
@@ -191,10 +195,11 @@ class Result(PlotMixin):
             threshold: probability in [0, 1]; 0 gives the plain winners.
 
         Raises:
-            ValueError: a threshold outside [0, 1], or a result without scores.
+            ValueError: a threshold that is no number in [0, 1], or a result without scores.
         """
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"a threshold is a probability between 0 and 1, got {threshold}.")
+        number = isinstance(threshold, numbers.Real) and not isinstance(threshold, bool)
+        if not number or not 0 <= threshold <= 1:
+            raise ValueError(f"a threshold is a probability, a number from 0 to 1, got {threshold!r}.")
         if self.scores is None:
             raise ValueError(
                 "this result has no scores to compare with a threshold: they were not saved. Predict again, or add "

@@ -16,12 +16,14 @@ class CosineScore(nn.Module):
 
     A scorer is prepared once per image and then evaluated for any range of prompts, so that a large vocabulary never
     needs all its maps at once.  ``probabilities`` says whether the scores are probabilities (True) or cosines (False).
-    An ``activation`` is applied after the maps of a window have been enlarged.
+    An ``activation`` is applied after the maps of a window have been enlarged.  ``first_is_background`` says whether
+    the first prompt stands for what no other one fits; otherwise the order of the prompts does not matter.
     """
 
     name = "cosine"
     probabilities = False
     activation = None
+    first_is_background = False
 
     def prepare(self, dense: DenseFeatures) -> Any:
         """What ``score`` reads of the images: here unit features (B, E, h, w)."""

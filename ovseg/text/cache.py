@@ -96,6 +96,9 @@ class EmbeddingCache:
         except OSError as error:
             self._warn(f"cannot write the text embedding cache {shelf} ({error}); OVSEG_CACHE names another folder.")
 
+    def __getstate__(self) -> dict:  # another process looks into the folder itself
+        return vars(self) | {"_indexes": {}}
+
     def _shelf(self, weights: str, templates: str | Sequence[str]) -> Path:
         name = "".join(c if c.isalnum() else "_" for c in weights)[:16]
         return self.folder / f"{name}-{_digest(templates)[:12]}"
@@ -119,8 +122,9 @@ class _Index:
         for _ in range(_RETRIES):
             self._refresh(warn)
             wanted: dict[Path, dict[str, int]] = {}
-            for word in set(words) & self.places.keys() - rows_of_words.keys():
-                pack, row = self.places[word]
+            places = self.places  # other threads may put another in its place
+            for word in set(words) & places.keys() - rows_of_words.keys():
+                pack, row = places[word]
                 wanted.setdefault(pack, {})[word] = row
             if not wanted:
                 break

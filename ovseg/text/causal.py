@@ -27,15 +27,23 @@ def encode_prompts(clip: nn.Module, tokens: Tensor, batch: int = 256) -> Tensor:
 
     Args:
         clip: an open_clip model.  Text towers that are not causal are run on their whole context.
-        tokens: (N, context) ids; the end token is the largest one of a prompt.
+        tokens: (N, context) ids; the end token is the largest one of a prompt, or that of the tower (``eos`` pooling).
         batch: prompts at a time.
     """
     if not is_causal(clip):
         return torch.cat([clip.encode_text(part) for part in tokens.split(batch)])
-    lengths = tokens.argmax(1) + 1
+    lengths = end_of(text_parts(clip), clip, tokens) + 1
     order = lengths.argsort(stable=True)
     parts = [_at_end(text_parts(clip), tokens[rows], lengths[rows]) for rows in order.split(batch)]
     return torch.cat(parts)[order.argsort()]
+
+
+def end_of(text: nn.Module, clip: nn.Module, tokens: Tensor) -> Tensor:
+    """Places (N,) of the end tokens, as open_clip pools."""
+    if getattr(text, "text_pool_type", getattr(text, "pool_type", None)) == "argmax":
+        return tokens.argmax(1)
+    end = clip.text_eos_id if text is clip else text.eos_id
+    return (tokens == end).int().argmax(1)
 
 
 def _at_end(text: nn.Module, tokens: Tensor, lengths: Tensor) -> Tensor:

@@ -77,6 +77,12 @@ class ContextTextEncoder(nn.Module):
 
     def __init__(self, source: nn.Module, length: int):
         super().__init__()
+        pooling = getattr(source, "text_pool_type", getattr(source, "pool_type", "argmax"))
+        if pooling != "argmax":
+            raise ValueError(
+                f"learned contexts need a text tower read at CLIP's end token; this one is read at {pooling!r}. "
+                "Choose other weights, such as ViT-B-16/openai."
+            )
         rows = source.positional_embedding
         if length > len(rows):
             raise ValueError(

@@ -3,24 +3,18 @@
 import hashlib
 import warnings
 from collections.abc import Sequence
-from functools import cache
 
-import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
 from ovseg.towers import Tower
+from ovseg.towers.tokenizer import count_tokens, make_tokenizer, require_tokenizer
 
 from .cache import EmbeddingCache
 from .causal import encode_prompts
 from .templates import get_templates
-
-
-@cache
-def _tokenizer(context: int) -> open_clip.SimpleTokenizer:
-    """Making one takes a while."""
-    return open_clip.SimpleTokenizer(context_length=context)
 
 
 class TextEncoder:
@@ -33,7 +27,7 @@ class TextEncoder:
         batch: prompts per call of the text tower.
 
     Raises:
-        ValueError: a tower without a text model.
+        ValueError: a tower without a text model, or whose tokenizer cannot be made here.
     """
 
     def __init__(self, tower: Tower, templates="imagenet_80", cache: EmbeddingCache | None = None, batch: int = 256):
@@ -41,7 +35,8 @@ class TextEncoder:
             raise ValueError("this tower has no text model, so words cannot be encoded; load whole CLIP weights.")
         self.tower, self.cache, self.batch = tower, cache, batch
         self.templates = get_templates(templates)
-        self.context = tower.clip.context_length
+        require_tokenizer(tower.card.tokenizer, tower.card.name)
+        self.context = tower.card.tokenizer.context or tower.clip.context_length
 
     @property
     def key(self) -> str:
@@ -49,8 +44,9 @@ class TextEncoder:
         return hashlib.sha256("\n".join(self.templates).encode()).hexdigest()
 
     @property
-    def tokenizer(self) -> open_clip.SimpleTokenizer:
-        return _tokenizer(self.context)
+    def tokenizer(self) -> SimpleTokenizer | HFTokenizer:
+        """What the tower's weights read words with."""
+        return make_tokenizer(self.tower.card.tokenizer, self.context)
 
     def check_known(self, words: Sequence[str]):
         """Warn of words the model has never learned, where it carries the list of those it has."""
@@ -71,9 +67,9 @@ class TextEncoder:
         Raises:
             ValueError: a prompt longer than the text tower's context.
         """
-        longest = max(self.templates, key=lambda t: len(self.tokenizer.encode(t)))
+        longest = max(self.templates, key=lambda t: count_tokens(self.tokenizer, t))
         for word in words:
-            length = len(self.tokenizer.encode(longest.format(word))) + 2 + self.tower.prompt_length
+            length = count_tokens(self.tokenizer, longest.format(word)) + self.tower.prompt_length
             if length > self.context:
                 short = word if len(word) < 60 else word[:57] + "…"
                 raise ValueError(
@@ -100,6 +96,7 @@ class TextEncoder:
         if todo:
             self.check_length(todo)
         self.check_known(words)
+        todo.sort()  # the last bits of an embedding depend on the others of its batch
         step = max(1, 8 * self.batch // len(self.templates))  # enough prompts to sort by length
         for start in range(0, len(todo), step):
             part = todo[start : start + step]

@@ -13,7 +13,7 @@ from .positions import resize_positions
 class PoolBlock:
     """``AttentionPool2d`` with the interface of ``TappedBlock``."""
 
-    has_residual = False
+    has_residual, has_attention = False, True
 
     def __init__(self, pool: nn.Module):
         self.pool, self.heads = pool, pool.num_heads

@@ -8,16 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .tokenizer import TokenizerRecord
+
 TAPS = ("in", "ln_1", "q", "k", "v", "attn", "ln_2", "out")
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How weights want images: RGB in [0, 1], minus ``mean``, divided by ``std``, resized by ``interpolation``."""
+    """How weights want images: RGB in [0, 1], minus ``mean``, divided by ``std``."""
 
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    interpolation: str = "bicubic"
 
 
 IMAGENET = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -29,6 +30,8 @@ class TowerCard:
 
     name       as the user may type it again, e.g. ``ViT-B-16/openai``
     hash       short hex digest of the tensors
+    config     open_clip's config of an architecture that the tensors' shapes do not tell
+    tokenizer  what words are read with
     identity   hex digest of all that changes an embedding (``towers.identity``); empty where the tensors' is unknown
     words      the only words the text tower has learned (None: open)
     notice     one line to show at first use
@@ -38,6 +41,8 @@ class TowerCard:
     name: str = "unnamed"
     hash: str = ""
     identity: str = ""
+    config: dict | None = None
+    tokenizer: TokenizerRecord = TokenizerRecord()
     words: tuple[str, ...] | None = None
     notice: str = ""
     protocol: dict = field(default_factory=dict)
@@ -47,7 +52,8 @@ class TowerCard:
 class TokenState:
     """Tokens on their way through a tower.
 
-    x      (B, 1 + h·w, D) tokens that enter block ``index``; the class (or mean) token first
+    x      (B, P + h·w, D) tokens that enter block ``index``, the patches last; before them P tokens that have no place:
+           a class token, the mean of the patches (ResNets), or none
     grid   (h, w)
     index  block that comes next
     taps   tensors by tap name
@@ -99,7 +105,7 @@ class Tower(nn.Module, ABC):
 
     @abstractmethod
     def embedding(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The image embedding (B, E), not normalized, from the tokens (B, 1 + h·w, D) that enter the last block."""
+        """The image embedding (B, E), not normalized, from the tokens (B, P + h·w, D) that enter the last block."""
 
     def advance(self, state: TokenState, stop: int, taps: Sequence[str] = ()) -> TokenState:
         """Run blocks up to, not including, block ``stop`` (negative counts from the end; ``depth`` runs all).

@@ -12,7 +12,7 @@ class TappedBlock:
     stay those of the tower.  ``scale`` s = d^-1/2 for heads of width d.
     """
 
-    has_residual = True
+    has_residual = has_attention = True
 
     def __init__(self, block: nn.Module):
         attention = block.attn

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from open_clip.model import CLIP, CLIPTextCfg
+from open_clip.model import CLIPTextCfg
 from torch import Tensor, nn
 
+from .architecture import has_own_class, in_names_of, open_clip_model, sketch
 from .base import Preprocess, Tower, TowerCard
 from .family import TowerFamily, families
-from .formats import canonical, has_text
+from .formats import canonical, has_authors_names, has_text
 from .identity import identity
-from .plain import known_config, open_clip_around
+from .plain import known_config, known_head_width, known_text_heads, open_clip_around
 
 EXAMPLES = "ViT-B-16/openai, ViT-L-14/openai, RN50/openai or EVA02-B-16/merged2b_s8b_b131k"
 
@@ -24,12 +25,34 @@ def make_tower(visual: nn.Module, clip: nn.Module | None, preprocess: Preprocess
     family = next((family for family in families() if family.opens(visual)), None)
     if family is None:
         raise ValueError(
-            f"{card.name}: dense features need open_clip's VisionTransformer or ModifiedResNet, or EVA-02; this image "
-            f"tower is a {type(visual).__name__}. Choose for example {EXAMPLES}."
+            f"{card.name}: dense features need a Vision Transformer whose blocks can be opened, or a convolutional "
+            f"network; this image tower is a {kind_of(visual)}. Choose for example {EXAMPLES}."
         )
     tower = family(visual, clip, preprocess, card)
     tower.card = replace(card, identity=identity(tower))
     return tower
+
+
+def kind_of(visual: nn.Module) -> str:
+    """The class of an image module, that of timm where it wraps one."""
+    return type(getattr(visual, "trunk", visual)).__name__
+
+
+def look_at(config: Mapping, name: str):
+    """Refuse an architecture that cannot be read densely, before any of its weights are there.
+
+    Args:
+        config: open_clip's, as ``architecture.open_clip_model`` takes it.
+        name: of the weights, for the message.
+
+    Raises:
+        ValueError: no family opens it, or open_clip cannot build it.
+    """
+    try:
+        model = sketch(config)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    make_tower(model.visual, None, Preprocess(), TowerCard(name))
 
 
 def family_of(state: Mapping[str, Tensor], vision: Mapping, alone: bool = False) -> type[TowerFamily]:
@@ -67,8 +90,23 @@ def text_config(state: Mapping[str, Tensor]) -> dict:
     }
 
 
-def build_clip(state: dict[str, Tensor], quick_gelu: bool, config: dict | None = None) -> CLIP:
-    """A whole open_clip CLIP in float32 with the given weights.
+def build_as_recorded(state: dict[str, Tensor], quick_gelu: bool, config: dict) -> nn.Module:
+    """The model of open_clip's own class for a config, in float32 with the given weights.
+
+    The shapes are compared on a sketch without memory first, so that a config cannot ask for more than the file holds.
+
+    Raises:
+        ValueError: the weights are not of that architecture.
+    """
+    bias = "logit_bias" in state
+    drawn = sketch(config, quick_gelu, bias)
+    state = in_names_of(drawn, state)
+    check_fit(drawn, state)
+    return load_exactly(open_clip_model(config, quick_gelu, bias), state)
+
+
+def build_clip(state: dict[str, Tensor], quick_gelu: bool, config: dict | None = None) -> nn.Module:
+    """A whole open_clip model in float32 with the given weights.
 
     Args:
         state: names and tensors as ``formats.plain`` leaves them.
@@ -78,6 +116,8 @@ def build_clip(state: dict[str, Tensor], quick_gelu: bool, config: dict | None =
     Raises:
         ValueError: these are not the weights of a CLIP, or not of the given architecture.
     """
+    if has_own_class(config) and not has_authors_names(state):
+        return build_as_recorded(state, quick_gelu, config)
     state, recorded = canonical(state)
     vision = merged(recorded, (config or {}).get("vision_cfg", {}))
     family = family_of(state, vision)
@@ -86,6 +126,9 @@ def build_clip(state: dict[str, Tensor], quick_gelu: bool, config: dict | None =
     if config is None and (known := known_config(vision, text, embed_dim)):
         vision = known["vision_cfg"]
         text = known["text_cfg"] | {key: text[key] for key in ("context_length", "vocab_size")}
+    elif config is None and "layers" in vision:
+        vision = {"head_width": known_head_width(vision) or 64} | vision
+        text["heads"] = known_text_heads(text) or text["heads"]
     elif config is not None:
         text = config.get("text_cfg", text)
     visual = family.from_state(state, vision, quick_gelu, embed_dim)
@@ -96,7 +139,18 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     """Load a state dict whose names and shapes must be those of a float32 model; the model, in evaluation mode.
 
     Raises:
-        ValueError: they are not, with what is missing, surplus or of another shape.
+        ValueError: see ``check_fit``.
+    """
+    check_fit(model, state)
+    model.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
+    return model.eval()
+
+
+def check_fit(model: nn.Module, state: Mapping[str, Tensor]):
+    """Compare names and shapes of a state dict with a model's.
+
+    Raises:
+        ValueError: they are not the same, with what is missing, surplus or of another shape.
     """
     own = model.state_dict()
     missing = [key for key in own if key not in state and not key.endswith(("num_batches_tracked", "attn_mask"))]
@@ -115,8 +169,6 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         raise ValueError(
             f"the weights do not fit the architecture: {'; '.join(parts)}. Name the architecture they were made for."
         )
-    model.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
-    return model.eval()
 
 
 def build_visual(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .base import Tower
 
 CAPABILITIES = {
+    "attention": "attention",
     "attention_blocks": "attention blocks on a residual stream with open queries, keys and values",
     "attention_pool": "an attention pool over a feature map",
     "stages": "the four stages of a convolutional network",

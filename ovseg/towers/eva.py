@@ -14,11 +14,13 @@ from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
+from open_clip.timm_model import TimmModel
 from timm.layers import LayerNorm, RotaryEmbeddingCat
 from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
 
 from ovseg.registry import TOWERS
+from ovseg.threads import PerThread
 
 from .base import TokenState
 from .family import TowerFamily
@@ -49,7 +51,7 @@ class Rotation:
 
     Blocks are given tokens without their grid, so the tower tells the grid here whenever tokens start, go on or are
     read out, and it is looked up by the number of patches: two pictures whose grids are of different shape and equally
-    many patches must not be read in turns.
+    many patches must not be read in turns by one thread.  Each thread has grids of its own.
 
     Args:
         width: d of a head.
@@ -60,7 +62,11 @@ class Rotation:
         self, width: int, reference: tuple[int, int] | None = (REFERENCE, REFERENCE), temperature: float = 1e4
     ):
         self.width, self.reference, self.temperature = width, reference, temperature
-        self.grids: dict[int, tuple[int, int]] = {}
+        self._own = PerThread()  # .grids: (h, w) by the number of patches
+
+    @property
+    def grids(self) -> dict[int, tuple[int, int]]:
+        return vars(self._own).setdefault("grids", {})
 
     def use(self, grid: tuple[int, int]):
         self.grids[grid[0] * grid[1]] = tuple(grid)
@@ -91,7 +97,7 @@ class TappedEvaBlock:
     begins with the sub-LN.
     """
 
-    has_residual = True
+    has_residual = has_attention = True
 
     def __init__(self, block: EvaBlock, rotation: Rotation | None):
         self.block, self.rotation = block, rotation
@@ -187,7 +193,7 @@ class EvaTower(TowerFamily):
         with torch.no_grad():
             self.embed_dim = self.project(trunk.norm_pre(trunk.cls_token)).shape[-1]
         square = {"square_grid"} if self.table_grid[0] == self.table_grid[1] else set()
-        self.provides = frozenset({"attention_blocks", "class_token", "class_pooling"} | square)
+        self.provides = frozenset({"attention", "attention_blocks", "class_token", "class_pooling"} | square)
 
     # --- the family -------------------------------------------------------------------------------------------------
 
@@ -197,7 +203,11 @@ class EvaTower(TowerFamily):
 
     @classmethod
     def opens(cls, visual):
-        return isinstance(getattr(visual, "trunk", None), Eva)
+        trunk = getattr(visual, "trunk", None)
+        if not isinstance(trunk, Eva) or not isinstance(visual, TimmModel):
+            return isinstance(trunk, Eva)
+        block = trunk.blocks[0]
+        return type(block) is EvaBlock and type(block.attn) is EvaAttention and trunk.global_pool == "token"
 
     @classmethod
     def vision_config(cls, state, config):
@@ -214,6 +224,8 @@ class EvaTower(TowerFamily):
         return eva_visual(state, **config.get("eva", {}), image_size=config.get("image_size"), embed_dim=embed_dim)
 
     def recorded_config(self):
+        if self.card.config is not None:
+            return dict(self.card.config["vision_cfg"])
         reference = None if self.rotation is None else self.rotation.reference
         own = {"eva": {"heads": self.blocks[0].heads, "reference": reference[0] if reference else None}}
         if self.image_size[0] != self.image_size[1]:

@@ -47,7 +47,8 @@ def plain(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict]:
     """
     state, record = {key: value for key, value in state.items() if not key.startswith(BESIDE)}, {}
     if is_catseg(state):
-        state, record = catseg_clip(state), {"quick_gelu": True}
+        state = catseg_clip(state)
+        record = {"quick_gelu": not is_laions(state)}
     elif is_regionclip(state):
         state, record = regionclip_clip(state), {"quick_gelu": True}
     if "token_rows" in state:
@@ -69,6 +70,11 @@ def activation(state: dict[str, Tensor]) -> bool | None:
     if "visual.conv1.weight" not in state:  # EVA-02's layout, or not a CLIP, which building it explains
         return False
     return True if "input_resolution" in state else None  # only OpenAI's own files carry this
+
+
+def is_laions(state: dict[str, Tensor]) -> bool:
+    """Whether a ViT is as wide as those that OpenAI never made: H/14, g/14, G/14 and bigG/14 of OpenCLIP, with GELU."""
+    return "visual.conv1.weight" in state and len(state["visual.conv1.weight"]) > 1024
 
 
 def is_half(state: dict[str, Tensor]) -> bool:
@@ -118,6 +124,11 @@ def pruned_token_table(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def is_eva(state: dict[str, Tensor]) -> bool:
     """Whether a whole CLIP's names are those of an EVA-02 image tower, the authors' or timm's."""
     return any(f"{prefix}blocks.0.attn.k_proj.weight" in state for prefix in (TRUNK, "visual."))
+
+
+def has_authors_names(state: dict[str, Tensor]) -> bool:
+    """Whether an EVA-02 image tower has its authors' names instead of timm's, which open_clip's own model has."""
+    return "visual.blocks.0.attn.k_proj.weight" in state
 
 
 def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:

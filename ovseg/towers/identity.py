@@ -12,7 +12,6 @@ from torch import nn
 
 from .base import Tower
 
-TOKENIZER = "CLIP's byte pairs"  # the one that words are read with
 INERT = {"Identity", "Dropout", "PatchDropout", "DropPath"}  # leaves that change nothing in evaluation
 NUMBERS = ("eps", "num_heads", "scale", "logit_scale_max")
 CHOICES = ("pool_type", "global_pool", "final_ln_after_pool", "text_pool_type", "use_pad_mask", "no_causal_mask")
@@ -29,6 +28,7 @@ def identity(tower: Tower) -> str:
         "table_grid": tower.table_grid,
         "visual": facts_of(tower.visual),
         "text": None if tower.clip is None else facts_of(tower.clip, without=tower.visual),
+        "tokenizer": tower.card.tokenizer.facts,
         "preprocess": asdict(tower.preprocess),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -44,6 +44,6 @@ def facts_of(module: nn.Module, without: nn.Module | None = None) -> dict:
         values = [getattr(each, name, None) for each in modules]
         facts[name] = sorted({str(value) for value in values if isinstance(value, (bool, int, float, str))})
     if without is not None:
-        facts |= {"tokenizer": TOKENIZER, "context_length": getattr(module, "context_length", None)}
+        facts["context_length"] = getattr(module, "context_length", None)
         facts["causal"] = any(getattr(each, "attn_mask", None) is not None for each in modules)
     return facts

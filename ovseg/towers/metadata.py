@@ -2,14 +2,16 @@
 have them.
 
 Two layouts are read: the ``ovseg`` metadata of our own files, and ``open_clip_config.json`` of folders and of the hub.
-Keys that would fetch something (``hf_model_name``, ``timm_model_pretrained``) are on no list.
+Names that something is fetched by (``hf_model_name``) are only those of open_clip's own architectures, networks of timm
+are built without their pretrained weights, and a tokenizer is taken from the weights' own folder first.
 """
 
+import re
 from functools import cache
 from typing import Any
 
 import open_clip
-import torch
+import timm
 from torch import Tensor
 
 from ovseg.compat.former_names import current
@@ -30,9 +32,10 @@ from ovseg.compat.untrusted import (
 from ovseg.compat.untrusted_types import component_or_name
 from ovseg.registry import REFINERS
 
+from .architecture import has_own_class
 from .build import text_config
 from .family import families
-from .formats import TRUNK, canonical, has_text, is_eva
+from .formats import TRUNK, canonical, has_authors_names, has_text
 
 SIDE = whole(1, 16_384)  # of pictures and windows, in pixels
 NAME = text(200)
@@ -44,6 +47,28 @@ def template(value: Any, place: str) -> str:
     if prompt.count("{}") != 1 or prompt.count("{") + prompt.count("}") != 2:
         raise ValueError(f"{place} is {shown(value)}; expected a prompt that holds the placeholder {{}} once.")
     return prompt
+
+
+def timm_name(value: Any, place: str) -> str:
+    """A network of timm, by the name of its architecture alone."""
+    name = text(100)(value, place)
+    if not re.fullmatch(r"[a-z0-9_]+", name) or not timm.is_model(name):
+        raise ValueError(f"{place} is {shown(value)}, which is no network of timm (timm.list_models()).")
+    return name
+
+
+@cache
+def _known_text_models() -> frozenset[str]:
+    configs = (open_clip.get_model_config(name)["text_cfg"] for name in open_clip.list_models())
+    return frozenset(config["hf_model_name"] for config in configs if config.get("hf_model_name"))
+
+
+def text_model(value: Any, place: str) -> str:
+    """A text model of Hugging Face that one of open_clip's architectures has."""
+    name = text(200)(value, place)
+    if name not in _known_text_models():
+        raise ValueError(f"{place} is {shown(value)}, which none of open_clip's architectures has.")
+    return name
 
 
 PROTOCOL = {
@@ -73,6 +98,13 @@ PREPROCESS = {
     "interpolation": text(20, "bicubic", "bilinear", "nearest", "random"),
 }
 DIM, COUNT, RATIO = whole(1, 65_536), whole(1, 1024), number(0.1, 64)
+TRANSFORMER = {
+    "act_kwargs": optional(mapping({"approximate": text(10, "tanh", "none")})),
+    "norm_kwargs": optional(mapping({"eps": number(0, 1)})),
+    "block_type": optional(text(20, "default", "custom")),
+    **{key: flag for key in "qk_norm scaled_cosine_attn scale_heads scale_attn_inner scale_attn scale_fc".split()},
+}
+TOKENIZER = {"clean": text(20, "lower", "whitespace", "canonicalize"), "strip_sep_token": flag}
 VISION = {
     "layers": either(COUNT, listed(COUNT, 4, 4)),
     "width": DIM,
@@ -87,12 +119,17 @@ VISION = {
     "final_ln_after_pool": flag,
     "pool_type": text(10, "tok", "avg", "none"),
     "output_tokens": flag,
-    "timm_model_name": text(100),
-    "timm_pool": text(10, "", "avg", "token", "map"),
+    "attentional_pool": flag,
+    "attn_pooler_queries": COUNT,
+    "attn_pooler_heads": COUNT,
+    **TRANSFORMER,
+    "timm_model_name": timm_name,
+    "timm_pool": text(10, "", "avg", "token", "map", "abs_attn", "rot_attn"),
     "timm_proj": optional(text(10, "", "linear", "mlp", "none")),
     "timm_proj_bias": flag,
     "timm_drop": number(0, 1),
     "timm_drop_path": optional(number(0, 1)),
+    "output_stride": optional(whole(8, 32)),
     "eva": mapping({"heads": optional(whole(1, 1024)), "reference": optional(whole(1, 1024)), "eps": number(0, 1)}),
 }
 TEXT = {
@@ -105,13 +142,32 @@ TEXT = {
     "ls_init_value": optional(number(-100, 100)),
     "embed_cls": flag,
     "pad_id": whole(0, 10**7),
+    "eos_id": whole(0, 10**7),
+    **TRANSFORMER,
+    "proj_type": text(10, "linear", "none"),
+    "hf_model_name": text_model,
+    "hf_tokenizer_name": text(200),
+    "hf_proj_type": optional(text(10, "", "linear", "mlp")),
+    "hf_pooler_type": optional(text(30, "mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler")),
+    "tokenizer_kwargs": optional(mapping(TOKENIZER)),
+    "tokenizer_mode": optional(text(10, "clips")),
     "no_causal_mask": flag,
     "final_ln_after_pool": flag,
     "pool_type": text(10, "first", "last", "argmax", "eos", "none"),
     "proj_bias": flag,
     "output_tokens": flag,
 }
-MODEL = {"embed_dim": DIM, "vision_cfg": mapping(VISION), "text_cfg": mapping(TEXT)}
+DECODER = {key: check for key, check in TEXT.items() if not key.startswith(("hf_", "tokenizer_"))}
+DECODER |= {"dim_head": DIM, "n_queries": COUNT, "attn_pooler_heads": COUNT}
+MODEL = {
+    "embed_dim": DIM,
+    "vision_cfg": mapping(VISION),
+    "text_cfg": mapping(TEXT),
+    "multimodal_cfg": mapping(DECODER),
+    "custom_text": flag,
+    "quick_gelu": flag,
+}
+LARGEST_GRID = 2**16  # patches that a config may ask a position table for
 OWN = {
     "name": NAME,
     "config": mapping(MODEL),
@@ -120,7 +176,7 @@ OWN = {
     "training": plain,  # for people
     "card": mapping({"words": listed(NAME, 100_000), "protocol": mapping(PROTOCOL), "notice": text(500)}),
 }
-UNUSED = ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode", "timm_model_pretrained", "hf_model_pretrained")
+UNUSED = ("timm_model_pretrained", "hf_model_pretrained")
 """Keys of open_clip's configs that say nothing about weights that are at hand."""
 
 
@@ -131,8 +187,8 @@ def own_metadata(content: Any, file: str) -> dict:
         ValueError: anything that ``ovseg export`` does not write.
     """
     place = f"the metadata of {file}"
-    own = current(bounded(parse_json(content, place), place))
-    return mapping(OWN)(own, place)
+    own = mapping(OWN)(current(bounded(parse_json(content, place), place)), place)
+    return own | ({"preprocess": statistics_of(own["preprocess"])} if "preprocess" in own else {})
 
 
 def folder_config(content: bytes, file: str) -> tuple[dict, dict]:
@@ -144,17 +200,29 @@ def folder_config(content: bytes, file: str) -> tuple[dict, dict]:
     config = bounded(parse_json(content, file), file)
     if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
         raise ValueError(f"{file} is not a config of open_clip: expected a mapping with model_cfg.")
-    model = {key: value for key, value in config["model_cfg"].items() if key in (*MODEL, "quick_gelu")}
+    model = {key: value for key, value in config["model_cfg"].items() if key in MODEL}
     for part in ("vision_cfg", "text_cfg"):
         if isinstance(model.get(part), dict):
             model[part] = {key: value for key, value in model[part].items() if key not in UNUSED}
+    if isinstance(model.get("text_cfg"), dict):
+        model["text_cfg"] = {key: v for key, v in model["text_cfg"].items() if v is not None}
     preprocess = config.get("preprocess_cfg") or {}
     if isinstance(preprocess, dict):
         preprocess = {key: value for key, value in preprocess.items() if key in PREPROCESS}
-    return (
-        mapping(MODEL | {"quick_gelu": flag})(model, f"model_cfg of {file}"),
-        mapping(PREPROCESS)(preprocess, f"preprocess_cfg of {file}"),
-    )
+    model = mapping(MODEL)(model, f"model_cfg of {file}")
+    for part in ("embed_dim", "vision_cfg", "text_cfg"):
+        if part not in model:
+            raise ValueError(f"{file} is not a config of open_clip: model_cfg lacks {part}.")
+    vision = model["vision_cfg"]
+    sides = [side // (vision.get("patch_size") or 16) for side in (*as_tuple(vision.get("image_size", 224)),) * 2]
+    if sides[0] * sides[1] > LARGEST_GRID:
+        raise ValueError(f"{file} states pictures of {sides[0]}×{sides[1]} patches, more than any model has.")
+    return model, statistics_of(mapping(PREPROCESS)(preprocess, f"preprocess_cfg of {file}"))
+
+
+def statistics_of(preprocess: dict) -> dict:
+    """Without the way of resizing, which is a setting of the prediction here."""
+    return {key: value for key, value in preprocess.items() if key != "interpolation"}
 
 
 def check_sizes(config: dict | None, state: dict[str, Tensor], file: str):
@@ -163,13 +231,13 @@ def check_sizes(config: dict | None, state: dict[str, Tensor], file: str):
     Raises:
         ValueError: it has other sizes than they, or not those that build a CLIP.
     """
+    if has_own_class(config) and not has_authors_names(state):
+        return  # built as it is told, after a comparison of all shapes
     state, _ = canonical(state)
     vision, words = ((config or {}).get(part, {}) for part in ("vision_cfg", "text_cfg"))
     family = next((family for family in families() if family.matches(state, vision)), None)
     if config is None or not has_text(state):
         return  # no CLIP at all is explained elsewhere
-    if "timm_model_name" in vision and not is_eva(state):
-        _check_timm(vision["timm_model_name"], state, file)
     size = {key: vision[key] for key in ("image_size",) if key in vision}  # a table may have another shape than square
     own = {} if family is None else family.vision_config(state, size)
     wanted = {f"vision_cfg.{key}": value for key, value in own.items() if key != "image_size"}
@@ -214,22 +282,3 @@ def _check_image_size(size: int | tuple, patch: int | None, state: dict[str, Ten
 def _check_heads(heads: int | None, width: int, key: str, file: str):
     if heads is not None and (heads > width or width % heads):
         raise ValueError(f"{file} states {key} that splits {width} channels into {heads} heads, which is impossible.")
-
-
-@cache
-def _timm_names() -> frozenset[str]:
-    """The networks of timm that open_clip's own configs name."""
-    visions = [open_clip.get_model_config(name).get("vision_cfg", {}) for name in open_clip.list_models()]
-    return frozenset(vision["timm_model_name"] for vision in visions if "timm_model_name" in vision)
-
-
-def _check_timm(name: str, state: dict[str, Tensor], file: str):
-    import timm
-
-    if name not in _timm_names():
-        raise ValueError(f"{file} names the network {shown(name)}, which none of open_clip's architectures has.")
-    with torch.device("meta"):
-        wanted = sum(parameter.numel() for parameter in timm.create_model(name, num_classes=0).parameters())
-    have = sum(tensor.numel() for key, tensor in state.items() if key.startswith("visual.trunk."))
-    if wanted > 2 * have:
-        raise ValueError(f"{file} names the network {name!r} of {wanted:,} numbers, and its tensors have {have:,}.")

@@ -30,19 +30,38 @@ def known_config(vision: dict, text: dict, embed_dim: int) -> dict | None:
         return None
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
-        known = {"mlp_ratio": 4.0, "patch_size": None} | config.get("vision_cfg", {})
-        # CoCa, CLIPA and others share these shapes but pool or normalize in another way, which their files show
-        if config.get("embed_dim") != embed_dim or "multimodal_cfg" in config or not SHAPES >= known.keys():
+        if config.get("embed_dim") != embed_dim or "multimodal_cfg" in config or not same_vision(config, vision):
             continue
-        same_vision = (
-            as_tuple(known["layers"]) == as_tuple(vision["layers"])
-            and (known["width"], known["patch_size"]) == (vision["width"], vision["patch_size"])
-            and abs(known["mlp_ratio"] - vision.get("mlp_ratio", 4.0)) < 1e-3  # configs round it to four digits
-        )
-        same_text = all(config["text_cfg"].get(key) == text[key] for key in ("width", "layers"))
-        if same_vision and same_text:
+        if all(config["text_cfg"].get(key) == text[key] for key in ("width", "layers")):
             return config | {"vision_cfg": config["vision_cfg"] | {"image_size": vision["image_size"]}}
     return None
+
+
+def same_vision(config: dict, vision: dict) -> bool:
+    """Whether a plain architecture has an image tower of these shapes.
+
+    CoCa, CLIPA and others share shapes but pool or normalize in another way, which their files show.
+    """
+    known = {"mlp_ratio": 4.0, "patch_size": None} | config.get("vision_cfg", {})
+    return (
+        known.keys() <= SHAPES
+        and as_tuple(known["layers"]) == as_tuple(vision["layers"])
+        and (known["width"], known["patch_size"]) == (vision["width"], vision["patch_size"])
+        and abs(known["mlp_ratio"] - vision.get("mlp_ratio", 4.0)) < 1e-3  # configs round it to four digits
+    )
+
+
+def known_head_width(vision: dict) -> int | None:
+    """Channels of a head in the plain image towers of these shapes; None: no architecture has them."""
+    configs = map(open_clip.get_model_config, open_clip.list_models())
+    return next((c["vision_cfg"].get("head_width", 64) for c in configs if same_vision(c, vision)), None)
+
+
+def known_text_heads(text: dict) -> int | None:
+    """Heads of the plain text towers of this width and depth; None: no architecture has them."""
+    configs = (open_clip.get_model_config(name)["text_cfg"] for name in open_clip.list_models())
+    alike = (c for c in configs if (c.get("width"), c.get("layers")) == (text["width"], text["layers"]))
+    return next((c["heads"] for c in alike if "heads" in c), None)
 
 
 def as_tuple(layers) -> tuple[int, ...]:

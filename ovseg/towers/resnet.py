@@ -36,7 +36,7 @@ class ResNetTower(TowerFamily):
         self.table_grid = square_grid(len(visual.attnpool.positional_embedding) - 1)
         self.width = visual.attnpool.q_proj.in_features
         self.embed_dim = visual.attnpool.c_proj.out_features
-        self.provides = frozenset({"attention_pool", "stages", "square_grid"})
+        self.provides = frozenset({"attention", "attention_pool", "stages", "square_grid"})
 
     # --- the family -------------------------------------------------------------------------------------------------
 

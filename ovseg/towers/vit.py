@@ -1,4 +1,4 @@
-"""open_clip's plain Vision Transformer (OpenAI, LAION, MetaCLIP, DFN, DataComp, …)."""
+"""open_clip's plain Vision Transformer (OpenAI, LAION, MetaCLIP, DFN, DataComp, CLIPA, CoCa, …)."""
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,11 @@ class ViTTower(TowerFamily):
 
     def __init__(self, visual, clip, preprocess, card):
         super().__init__(visual, clip, preprocess, card)
+        if getattr(visual, "attn_pool_contrastive", None) is not None:
+            raise ValueError(
+                f"{card.name}: this Vision Transformer has two attention pools, which cannot be read densely. Choose "
+                "for example coca_ViT-B-32/laion2b_s13b_b90k or ViT-B-16/openai."
+            )
         self.blocks = [TappedBlock(block) for block in visual.transformer.resblocks]
         self.stride = visual.conv1.kernel_size[0]
         self.image_size = as_size(visual.image_size)
@@ -32,7 +37,7 @@ class ViTTower(TowerFamily):
         self.embed_dim = self.width if visual.proj is None else visual.proj.shape[1]
         self._class_token_pooled = visual.attn_pool is None and visual.pool_type == "tok"
         self.provides = frozenset(
-            {"attention_blocks", "class_token", "patch_stem", "additive_heads"}
+            {"attention", "attention_blocks", "class_token", "patch_stem", "additive_heads"}
             | ({"class_pooling"} if self._class_token_pooled else set())
             | ({"square_grid"} if self.table_grid[0] == self.table_grid[1] else set())
         )
@@ -130,6 +135,8 @@ class ViTTower(TowerFamily):
         return torch.cat([self.visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
 
     def project(self, z: Tensor) -> Tensor:
+        if self.visual.attn_pool is not None:  # CoCa
+            z = value_path(self.visual.attn_pool, z)
         z = self.visual.ln_post(z)
         return z if self.visual.proj is None else z @ self.visual.proj
 
@@ -138,3 +145,12 @@ class ViTTower(TowerFamily):
             return self.project(self.blocks[-1](x, slice(0, 1)))[:, 0]
         pooled, _ = self.visual._pool(self.blocks[-1](x))
         return pooled if self.visual.proj is None else pooled @ self.visual.proj
+
+
+def value_path(pool: nn.Module, x: Tensor) -> Tensor:
+    """CoCa's attention pool with every token as the only one it sees: (B, N, D) → (B, N, E)."""
+    attention, x = pool.attn, pool.ln_k(x)
+    fused, third = attention.in_proj_weight, attention.embed_dim
+    weight = attention.v_proj_weight if fused is None else fused[2 * third :]
+    bias = None if attention.in_proj_bias is None else attention.in_proj_bias[2 * third :]
+    return attention.out_proj(F.linear(x, weight, bias))

@@ -5,34 +5,39 @@
 ``openai``                            an open_clip tag; ViT-B-16 where no architecture is named
 ``ViT-L-14/openai``                   architecture and tag, as ``open_clip.list_pretrained()`` lists them
 ``hf-hub:org/name``                   a model of the Hugging Face hub in open_clip's layout
-``path/to/folder``                    a folder with ``open_clip_config.json`` and weights
+``path/to/folder``                    a folder with ``open_clip_config.json`` and weights, also in parts with an index
 ``path/to/file.pt`` / ``.safetensors``  a state dict of one of the layouts in ``formats``, half precision too
 ====================================  ==================================================================================
 """
 
-import logging
 import os
-import warnings
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import open_clip
 import torch
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from torch import Tensor
 
 from ovseg.compat.checkpoint import read_checkpoint_with_meta, state_hash
 from ovseg.spelling import nearest
 
 from . import formats
+from .architecture import has_own_class
 from .base import Preprocess, Tower, TowerCard
-from .build import build_clip, build_visual, make_tower
+from .build import build_clip, build_visual, look_at, make_tower
+from .dilation import OUTPUT_STRIDE
+from .fetch import HUB_FILES, fetch_record, hub_file
+from .folder import SUFFIXES, read_folder
 from .identity import identity
 from .metadata import check_sizes, folder_config, own_metadata
+from .records import facts_of, published, statistics
+from .tokenizer import TokenizerRecord, require_tokenizer, tokenizer_record
 
 TINY = Path(__file__).with_name("tiny_clip.safetensors")
-HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
+CONFIG = "open_clip_config.json"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def load_tower(
@@ -42,8 +47,11 @@ def load_tower(
     arch: str | None = None,
     quick_gelu: bool | None = None,
     offline: bool | None = None,
+    output_stride: int | None = None,
 ) -> Tower:
     """The tower of the named weights, in evaluation mode, float32.
+
+    The architecture is looked at before weights are fetched, and refused where it cannot be read.
 
     Args:
         weights: see the module; None is the embedded demo model.
@@ -51,50 +59,92 @@ def load_tower(
         arch: an open_clip architecture, for a bare tag (default ``ViT-B-16``) or a file whose shapes do not tell.
         quick_gelu: the activation the weights were trained with; None lets the weights' own record decide.
         offline: never ask the network; None follows the environment variables OVSEG_OFFLINE and HF_HUB_OFFLINE.
+        output_stride: pixels between the positions of a convolutional network of timm (8, 16 or 32), whose last
+            strides become dilations; None: what the weights record.
 
     Raises:
         FileNotFoundError: weights that are not on this machine and cannot be fetched.
-        ValueError: an unknown name, or weights that are not those of the architecture.
+        ValueError: an unknown name, or weights that are not those of the architecture or of one that cannot be read.
     """
     spec = "tiny" if weights is None else os.fspath(weights)
     path = Path(spec).expanduser()
+    options = {"quick_gelu": quick_gelu, "stride": output_stride}
     if spec == "tiny":
-        tower = _from_file(TINY, "tiny", None, quick_gelu)
+        tower = _from_file(TINY, "tiny", None, **options)
     elif path.is_dir():
-        tower = _from_folder(path, quick_gelu)
+        tower = _from_folder(path, arch, **options)
     elif path.is_file() or path.suffix in SUFFIXES:
-        tower = _from_file(path, spec, arch, quick_gelu)
+        tower = _from_file(path, spec, arch, **options)
     elif spec.startswith("hf-hub:"):
-        tower = _from_hub(spec, quick_gelu, offline)
+        tower = _from_hub(spec, offline, **options)
     else:
-        tower = _from_tag(spec, arch, quick_gelu, offline)
+        tower = _from_tag(spec, arch, offline, **options)
     return tower.to(device)
 
 
 def _tower(
-    state: dict[str, Tensor], name: str, quick_gelu: bool, preprocess: Preprocess, config=None, card=None
+    state: dict[str, Tensor],
+    name: str,
+    quick_gelu: bool,
+    preprocess: Preprocess,
+    config: Mapping | None = None,
+    card: Mapping | None = None,
+    tokenizer: TokenizerRecord | None = None,
 ) -> Tower:
+    own = has_own_class(config) and not formats.has_authors_names(state)
     clip = build_clip(state, quick_gelu, config)
-    card = TowerCard(name=name, hash=state_hash(state), **(card or {}))
-    return make_tower(clip.visual, clip, preprocess, card)
+    known = {"name": name, "hash": state_hash(state), "tokenizer": tokenizer or TokenizerRecord()} | dict(card or {})
+    known["config"] = dict(config) | {"quick_gelu": quick_gelu} if own else None
+    return make_tower(clip.visual, clip, preprocess, TowerCard(**known))
 
 
-def _from_file(path: Path, name: str, arch: str | None, quick_gelu: bool | None) -> Tower:
+def _checked(config: Mapping, name: str, stride: int | None) -> dict:
+    """An architecture that can be read densely, with the output stride that is asked for.
+
+    Raises:
+        ValueError: see ``build.look_at``; an output stride of a network that has none.
+    """
+    config = dict(config)
+    if stride is not None:
+        if not config["vision_cfg"].get("timm_model_name"):
+            raise ValueError(f"output_stride={stride}: {name} is no convolutional network of timm; leave it out.")
+        config["vision_cfg"] = config["vision_cfg"] | {OUTPUT_STRIDE: stride}
+    look_at(config, name)
+    return config
+
+
+def _words(config: Mapping, name: str, **where) -> TokenizerRecord:
+    """The tokenizer of a config, which can be made here."""
+    record = tokenizer_record(config["text_cfg"], **where)
+    require_tokenizer(record, name)
+    return record
+
+
+def _from_file(path: Path, name: str, arch: str | None, quick_gelu: bool | None, stride: int | None) -> Tower:
     """A state dict on disk; what it does not record is taken from its shapes."""
     state, meta = read_checkpoint_with_meta(path)
     own = own_metadata(meta["ovseg"], path.name) if "ovseg" in meta else {}
+    return _from_state(state, own, path, name, arch, quick_gelu, stride)
+
+
+def _from_state(state, own: Mapping, path: Path, name: str, arch, quick_gelu, stride) -> Tower:
     state, record = formats.plain(state)
     own = record or own
     if record and not formats.has_text(state):
         return _without_text(state, name)
-    config = own.get("config")
-    check_sizes(config, state, path.name)
+    config, tokenizer = own.get("config"), None
     if arch is not None:
         config = _architecture(arch)
+    check_sizes(config if arch is None else None, state, path.name)
+    if config is not None and "text_cfg" in config:
+        tokenizer = _words(config, name, folder=path.parent if arch is None else None)
+    if has_own_class(config) or stride is not None:
+        config = _checked(config or {"vision_cfg": {}}, name, stride)
+    preprocess = Preprocess(**own["preprocess"]) if "preprocess" in own else None
     if quick_gelu is None:
-        quick_gelu = own["quick_gelu"] if "quick_gelu" in own else _recorded_activation(path, state, arch)
-    preprocess = Preprocess(**own.get("preprocess", {}))
-    return _tower(state, own.get("name", name), quick_gelu, preprocess, config, own.get("card"))
+        quick_gelu = own.get("quick_gelu")
+    facts = facts_of(path, state, arch, config, quick_gelu, preprocess, bool(own))
+    return _tower(state, own.get("name", name), facts.quick_gelu, facts.preprocess, config, own.get("card"), tokenizer)
 
 
 def _without_text(state: dict[str, Tensor], name: str) -> Tower:
@@ -105,52 +155,27 @@ def _without_text(state: dict[str, Tensor], name: str) -> Tower:
     return tower
 
 
-def _recorded_activation(path: Path, state: dict[str, Tensor], arch: str | None) -> bool:
-    """Whether a plain file's weights want QuickGELU, by what is known of them."""
-    known = formats.activation(state)
-    if known is not None:
-        return known
-    records = [open_clip.get_pretrained_cfg(model, tag) for model, tag in open_clip.list_pretrained()]
-    # on the hub the repository is named after the weights; the files in it are called alike everywhere
-    published = {cfg["hf_hub"].split("/")[1]: cfg for cfg in records if cfg.get("hf_hub")}
-    published |= {Path(cfg["url"]).name: cfg for cfg in records if cfg.get("url")}
-    names = [path.name, path.stem, path.parent.name, *(p.name.split("--")[-1] for p in path.parents if "--" in p.name)]
-    for name in names:
-        if name and name in published:
-            return bool(published[name].get("quick_gelu", False))
-    if arch is not None:
-        return "quickgelu" in arch
-    half = formats.is_half(state)
-    warnings.warn(
-        f"{path.name} does not say which activation it was trained with; {'QuickGELU' if half else 'GELU'} is assumed. "
-        "OpenAI, MetaCLIP and DFN need QuickGELU, most others GELU: pass quick_gelu=True or False (command line: "
-        "--quick-gelu, --no-quick-gelu).",
-        stacklevel=2,
-    )
-    return half
+def _from_folder(folder: Path, arch: str | None, quick_gelu: bool | None, stride: int | None) -> Tower:
+    """A folder in open_clip's layout, or with one model's weights."""
+    if (folder / CONFIG).exists() and arch is None:
+        return _from_config(folder / CONFIG, lambda: read_folder(folder)[0], str(folder), quick_gelu, stride)
+    state, meta, file = read_folder(folder)
+    own = own_metadata(meta["ovseg"], file.name) if "ovseg" in meta else {}
+    return _from_state(state, own, file, str(folder), arch, quick_gelu, stride)
 
 
-def _from_folder(folder: Path, quick_gelu: bool | None, name: str | None = None) -> Tower:
-    """A folder in open_clip's layout."""
-    config_file = folder / "open_clip_config.json"
-    files = [p for n in (*HUB_FILES, "open_clip_pytorch_model.safetensors") if (p := folder / n).exists()]
-    files += sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p not in files)
-    if not files:
-        raise FileNotFoundError(
-            f"{folder} holds no weights: expected open_clip_config.json and a file such as {HUB_FILES[0]}; found "
-            f"{', '.join(sorted(p.name for p in folder.iterdir())[:5]) or 'nothing'}."
-        )
-    if not config_file.exists():
-        return _from_file(files[0], name or str(folder), None, quick_gelu)
-    return _from_config(config_file, files[0], name or str(folder), quick_gelu)
-
-
-def _from_config(config_file: Path, file: Path, name: str, quick_gelu: bool | None) -> Tower:
-    model, preprocess = folder_config(config_file.read_bytes(), config_file.name)
-    state, _ = read_checkpoint_with_meta(file)
-    check_sizes(model, state, config_file.name)
-    gelu = model.get("quick_gelu", False) if quick_gelu is None else quick_gelu
-    return _tower(state, name, gelu, Preprocess(**preprocess), model)
+def _from_config(file: Path, read, name: str, quick_gelu: bool | None, stride: int | None, repository="") -> Tower:
+    """Weights beside an ``open_clip_config.json``; ``read`` gives their tensors once the config has passed."""
+    model, preprocess = folder_config(file.read_bytes(), file.name)
+    model = _checked(model, name, stride)
+    tokenizer = _words(model, name, folder=file.parent, repository=repository)
+    state = read()
+    check_sizes(model, state, file.name)
+    record = published(file) or {}
+    if quick_gelu is None:
+        quick_gelu = model.get("quick_gelu", bool(record.get("quick_gelu", False)))
+    use = Preprocess(**preprocess) if preprocess else statistics(record)
+    return _tower(state, name, quick_gelu, use, model, tokenizer=tokenizer)
 
 
 def _architecture(arch: str) -> dict:
@@ -161,19 +186,19 @@ def _architecture(arch: str) -> dict:
     return config
 
 
-def _from_tag(spec: str, arch: str | None, quick_gelu: bool | None, offline: bool | None) -> Tower:
+def _from_tag(spec: str, arch: str | None, offline: bool | None, quick_gelu: bool | None, stride: int | None) -> Tower:
     """Weights of open_clip's own list; the tag's record decides the activation and the normalization."""
     name, _, tag = spec.rpartition("/")
     name = arch or name or "ViT-B-16"
     record = open_clip.get_pretrained_cfg(name, tag)
     if not record:
         _unknown_tag(spec, name, tag)
-    model = _architecture(name)
-    file = _fetch(record, f"{name}/{tag}", offline)
-    state, _ = read_checkpoint_with_meta(file)
+    name = f"{name}/{tag}"
+    model = _checked(_architecture(name.rpartition("/")[0]), name, stride)
+    tokenizer = _words(model, name)
+    state, _ = read_checkpoint_with_meta(fetch_record(record, name, offline))
     gelu = bool(record.get("quick_gelu", model.get("quick_gelu", False))) if quick_gelu is None else quick_gelu
-    preprocess = Preprocess(record["mean"], record["std"], record.get("interpolation", "bicubic"))
-    return _tower(state, f"{name}/{tag}", gelu, preprocess, model)
+    return _tower(state, name, gelu, statistics(record), model, tokenizer=tokenizer)
 
 
 def _unknown_tag(spec: str, name: str, tag: str):
@@ -181,72 +206,27 @@ def _unknown_tag(spec: str, name: str, tag: str):
     tags = open_clip.list_pretrained_tags_by_model(name)
     near = nearest(spec if "/" in spec else f"{name}/{tag}", listed, count=4, cutoff=0.3)
     known = f"{name} has the tags {', '.join(tags)}. " if tags else ""
+    hub = f"For the repository of that name on the hub type hf-hub:{spec}. " if _may_be_hub(spec, name) else ""
     raise ValueError(
-        f"unknown weights {spec!r}: it is not a file or folder here, nor a tag of open_clip. {known}Did you mean "
+        f"unknown weights {spec!r}: it is not a file or folder here, nor a tag of open_clip. {hub}{known}Did you mean "
         f"{' or '.join(near)}? ('tiny' is the embedded demo model; 'hf-hub:org/name' asks the hub.)"
     )
 
 
-def _from_hub(spec: str, quick_gelu: bool | None, offline: bool | None) -> Tower:
+def _may_be_hub(spec: str, name: str) -> bool:
+    return HUB_ID.fullmatch(spec) is not None and open_clip.get_model_config(name) is None
+
+
+def _from_hub(spec: str, offline: bool | None, quick_gelu: bool | None, stride: int | None) -> Tower:
     repo = spec.removeprefix("hf-hub:").strip("/")
-    config = _hub_file(repo, "open_clip_config.json", spec, offline)
-    for file in HUB_FILES[:-1]:
-        try:
-            return _from_config(config, _hub_file(repo, file, spec, offline), spec, quick_gelu)
-        except FileNotFoundError:
-            continue
-    return _from_config(config, _hub_file(repo, HUB_FILES[-1], spec, offline), spec, quick_gelu)
+    config = hub_file(repo, CONFIG, spec, offline)
 
-
-def _fetch(record: dict, name: str, offline: bool | None) -> Path:
-    """The file of one open_clip record, from the caches (OpenAI's own and the hub's) or the network."""
-    cached = Path("~/.cache/clip").expanduser() / Path(record.get("url") or "none").name
-    if cached.is_file():
-        return cached
-    if record.get("hf_hub"):
-        repo, _, file = record["hf_hub"].rpartition("/")
-        files = (file,) if file else HUB_FILES
-        for candidate in files[:-1]:
+    def read() -> dict[str, Tensor]:
+        for file in HUB_FILES[:-1]:
             try:
-                return _hub_file(repo, candidate, name, offline)
+                return read_checkpoint_with_meta(hub_file(repo, file, spec, offline))[0]
             except FileNotFoundError:
                 continue
-        return _hub_file(repo, files[-1], name, offline)
-    if not _is_offline(offline):
-        try:
-            return Path(open_clip.download_pretrained(record, prefer_hf_hub=False))
-        except Exception as error:
-            logging.getLogger("ovseg").debug("download failed: %s", error)
-    raise FileNotFoundError(
-        f"the weights {name} are not on this machine: {cached.name} was looked for in {cached.parent} and could not be "
-        f"fetched. On a connected machine fetch {record['url']}, copy the file here and pass --weights {cached.name}. "
-        "'--weights tiny' works offline at once."
-    )
+        return read_checkpoint_with_meta(hub_file(repo, HUB_FILES[-1], spec, offline))[0]
 
-
-def _is_offline(offline: bool | None) -> bool:
-    if offline is not None:
-        return offline
-    return any(
-        os.environ.get(name, "0").lower() in ("1", "true", "yes", "on") for name in ("OVSEG_OFFLINE", "HF_HUB_OFFLINE")
-    )
-
-
-def _hub_file(repo: str, file: str, name: str, offline: bool | None) -> Path:
-    """One file of a hub repository, from the cache or the network."""
-    cached = try_to_load_from_cache(repo, file)
-    if isinstance(cached, str):
-        return Path(cached)
-    reason = "offline mode is on"
-    if not _is_offline(offline):
-        try:
-            return Path(hf_hub_download(repo, file))
-        except Exception as error:  # the hub's client has a dozen exception types for "it could not be had"
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    raise FileNotFoundError(
-        f"the weights {name} are not on this machine: {file} of {repo} was looked for in {HF_HUB_CACHE} and could not "
-        f"be fetched ({reason}). On a connected machine type `hf download {repo} {file}`, copy that file here and pass "
-        f"--weights path/to/{file}. '--weights tiny' works offline at once."
-    )
+    return _from_config(config, read, spec, quick_gelu, stride, repository=repo)
