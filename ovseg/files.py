@@ -3,34 +3,100 @@
 import json
 import math
 import os
+import re
 import secrets
+import socket
+import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+DRAFT = re.compile(r"\..*\.ovseg-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}(\.\w+)?")
+"""Name of a file that is being written: machine, process id, random digits, suffix."""
+
+DRAFT_SECONDS = 24 * 3600
+"""Age at which a draft of another machine counts as abandoned."""
+
+_cleaned: set[Path] = set()
+
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, durable: bool = False) -> Iterator[Path]:
     """Yields a path in the same folder to write to; afterwards it becomes ``path`` in one step, or is removed on error.
 
-    Missing parent folders are made.  The yielded path keeps the suffix, which some writers go by.
+    Missing parent folders are made.  The yielded path keeps the suffix, which some writers go by.  What killed
+    processes left half-written in the folder is removed first.
+
+    Args:
+        path: where the file will be.
+        durable: whether the content must be on the disk before the name is, so that a power failure cannot part them.
     """
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    remove_drafts(path.parent)
+    token = f"ovseg-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    draft = path.with_name(f".{path.stem[:30]}.{token}{path.suffix}")
     try:
-        yield part
-        os.replace(part, path)
+        yield draft
+        if durable:
+            _sync(draft)
+        os.replace(draft, path)
+        if durable:
+            with suppress(OSError):  # not every system opens folders
+                _sync(path.parent)
     finally:
-        part.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what processes that are gone left half-written in a folder; each folder once per process."""
+    folder = folder.absolute()
+    if folder in _cleaned:
+        return
+    _cleaned.add(folder)
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if (match := DRAFT.fullmatch(entry.name)) is None:
+                continue
+            with suppress(OSError):
+                own = match[1] == _machine()
+                old = time.time() - entry.stat(follow_symlinks=False).st_mtime > DRAFT_SECONDS
+                if old or (own and not is_running(int(match[2]))):
+                    os.unlink(entry.path)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this machine is there; where the system cannot be asked, as if it were."""
+    if os.name == "nt":  # signal 0 is Ctrl-C there
+        return True
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError, ValueError):
+        return False
+    return True
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in one step, as UTF-8."""
-    with atomic_write(path) as part:
+    with atomic_write(path) as draft:
         # A file name that is not UTF-8 reaches us with lone surrogates; as \\udcxx they are valid JSON.
-        part.write_bytes(text.encode("utf-8", "backslashreplace"))
+        draft.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | Path, content: Any) -> None:

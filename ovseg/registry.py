@@ -121,8 +121,8 @@ class Registry(mmengine_registry.Registry):
         """
         component = self._own(cfg.get("type"))
         accepted = None if component is None else accepted_keys(component)
-        for key in cfg if accepted is not None else ():
-            if key not in accepted and key not in ("type", "_scope_"):
+        for key in cfg:
+            if accepted is not None and key not in accepted and key not in ("type", "_scope_"):
                 raise ValueError(
                     f"{component.__name__} ({self.scope}::{self.name}) has no argument '{key}'. "
                     f"{did_you_mean(key, accepted)}It accepts: {', '.join(accepted) or 'nothing'}."
@@ -252,7 +252,7 @@ def accepted_keys(component) -> tuple[str, ...] | None:
         steps = [component]
     else:
         steps = [base.__dict__["__init__"] for base in component.__mro__ if "__init__" in base.__dict__]
-    keys = {}
+    keys: dict[str, None] = {}
     for step in steps:
         try:
             parameters = list(inspect.signature(step).parameters.values())

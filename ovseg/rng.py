@@ -10,10 +10,17 @@ import torch
 
 def random_states() -> dict:
     """The states of all generators as plain data, which ``torch.load(weights_only=True)`` reads."""
-    name, keys, *rest = np.random.get_state()
+    state = np.random.get_state(legacy=False)
+    generator = state["state"]
     return dict(
         python=random.getstate(),
-        numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        numpy=(
+            state["bit_generator"],
+            torch.from_numpy(generator["key"].astype(np.int64)),
+            generator["pos"],
+            state["has_gauss"],
+            state["gauss"],
+        ),
         torch=torch.get_rng_state(),
         cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     )

@@ -113,6 +113,7 @@ class TestOptions:
 
 
 class TestCATSegFromOneFile:
+    @pytest.mark.slow
     def test_compare_gives_it_to_the_method_and_the_tower(self, exported, picture):
         comparer = Comparer(["owl", "sky"], "catseg, naclip", exported, templates="name")
         found = comparer.compare(picture[:64, :64].copy())

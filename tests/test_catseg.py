@@ -85,8 +85,8 @@ class TestDense:
         dense, x = CATSeg(), torch.zeros(1, 3, 64, 64)
         for depth, blocks in ((12, (3, 7)), (24, (7, 15)), (3, (0, 1))):
             tower.blocks = (tower.blocks * 24)[:depth]
-            dense(tower, x)
-            assert dense.taps == tuple(f"block.{number}.out" for number in blocks)
+            assert dense(tower, x).extras["guidance"].shape[1] == 2
+            assert dense.taps_of(tower) == tuple(f"block.{number}.out" for number in blocks)
 
     def test_errors(self, vit):
         with pytest.raises(ValueError, match="residual is True, False or \"class\".*'own'"):
@@ -399,6 +399,7 @@ def test_an_exported_run_predicts_as_its_model(tmp_path, options):
     assert ours.pipeline.protocol.window == 64 and ours.pipeline.protocol.view is None
 
 
+@pytest.mark.slow
 def test_it_learns_eight_scenes(tmp_path):
     losses = losses_of("configs/catseg/catseg_tiny_overfit.py", tmp_path, 12)
     assert sum(losses[-3:]) < 0.98 * sum(losses[:3])  # it starts at the share of a class

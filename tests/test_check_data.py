@@ -68,6 +68,7 @@ def test_the_command(folder):
         check_split(Config.fromfile(root / "config.py"), "val")
 
 
+@pytest.mark.slow
 def test_a_config_of_the_zoo():
     done = CliRunner().invoke(
         app, ["check-data", str(ROOT / "configs/catseg/catseg_tiny_scenes.py"), "--limit", "2", "--split", "train"]

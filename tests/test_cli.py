@@ -206,7 +206,7 @@ def test_processes_share_the_pictures(ovseg, folder, tmp_path, monkeypatch, name
 
 
 def test_the_output_folder_is_a_file(ovseg, photo):
-    assert_one_paragraph(ovseg("predict", photo, "-c", "cat", "-o", photo, *QUICK), "photo.png")
+    assert_one_paragraph(ovseg("predict", photo, "-c", "cat, dog", "-o", photo, *QUICK), "photo.png")
 
 
 def test_missing_weights(ovseg, photo, monkeypatch):

@@ -1,6 +1,7 @@
 """The version table: in step with the packaging files, and telling for what is or is not installed."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,20 @@ def test_table_matches_requirements():
     pinned = requirements(line for line in lines if line and not line.startswith("#"))
     for name, (_, tested) in (*versions.TESTED.items(), *versions.TESTED_MM.items()):
         assert pinned[name] == SpecifierSet(f"=={tested}"), name
+
+
+def test_lowest_versions_are_the_lower_bounds():
+    pytest.importorskip("tomllib", reason="in the standard library from Python 3.11 on")
+    tool = runpy.run_path(str(ROOT / "tools/lowest_versions.py"))
+    lines = requirements(tool["constraints"]())
+    assert set(versions.TESTED) < set(lines)
+    for name, (allowed, _) in versions.TESTED.items():
+        (bound,) = lines[name]
+        assert bound.operator == "==" and bound.version in SpecifierSet(allowed)
+        assert f">={bound.version}" in allowed.split(",")
+    assert tool["lowest"]("a>=1.2,<2; python_version < '3.14'") == 'a==1.2 ; python_version < "3.14"'
+    with pytest.raises(ValueError, match="'a<2' in pyproject.toml needs one lower bound, such as a>=1.0"):
+        tool["lowest"]("a<2")
 
 
 def report(monkeypatch, **changed) -> dict[str, versions.PackageStatus]:

@@ -182,6 +182,7 @@ def test_candidates_of_the_protocols(few_stuff_pictures):
     assert scenes(candidates="v20", styles="unseen").metainfo["dataset_name"] == "scenes_unseen_v20"
 
 
+@pytest.mark.slow
 def test_the_scenes_package_and_the_table_need_no_mmseg():
     code = (
         "import sys, ovseg.datasets, ovseg.datasets.table; print('torch' in sys.modules);"

@@ -14,10 +14,11 @@ from ovseg.apis.detector import Detector
 from ovseg.apis.load import load_detector
 from ovseg.pictures.pixels import ImageError
 from ovseg.predict.box_file import BoxFile
-from ovseg.predict.box_settings import BACKGROUND, BoxSettings
+from ovseg.predict.box_settings import BoxSettings
 from ovseg.predict.name_boxes import BoxNamer
 from ovseg.results import rle
 from ovseg.results.detections import Detections
+from ovseg.text.stuff import BACKGROUND
 from ovseg.text.vocabulary import Vocabulary
 
 from .conftest import ROOT
@@ -85,6 +86,13 @@ class TestEngine:
         found = detector(rng.integers(0, 256, (*shape, 3)).astype(np.uint8))
         assert found.size == shape and np.isfinite(found.scores).all() and found.plot().size[0] >= shape[1]
 
+    @pytest.mark.parametrize("shape", [(7, 5), (1, 9), (3, 3)])
+    def test_every_mask_of_a_tiny_picture_has_pixels(self, vit, shape):
+        model = load_detector("naclip", tower=vit, classes=WORDS, **QUICK | dict(score_threshold=0, short_side=64))
+        picture = np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8)
+        found = model(picture)
+        assert len(found) and all(found.mask(i).any() for i in range(len(found)))
+
     def test_a_picture_without_anything(self, detector, picture):
         strict = load_detector("naclip", tower=detector.engine.pipeline.tower, classes=WORDS, **QUICK | dict(floor=1.0))
         found = strict(np.full((50, 70, 3), 128, np.uint8))
@@ -116,8 +124,8 @@ class TestEngine:
         own = Vocabulary.parse(["cat", "dog"]).with_background(["sky", "wall"])
         same(made(own)(picture), made(["cat", "dog"])(picture))
         assert "background" not in made(own)(picture).names
-        assert made(["cat"], background=())._words.background is None
-        words = made(["sky", "cat"], background=None)._words  # usual stuff without what is asked for
+        assert made(["cat"], background=())._words.encoded.background is None
+        words = made(["sky", "cat"], background=None)._words.encoded  # usual stuff without what is asked for
         assert words.background == 2 and len(words.text) == 2 + len(BACKGROUND) - 1
         with pytest.raises(ValueError, match="background threshold, 0.3.*score_threshold"):
             made(own.with_background(0.3))
@@ -301,10 +309,10 @@ class TestBoxFiles:
     def test_layouts(self, tmp_path):
         def read(name, text, picture="photo.png"):
             (tmp_path / name).write_text(text)
-            return BoxFile(tmp_path / name).of(picture).tolist()
+            return BoxFile(tmp_path / name, ["photo.png", picture]).of(picture, (90, 130)).tolist()
 
         assert read("list.json", "[[1, 2, 3, 4]]") == [[1, 2, 3, 4]] and read("none.json", "[]") == []
-        images = [dict(id=3, file_name="x/photo.png"), dict(id=4, file_name="b.png")]
+        images = [dict(id=3, file_name="/old/photo.png"), dict(id=4, file_name="b.png")]
         annotations = [dict(image_id=3, bbox=[1, 2, 3, 4]), dict(image_id=4, bbox=[0, 0, 9, 9])]
         annotations.append(dict(image_id=3, bbox=[0, 0, 50, 50], iscrowd=1))
         coco = json.dumps(dict(images=images, annotations=annotations))
@@ -320,16 +328,16 @@ class TestBoxFiles:
     def test_mistakes(self, tmp_path, name, text):
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match="holds no boxes that can be read"):
-            BoxFile(tmp_path / name)
+            BoxFile(tmp_path / name, ["photo.png"])
         with pytest.raises(FileNotFoundError, match="no file of boxes"):
-            BoxFile(tmp_path / "missing.json")
+            BoxFile(tmp_path / "missing.json", ["photo.png"])
 
 
 class TestNaming:
     BOXES = [[10, 10, 60, 60], [5, 5, 5, 40], [300, 0, 400, 50], [70, 20, 200, 88]]
 
     def test_the_mean_of_the_read_outs(self, detector, picture):
-        encoded, words = detector.engine.encode(picture), detector._words
+        encoded, words = detector.engine.encode(picture), detector._words.encoded
         boxes = torch.tensor(self.BOXES).float()
         each = [
             BoxNamer(detector.engine, name)(encoded, words, boxes) for name in ("roi", "mask", "crop", "masked_crop")
@@ -341,7 +349,7 @@ class TestNaming:
         )
 
     def test_masks_say_what_belongs_to_a_box(self, detector, picture):
-        encoded, words = detector.engine.encode(picture), detector._words
+        encoded, words = detector.engine.encode(picture), detector._words.encoded
         boxes = torch.tensor(self.BOXES).float()
         masks = torch.zeros(4, 90, 130, dtype=torch.bool)
         masks[0, 20:40, 20:30] = True  # the last one is empty: its box speaks
@@ -363,11 +371,11 @@ class TestNaming:
             BoxNamer(detector.engine, [])
         with pytest.raises(ValueError, match="margins"):
             BoxNamer(detector.engine, ["crop"], [0.2])
-        with pytest.raises(ValueError, match="no words"):
+        with pytest.raises(ValueError, match="first give words"):
             Detector(detector.engine).name_boxes(picture, self.BOXES, BoxNamer(detector.engine))
         encoded = detector.engine.encode(picture)
         with pytest.raises(ValueError, match="as many masks"):
-            BoxNamer(detector.engine)(encoded, detector._words, torch.zeros(2, 4), torch.zeros(1, 90, 130))
+            BoxNamer(detector.engine)(encoded, detector._words.encoded, torch.zeros(2, 4), torch.zeros(1, 90, 130))
 
 
 QUICK_CLI = ("--templates", "name", "--no-progress", "--short-side", 64)

@@ -18,6 +18,7 @@ def truth(item):
     return found.bboxes.tensor.numpy(), found.labels.numpy(), found.masks.to_ndarray()
 
 
+@pytest.mark.slow
 def test_boxes_hold_their_masks():
     dataset = detection.SceneBoxes(count=4)
     for item in dataset:

@@ -183,6 +183,7 @@ def two_processes(rank: int, folder: str, device: str, batch: int):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device, batch", [("gpu", 2), ("cpu", 1)])
 def test_two_processes_give_the_numbers_of_one(tmp_path, device, batch):
     root = Path(__file__).resolve().parents[1]

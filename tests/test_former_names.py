@@ -1,6 +1,7 @@
 """Files with the former spelling of keys and types: same values, same fingerprints."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from safetensors import safe_open
 
 from ovseg import Protocol, Result, Vocabulary
 from ovseg.compat import former_names
-from ovseg.engine.config import read_dump
+from ovseg.compat.checkpoint import read_checkpoint_with_meta
+from ovseg.engine.config import load_config, read_dump
 from ovseg.predict.protocol import digest
 from ovseg.registry import SCORERS
 from ovseg.results.provenance import Provenance, Weights
@@ -98,6 +100,17 @@ def test_the_config_of_a_checkpoint_with_former_names():
         "protocol": {"normalization": "imagenet"},
         "scorer": {"type": "ForegroundScore"},
     }
+
+
+def test_a_checkpoint_that_was_trained_with_former_keys():
+    checkpoint = ROOT / "configs/catseg/catseg_tiny_scenes.safetensors"
+    dump = re.search(r"^model = dict\(.*?\)(?=\n\w)", read_checkpoint_with_meta(checkpoint)[1]["config"], re.M | re.S)[
+        0
+    ]
+    assert "normalisation" in dump
+    recorded, today = read_dump(dump)["model"], load_config(checkpoint.with_suffix(".py")).model.to_dict()
+    assert recorded["protocol"] == today["protocol"] and recorded["protocol"]["normalization"] == "weights"
+    assert Protocol(**recorded["protocol"]).fingerprint == Protocol(**today["protocol"]).fingerprint
 
 
 def test_a_result_with_former_keys(tmp_path):

@@ -95,6 +95,7 @@ class TestLocator:
         with pytest.warns(UserWarning, match="spoonbill"):
             tiny.encoder.check_known(["a spoonbill"])
 
+    @pytest.mark.slow
     def test_the_embedded_model_points_at_things(self, tiny):
         """Well above chance: the objects cover a tenth of their scenes."""
         from ovseg.datasets.scenes import SceneComposer, object_names

@@ -310,6 +310,7 @@ def test_another_tower_can_teach():
     assert torch.isfinite(model.loss(*batch(model)[1:])["decode.loss_ce"])
 
 
+@pytest.mark.slow
 def test_the_smoke_config_learns(tmp_path, data):
     losses = losses_of("configs/maskclip_plus/maskclip_plus_tiny_overfit.py", tmp_path, 5)
 

@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from ovseg import cli
@@ -19,7 +18,7 @@ rasterio = pytest.importorskip("rasterio", reason="an extra: pip install rasteri
 
 from ovseg.pictures.raster import Raster  # noqa: E402
 
-from .test_raster import PLENTY, predictor_of, scene  # noqa: E402
+from .test_raster import PLENTY, give_words, predictor_of, scene  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 HEIGHT, WIDTH = 70, 90
@@ -411,8 +410,8 @@ def test_saved_and_loaded_with_its_invalid_pixels(vit, tmp_path, half_empty):
 
 def test_a_background_does_not_take_what_holds_no_data(vit, half_empty):
     predictor = predictor_of(vit)
-    predictor.vocabulary = predictor.vocabulary.with_background(dict(kind="threshold", threshold=1.0, words=["wall"]))
-    predictor._text = torch.nn.functional.normalize(torch.randn(10, 48), dim=1)
+    background = dict(kind="threshold", threshold=1.0, words=["wall"])
+    give_words(predictor, predictor.vocabulary.with_background(background))
     labels = predictor.set_image(half_empty).predict().labels
     assert (labels[left_half()] == 0).all() and (labels[~left_half()] == 255).all()
 

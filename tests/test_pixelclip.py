@@ -279,6 +279,7 @@ def test_scores_are_cosines_of_enlarged_features(vit):
     torch.testing.assert_close(EnlargedScore()(out, text), expected)
 
 
+@pytest.mark.slow
 def test_the_smoke_config_learns(tmp_path, data):
     losses = losses_of("configs/pixelclip/pixelclip_tiny_overfit.py", tmp_path, 4)
     assert losses[-1] < losses[0] - 0.05

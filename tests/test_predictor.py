@@ -80,7 +80,7 @@ def test_changing_the_words_does_not_run_the_tower(model, picture, monkeypatch):
     assert runs
     runs.clear()
     second = model.set_classes(["floor", "sofa", "dog", "cat"]).predict()
-    third = model.set_classes(["bird"]).predict()
+    third = model.set_classes(ovseg.Vocabulary.parse(["bird"]).with_background("none")).predict()
     assert not runs and third.areas == {"bird": 1.0}
     assert (second.labels == 3 - first.labels).all()  # the words are permuted, so is the result
     np.testing.assert_allclose(second.scores, first.scores, atol=1e-6)
@@ -121,7 +121,8 @@ def test_stream_goes_on_after_a_broken_picture(model, picture, tmp_path):
 
 
 def test_classes_in_the_call(model, picture):
-    assert model(picture, "cat, dog").names == model.vocabulary.names == ("cat", "dog")
+    assert model(picture, "cat, dog").names == ("cat", "dog")
+    assert model.vocabulary.names == model(picture).names == ("cat", "dog", "sofa", "floor")
 
 
 def test_synonyms_count_for_their_class(model, picture):
@@ -137,7 +138,7 @@ def test_background_threshold(model, picture):
     plain = model(picture, ["cat", "dog", "sofa"])
     level = float(np.median(plain.scores))
     vocabulary = ovseg.Vocabulary.parse(["cat", "dog", "sofa"]).with_background(level)
-    result = model.set_classes(vocabulary).predict()
+    result = model(picture, vocabulary)
     assert result.names[0] == "background"
     below = plain.scores < level
     assert below.any() and (result.labels == np.where(below, 0, plain.labels + 1)).all()
@@ -261,6 +262,7 @@ print(*[name for name in ("mmseg", "mmdet") if name in sys.modules])
 """
 
 
+@pytest.mark.slow
 def test_prediction_needs_neither_mmseg_nor_mmdet():
     done = subprocess.run([sys.executable, "-c", PREDICTION], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.strip() == "", done.stdout + done.stderr

@@ -127,6 +127,7 @@ class TestResume:
         self.run(ovseg, "-m", "clip_surgery")
         path = tmp_path / "out/photo.json"
         record = json.loads(path.read_text(encoding="utf-8"))
+        record.pop("checksum")
         if change == "before underscores":
             record["method"] = "clipsurgery"
         elif change == "damaged":
@@ -154,3 +155,14 @@ def test_the_benchmark_runner_compares_before_it_measures():
     other = runner.parse([*common, "--cfg-options", "model.dense.last_n=2"])
     assert not runner.is_measured(row, runner.prepare(other, config, "scenes_seen_v20"), 2)
     assert not runner.is_measured(row | {"weights": "w (1)"}, cfg, 2) and not runner.is_measured({"limit": 2}, cfg, 2)
+
+
+def test_rows_of_the_own_test_set_are_kept_apart(capsys):
+    import ovseg.cli.test as runner
+
+    assert runner.asked({"benchmark": "voc20", "own_test": True}) is None
+    assert runner.asked({"benchmark": "voc20", "own_test": False}) == runner.asked({"benchmark": "voc20"}) == "voc20"
+    for limit in ("0", "-1", "x"):
+        with pytest.raises(SystemExit):
+            runner.parse(["config.py", "--limit", limit])
+        assert "give 1 or more" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ovseg import cli
+from ovseg.apis.base_predictor import ModelWords
 from ovseg.apis.predictor import Predictor
 from ovseg.pictures.images import load_image
 from ovseg.pictures.pixels import ImageError
@@ -17,7 +18,7 @@ from ovseg.predict.memory import as_text, read_bytes, resident
 from ovseg.predict.pipeline import Pipeline
 from ovseg.predict.plan import Costs, Grid, make_plan
 from ovseg.predict.protocol import Protocol
-from ovseg.predict.segment import Segmenter
+from ovseg.predict.segment import EncodedWords, Segmenter
 from ovseg.predict.strips import Strips
 from ovseg.results.provenance import Provenance
 from ovseg.text.vocabulary import Vocabulary
@@ -59,8 +60,12 @@ def pipeline_of(vit, **settings) -> Pipeline:
 def predictor_of(vit, words: int = 9, vocabulary: Vocabulary | None = None, **settings) -> Predictor:
     """With words that are given by their embeddings."""
     predictor = Predictor(Segmenter(pipeline_of(vit, **settings), cache=False))
-    predictor.vocabulary = vocabulary or Vocabulary.parse([f"word {i}" for i in range(words)])
-    predictor._text = unit(len(predictor.vocabulary.prompts))
+    return give_words(predictor, vocabulary or Vocabulary.parse([f"word {i}" for i in range(words)]))
+
+
+def give_words(predictor: Predictor, vocabulary: Vocabulary) -> Predictor:
+    """Words with random embeddings."""
+    predictor._words = ModelWords(vocabulary, EncodedWords(vocabulary, unit(len(vocabulary.prompts))))
     return predictor
 
 
@@ -309,10 +314,8 @@ def test_many_classes_and_words_of_the_background(vit, tmp_path):
     path = write(tmp_path / "scan.tif", scene(100, 100))
     predictor = predictor_of(vit, 300)
     threshold = float(np.median(predictor.set_image(path).predict().scores))
-    predictor.vocabulary = Vocabulary.parse([f"word {i}" for i in range(300)]).with_background(
-        dict(kind="threshold", threshold=threshold, words=["wall"])
-    )
-    predictor._text = unit(len(predictor.vocabulary.prompts))
+    background = dict(kind="threshold", threshold=threshold, words=["wall"])
+    give_words(predictor, Vocabulary.parse([f"word {i}" for i in range(300)]).with_background(background))
     made = predictor.raster(path, PLENTY).save(tmp_path)
     expected = predictor.set_image(path).predict().labels
     with rasterio.open(made.paths["labels"]) as file:

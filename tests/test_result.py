@@ -118,13 +118,20 @@ def test_areas_present_and_masks():
     assert result.present == [2, 0, 1] and result.labels.dtype == np.uint8
     assert result.areas == {"sofa": 0.75, "cat": 0.2, "dog": 0.05} and list(result.areas) == ["sofa", "cat", "dog"]
     assert list(result.masks()) == ["sofa", "cat", "dog"]
+    assert np.array_equal(result.mask(np.uint8(2)), result.mask("sofa"))
     assert result.mask("dog").sum() == 1 and np.array_equal(result.mask("kitten"), result.mask(0))
     assert sum(mask.sum() for mask in result.masks().values()) == 20
     assert result.names == WORDS.names and result.colors == WORDS.colors
     assert repr(result) == "Result(5 x 4, 3 of 3 classes: sofa 75.0%, cat 20.0%, dog 5.0%, method naclip)"
 
 
-@pytest.mark.parametrize(("name", "message"), [("dgo", "dog"), (3, "ids go from 0 to 2"), (-1, "ids go from")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dgo", "dog"),
+        *((id_, "whole number from 0 to 2") for id_ in (3, -1, 2.7, 1.0, np.float32(1), True, None, [0], np.nan)),
+    ],
+)
 def test_unknown_class(name, message):
     with pytest.raises(ValueError, match=message):
         make().mask(name)
@@ -220,8 +227,8 @@ def test_winners_let_a_threshold_be_lowered():
 
 
 def test_bad_threshold():
-    for threshold in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match="between 0 and 1"):
+    for threshold in (-0.1, 1.1, float("nan"), "0.3", None, [0.3], True):
+        with pytest.raises(ValueError, match="from 0 to 1"):
             make().rethreshold(threshold)
     with pytest.raises(ValueError, match="no scores"):
         make(scores=None).rethreshold(0.5)
@@ -251,7 +258,7 @@ def test_round_trip(tmp_path, vocabulary, threshold):
 def test_json(tmp_path):
     result = make().rethreshold(0.2)
     data = json.loads(result.save(tmp_path)["json"].read_text(encoding="utf-8"))
-    assert {**data, "files": None} == {**json.loads(result.to_json()), "files": None}
+    assert {**data, "files": None} == {**json.loads(result.to_json()), "files": None, "checksum": data["checksum"]}
     assert data["files"] == {"overlay": "room_overlay.png", "labels": "room_labels.png"}
     assert data["ovseg_version"] == ovseg.__version__ and data["vocabulary_hash"] == WORDS.hash
     assert data["image"] == {"path": "photos/room.jpg", "width": 9, "height": 12}

@@ -18,6 +18,7 @@ def run(*args, processes=1):
     return subprocess.run([*launch, *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_segmentor_equals_the_python_api():
     from mmseg.structures import SegDataSample
 
@@ -40,6 +41,7 @@ def test_segmentor_equals_the_python_api():
         model.loss(None, None)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_numbers(tmp_path):
     config = "configs/clearclip/clearclip_tiny.py"
     common = ["tools/test.py", config, "--benchmark", "scenes_seen_v20", "--limit", "5"]
@@ -55,6 +57,7 @@ def test_two_processes_give_the_same_numbers(tmp_path):
     assert (tmp_path / "one" / "results.md").read_text() == (tmp_path / "two" / "results.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args, word",
     [
@@ -73,6 +76,7 @@ def test_mistakes_get_one_paragraph(args, word, tmp_path):
     assert done.returncode == 2 and word in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_image_demo(tmp_path):
     done = run("demo/image_demo.py", "demo/scene.png", "naclip", "--classes", "dog", "grass", "--out-dir", tmp_path)
     assert done.returncode == 0, done.stderr

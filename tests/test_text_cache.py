@@ -112,6 +112,41 @@ def test_damaged_pack_is_dropped_with_one_warning(tmp_path, damage):
     check(cache.get(WEIGHTS, TEMPLATES, ["cat", "dog"]), "cat", "dog")
 
 
+def test_every_flipped_bit_is_noticed(tmp_path):
+    EmbeddingCache(tmp_path).put(WEIGHTS, TEMPLATES, vectors("cat", "dog"))
+    pack = packs(tmp_path)[0]
+    content = pack.read_bytes()
+    for position in range(0, len(content), 3):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        pack.write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = EmbeddingCache(tmp_path).get(WEIGHTS, TEMPLATES, ["cat", "dog"])
+        check(found, *found)
+
+
+@pytest.mark.parametrize("kind", ["another table", "not finite", "without a checksum"])
+def test_foreign_content_is_not_believed(tmp_path, kind):
+    from safetensors.torch import load_file, save_file
+
+    EmbeddingCache(tmp_path).put(WEIGHTS, TEMPLATES, vectors("cat"))
+    pack = packs(tmp_path)[0]
+    with pack.open("rb") as file:
+        words, meta = cache_module._read_header(file)
+    table = load_file(pack)["embeddings"].flip(1)
+    if kind == "not finite":
+        table[0, 0] = float("nan")
+        meta["checksum"] = cache_module._checksum(meta, table)
+    elif kind == "without a checksum":
+        meta.pop("checksum")
+    save_file({"embeddings": table}, pack, meta)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert words == ["cat"] and EmbeddingCache(tmp_path).get(WEIGHTS, TEMPLATES, ["cat"]) == {}
+    assert not packs(tmp_path)
+
+
 def test_unwritable_folder_warns_once_and_works_without(tmp_path):
     (tmp_path / "file").write_text("in the way")
     cache = EmbeddingCache(tmp_path / "file" / "cache")

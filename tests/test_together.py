@@ -60,6 +60,7 @@ def test_only_what_fits_runs_together():
     assert merged.test_evaluator.metrics["naclip"].work_dir == "out/naclip"
 
 
+@pytest.mark.slow
 def test_the_table_of_a_run_and_its_resumption(tmp_path):
     configs = [f"configs/{name}/{name}_tiny.py" for name in ("sclip", "vanilla", "clearclip")]
     common = ["--benchmark", "scenes_seen_v20", "--limit", "2", "--work-dir", tmp_path]

@@ -116,6 +116,7 @@ def same(a, b, tolerance=0.0):
         torch.testing.assert_close(value, second[name], atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(config, whole, tmp_path):
     half = tmp_path / "run" / "iter_4.safetensors"
     run = start(config, "--work-dir", half.parent)
@@ -133,6 +134,7 @@ def test_a_killed_run_resumes_to_the_same_weights(config, whole, tmp_path):
     assert states[0]["averages"].keys() == states[1]["averages"].keys() and len(states[0]["averages"]) > 1
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(config, tmp_path):
     """With SGD: it shows gradients of a wrong scale, and leaves rounding as small as it is."""
     sgd = 'type="SGD", lr=0.2, momentum=0.9'
@@ -207,6 +209,7 @@ def test_resuming_with_other_processes_or_without_a_state(config, whole, tmp_pat
         trained(config, tmp_path, resume=True, load_from=str(tmp_path / "iter_4.safetensors"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args, word",
     [

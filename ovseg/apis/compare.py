@@ -1,10 +1,12 @@
 """One picture, all methods side by side: what they see, how far they agree, what they cost."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ovseg.compat.notice import say_once
 from ovseg.pictures.images import LoadedImage, load_image
@@ -12,12 +14,16 @@ from ovseg.predict.build import assemble, choose_tower, dense_config, make_proto
 from ovseg.predict.protocol import Protocol
 from ovseg.predict.segment import Segmenter
 from ovseg.registry import DENSE, component_name
+from ovseg.results.plotting import PlotMixin
 from ovseg.results.provenance import tower_weights
+from ovseg.text.contrast import contrasted
 from ovseg.text.vocabulary import Vocabulary
+from ovseg.threads import Turns
 from ovseg.towers import Tower
 from ovseg.towers.shared import SharedTower, now
 
-from .comparison import Comparison, MethodResult
+from .comparison import ComparisonValues, MethodResult
+from .draw_compare import page, sheet
 from .measure import PeakMemory
 from .methods import list_methods
 from .predictor import Predictor
@@ -27,6 +33,18 @@ PIXELS = ("short_side", "max_long_side", "size", "window", "stride", "window_bat
 
 MENDABLE = (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryError)
 """Why a method cannot take part: a tower it cannot read, a file or package it needs, memory."""
+
+
+class Comparison(ComparisonValues, PlotMixin):
+    """M methods on one picture, to look at; the numbers are those of ``ComparisonValues``."""
+
+    def plot(self) -> Image.Image:
+        """All overlays and the agreement map in one picture, under one legend."""
+        return sheet(self)
+
+    def to_html(self, title: str = "picture") -> str:
+        """One page that needs no other file: overlays, agreement, times and memory."""
+        return page(self, title)
 
 
 class Comparer:
@@ -61,7 +79,7 @@ class Comparer:
         **settings: Any,
     ):
         self.configs = _configs(methods)
-        self.vocabulary = Vocabulary.parse(classes)
+        vocabulary = Vocabulary.parse(classes)
         if "refine" in settings:
             settings["refine"] = refiner_configs(settings["refine"])
         if own_protocol:
@@ -70,17 +88,22 @@ class Comparer:
         beside = tower is not None and any(DENSE.get(c["type"]).in_weights for c in self.configs.values())
         tower = choose_tower(None if beside else weights, tower, arch, quick_gelu, device)
         say_once(tower.card.notice)
+        self.vocabulary, note = contrasted(vocabulary, tower.card.words)
         self.tower = SharedTower(tower)
         self.settings, self.own_protocol = settings, own_protocol
         self.common = None if own_protocol else make_protocol(_plain_pixels(), tower.card.protocol, settings)
         self._predictors: dict[str, Predictor] = {}
         self._refused: dict[str, str] = {}
+        if note:
+            warnings.warn(note, UserWarning, stacklevel=2)
+        self._turns = Turns()
 
     def compare(self, image: Any, progress=None) -> Comparison:
         """All methods on one picture (path, URL, PIL, RGB numpy array, tensor).
 
         Times are from the pixels to the label map: words are encoded and extractors built before.  ``progress(method)``
-        is called before each method.
+        is called before each method.  Methods share what the tower has computed and are timed, so pictures are compared
+        one after another, whichever threads they come from.
 
         Raises:
             ImageError: not a readable picture.
@@ -88,6 +111,10 @@ class Comparer:
         """
         reading = {name: self.settings[name] for name in ("range", "bands") if name in self.settings}
         loaded = image if isinstance(image, LoadedImage) else load_image(image, **reading)
+        with self._turns:
+            return self._compare(loaded, progress)
+
+    def _compare(self, loaded: LoadedImage, progress=None) -> Comparison:
         tower, failed, measured = self.tower.clear(), {}, []
         how = PeakMemory(tower.device).how
         self._warm_up()
@@ -99,14 +126,11 @@ class Comparer:
                 tower.reader = name
                 with PeakMemory(tower.device) as peak:
                     begin = now(tower.device)
-                    result = predictor.set_image(loaded).predict()
+                    result = predictor(loaded)
                     seconds = now(tower.device) - begin
             except MENDABLE as error:
                 failed[name] = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
                 continue
-            finally:
-                if name in self._predictors:
-                    self._predictors[name]._encoded = None  # kept features of all methods at once would be too much
             measured.append((name, result, seconds, peak.bytes))
         works = tower.works
         tower.clear()

@@ -1,10 +1,9 @@
-"""What methods gave on one picture: a value, without the work that made it."""
+"""What methods gave on one picture: the values, without the work that made them and the drawing that shows them."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ovseg.results.provenance import Weights
 from ovseg.results.result import Result
@@ -34,7 +33,7 @@ class MethodResult:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparisonValues:
     """M methods on one picture of H×W pixels.
 
     image      (H, W, 3) uint8 RGB
@@ -70,18 +69,6 @@ class Comparison:
     def with_majority(self) -> np.ndarray:
         """(M,) share of pixels on which a method gives the majority's label."""
         return np.array([np.mean(entry.result.labels == self.majority) for entry in self.entries])
-
-    def plot(self) -> Image.Image:
-        """All overlays and the agreement map in one picture, under one legend."""
-        from .draw_compare import sheet
-
-        return sheet(self)
-
-    def to_html(self, title: str = "picture") -> str:
-        """One page that needs no other file: overlays, agreement, times and memory."""
-        from .draw_compare import page
-
-        return page(self, title)
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers but the maps, as JSON can hold them."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,10 +13,8 @@ from ovseg.registry import DENSE
 from ovseg.results.draw import INK, MUTED, PAPER, LegendEntry, draw_overlay, legend_entries
 from ovseg.results.fonts import Text
 
+from .comparison import ComparisonValues
 from .explain import RAMP, STOPS
-
-if TYPE_CHECKING:
-    from .comparison import Comparison
 
 SHEET_SIDE, PAGE_SIDE = 384, 480
 """Longest side of one picture on the sheet and on the page, in pixels."""
@@ -27,7 +24,7 @@ ALPHA = 0.7
 """Stronger than a single overlay's, so that one legend serves all: the picture itself is beside them."""
 
 
-def agreement_image(comparison: Comparison) -> np.ndarray:
+def agreement_image(comparison: ComparisonValues) -> np.ndarray:
     """(H, W, 3) uint8: from dark, where every method says something else, to bright, where all say the same."""
     least = 1 / len(comparison.entries)
     return ramp((comparison.agreement - least) / max(1 - least, 1e-6) if least < 1 else comparison.agreement)
@@ -39,7 +36,7 @@ def ramp(values: np.ndarray) -> np.ndarray:
     return (color + 0.5).clip(0, 255).astype(np.uint8)
 
 
-def panels(comparison: Comparison, side: int) -> dict[str, Image.Image]:
+def panels(comparison: ComparisonValues, side: int) -> dict[str, Image.Image]:
     """``picture``, one overlay per method, ``majority`` and ``agreement``, their longest side ``side`` pixels."""
     height, width = comparison.image.shape[:2]
     scale = side / max(height, width)
@@ -59,7 +56,7 @@ def panels(comparison: Comparison, side: int) -> dict[str, Image.Image]:
     return overlays | {"majority": overlay(comparison.majority), "agreement": shades}
 
 
-def captions(comparison: Comparison) -> dict[str, str]:
+def captions(comparison: ComparisonValues) -> dict[str, str]:
     """One line for every panel."""
     height, width = comparison.image.shape[:2]
     lines = {"picture": f"{width} × {height} pixels"}
@@ -76,7 +73,7 @@ def seconds(value: float) -> str:
     return f"{1000 * value:.0f} ms" if value < 0.9995 else f"{value:.1f} s" if value < 99.95 else f"{value:.0f} s"
 
 
-def sheet(comparison: Comparison) -> Image.Image:
+def sheet(comparison: ComparisonValues) -> Image.Image:
     """All panels under their titles, then one legend: RGB, its size given by the number of methods."""
     pictures, lines = panels(comparison, SHEET_SIDE), captions(comparison)
     cell = max(pictures["picture"].width, 300), pictures["picture"].height
@@ -103,18 +100,18 @@ def sheet(comparison: Comparison) -> Image.Image:
     return image
 
 
-def _untinted(comparison: Comparison) -> tuple[int, ...]:
+def _untinted(comparison: ComparisonValues) -> tuple[int, ...]:
     return () if comparison.vocabulary.background.kind == "none" else (0,)
 
 
-def _entries(comparison: Comparison) -> list[LegendEntry]:
+def _entries(comparison: ComparisonValues) -> list[LegendEntry]:
     """Classes that some method gave, with their mean share over the methods."""
     labels = np.concatenate([entry.result.labels for entry in comparison.entries])
     vocabulary = comparison.vocabulary
     return legend_entries(labels, vocabulary.names, vocabulary.colors, 40, _untinted(comparison))
 
 
-def _legend(comparison: Comparison, width: int) -> Image.Image:
+def _legend(comparison: ComparisonValues, width: int) -> Image.Image:
     """Classes side by side, the scale of the agreement map, and what the sheet shows, wrapped to a width."""
     canvas = Image.new("RGB", (width, 4096), PAPER)
     pen = ImageDraw.Draw(canvas)
@@ -154,7 +151,7 @@ def _wrap(line: str, width: int) -> list[str]:
     return lines
 
 
-def _notes(comparison: Comparison) -> list[str]:
+def _notes(comparison: ComparisonValues) -> list[str]:
     lines = [
         f"{comparison.weights} on {comparison.device}. {settings(comparison)} Times are each method's own, beyond the "
         f"blocks that methods share: {seconds(comparison.shared)}, run once."
@@ -164,7 +161,7 @@ def _notes(comparison: Comparison) -> list[str]:
     return lines
 
 
-def settings(comparison: Comparison) -> str:
+def settings(comparison: ComparisonValues) -> str:
     """Which pixels the methods saw, in a sentence."""
     common = comparison.protocol
     if common is None:
@@ -179,7 +176,7 @@ def settings(comparison: Comparison) -> str:
     return f"All methods see the same pixels: {size}, {window}."
 
 
-def page(comparison: Comparison, title: str) -> str:
+def page(comparison: ComparisonValues, title: str) -> str:
     """A page of HTML that holds its pictures itself."""
     pictures, lines = panels(comparison, PAGE_SIDE), captions(comparison)
     figures = "\n".join(
@@ -199,6 +196,7 @@ def page(comparison: Comparison, title: str) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="generator" content="ovseg">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{_text(title)}: {len(comparison.entries)} methods compared</title>
 <style>{STYLE}</style>
@@ -250,7 +248,7 @@ th:first-child, td:first-child, .paper { text-align: left } th { font-weight: 60
 """
 
 
-def _costs(comparison: Comparison) -> str:
+def _costs(comparison: ComparisonValues) -> str:
     rows = []
     papers = {name.lower(): DENSE.get(name).paper for name in DENSE.module_dict}
     for entry, share in zip(comparison.entries, comparison.with_majority, strict=True):
@@ -282,7 +280,7 @@ def _costs(comparison: Comparison) -> str:
     )
 
 
-def _pairs(comparison: Comparison) -> str:
+def _pairs(comparison: ComparisonValues) -> str:
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in comparison.methods)
     rows = []
     for name, row in zip(comparison.methods, comparison.pairwise, strict=True):

@@ -113,7 +113,7 @@ class Explainer:
     """Takes the match of a picture with words apart.
 
     The whole picture is seen at once, without windows, resized to the method's short side of 224 pixels or to what
-    suits the weights.
+    suits the weights.  Any number of threads may share one.
 
     Args:
         weights, device, quick_gelu, cache: as for ``load``; the weights are those of a ViT.
@@ -213,9 +213,10 @@ class Explainer:
 
     def _text(self, vocabulary: Vocabulary) -> Tensor:
         """Unit embeddings of the words, kept while they stay the same."""
-        if self._encoded is None or self._encoded[0] != vocabulary.prompts:
-            self._encoded = vocabulary.prompts, self.model.encoder(vocabulary.prompts)
-        return self._encoded[1]
+        encoded = self._encoded
+        if encoded is None or encoded[0] != vocabulary.prompts:
+            encoded = self._encoded = vocabulary.prompts, self.model.encoder(vocabulary.prompts)
+        return encoded[1]
 
     def _pixels(self, image: np.ndarray) -> Tensor:
         """uint8 RGB (H, W, 3) → normalized (1, 3, H', W')."""

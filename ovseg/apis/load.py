@@ -109,7 +109,8 @@ def load_detector(
         scorer: config of the scorer of the maps; the method's own unless given.
         **settings: of ``BoxSettings`` (``score_threshold``, ``background``, ``nms``, …) and of the method's
             ``Protocol`` (``short_side``, ``window``, ``templates``, …); of a trained detector its ``nms``, ``inside``,
-            ``score_threshold``, ``max_detections``, and changes to its config (``vlm=False``).
+            ``score_threshold``, ``max_detections``, and changes to its config (``vlm=False``); of any detector
+            ``slice=640, overlap=0.2`` to run it on overlapping slices of pictures, see ``predict.slices``.
 
     Raises:
         ValueError: an unknown method, setting, device or weights; options that the method has no use for.

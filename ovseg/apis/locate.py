@@ -10,12 +10,15 @@ from PIL import Image
 
 from ovseg.compat.notice import say_once
 from ovseg.files import atomic_write, write_json
-from ovseg.phrases import PhraseMatch, PhraseSearch
+from ovseg.marks import check_own, save_png
+from ovseg.phrases import PhraseMatch, PhraseSearch, RegionFeatures
 from ovseg.pictures.images import LoadedImage, load_image, unique_stems
 from ovseg.predict.build import choose_tower, search_provenance
 from ovseg.results.draw_boxes import draw_boxes
 from ovseg.results.plotting import PlotMixin
 from ovseg.results.provenance import Provenance
+from ovseg.results.store import check_place
+from ovseg.threads import PerThread
 from ovseg.towers import Tower
 
 
@@ -61,6 +64,8 @@ class Location(PhraseMatch, PlotMixin):
 class Locator(PhraseSearch):
     """Finds phrases in pictures. ``set_image`` does the work once; any number of phrases may follow.
 
+    Any number of threads may share a locator; the picture of ``set_image`` belongs to the thread that set it.
+
     A phrase that names nothing in the picture gets a box all the same, around the regions that are least unlike it:
     CLIP's cosines have no zero that means "absent".  Compare ``score`` between phrases, on one picture and one model.
 
@@ -87,7 +92,7 @@ class Locator(PhraseSearch):
         **settings: Any,
     ):
         super().__init__(choose_tower(weights, tower, arch, quick_gelu, device), **settings)
-        self._image: LoadedImage | None = None
+        self._own = PerThread()  # .picture: what set_image has read in this thread
         say_once(self.tower.card.notice)
 
     def set_image(self, image: Any) -> "Locator":
@@ -96,28 +101,34 @@ class Locator(PhraseSearch):
         Raises:
             ImageError: not a readable picture.
         """
-        loaded = load_image(image)
-        self._seen = self.encode(loaded.array)
-        self._image = loaded
+        self._own.picture = self._read(image)
         return self
 
     def locate(self, phrase: str | Sequence[str]) -> Location | list[Location]:
         """The place of a phrase in the picture last set; of a list of phrases, one for each in their order.
 
         Raises:
-            ValueError: no picture yet, or a phrase that is blank or too long.
+            ValueError: no picture in this thread yet, or a phrase that is blank or too long.
         """
-        if self._image is None:
-            raise ValueError("there is no picture to look at yet; first call set_image(...).")
-        boxes = self.find(self._seen, [phrase] if isinstance(phrase, str) else list(phrase))
-        provenance = search_provenance(self).of(self._image.file)
-        extra = dict(image=self._image.array, provenance=provenance, path=self._image.path)
-        locations = [Location(**vars(place), **extra) for place in boxes]
-        return locations[0] if isinstance(phrase, str) else locations
+        picture = getattr(self._own, "picture", None)
+        if picture is None:
+            raise ValueError("there is no picture to look at yet; first call set_image(...) in this thread.")
+        return self._locations(*picture, phrase)
 
     def __call__(self, image: Any, phrase: str | Sequence[str]) -> Location | list[Location]:
-        """``set_image`` and ``locate`` in one."""
-        return self.set_image(image).locate(phrase)
+        """``locate`` for one picture, which is not kept."""
+        return self._locations(*self._read(image), phrase)
+
+    def _read(self, image: Any) -> tuple[LoadedImage, RegionFeatures]:
+        loaded = load_image(image)
+        return loaded, self.encode(loaded.array)
+
+    def _locations(self, picture: LoadedImage, regions: RegionFeatures, phrase: str | Sequence[str]):
+        matches = self.find(regions, [phrase] if isinstance(phrase, str) else list(phrase))
+        provenance = search_provenance(self).of(picture.file)
+        extra = dict(image=picture.array, provenance=provenance, path=picture.path)
+        locations = [Location(**vars(match), **extra) for match in matches]
+        return locations[0] if isinstance(phrase, str) else locations
 
 
 def locate(image: Any, phrases: str | Sequence[str], weights: str | None = None, **options: Any):
@@ -128,8 +139,17 @@ def locate(image: Any, phrases: str | Sequence[str], weights: str | None = None,
     return Locator(weights, **options)(image, phrases)
 
 
+def paths_of(folder: Path, stem: str) -> dict[str, Path]:
+    """What ``save_locations`` writes, by kind, in that order."""
+    return {"boxes": folder / f"{stem}_boxes.png", "json": folder / f"{stem}_boxes.json"}
+
+
 def save_locations(
-    locations: Sequence[Location], folder: str | Path, stem: str | None = None, picture: Image.Image | None = None
+    locations: Sequence[Location],
+    folder: str | Path,
+    stem: str | None = None,
+    picture: Image.Image | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Path]:
     """``<stem>_boxes.png`` with all boxes and ``<stem>_boxes.json`` for the phrases of one picture.
 
@@ -138,19 +158,19 @@ def save_locations(
         folder: made if it does not exist.
         stem: beginning of the file names; that of the picture by default.
         picture: what to save as PNG; the boxes of all phrases by default.
+        overwrite: also replace files that ovseg did not write; its own are always replaced.
 
     Raises:
-        ValueError: no location, a stem with a folder in it, a folder that is a file.
+        ValueError: no location, a stem with a folder in it, a folder that is a file, a file that is not ovseg's.
+        OSError: the disk is full, or the folder cannot be written to.
     """
     if not locations:
         raise ValueError("there is nothing to save: give at least one location.")
-    first, folder = locations[0], Path(folder)
+    first, folder = locations[0], Path(folder).expanduser()
     stem = unique_stems([first.path])[0] if stem is None else stem
-    if not stem or Path(stem).name != stem:
-        raise ValueError(f"a stem is the beginning of a file name, without folder, got {stem!r}.")
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"cannot save into {folder}: it is a file. Give a folder; it is made if need be.")
-    paths = {"boxes": folder / f"{stem}_boxes.png", "json": folder / f"{stem}_boxes.json"}
+    check_place(folder, stem)
+    paths = paths_of(folder, stem)
+    check_own(paths.values(), overwrite)
     height, width = first.image.shape[:2]
     if picture is None:
         picture = draw_boxes(first.image, [each.box for each in locations], [each.phrase for each in locations])
@@ -163,6 +183,6 @@ def save_locations(
         "files": {"boxes": paths["boxes"].name},
     }
     with atomic_write(paths["boxes"]) as temporary:
-        picture.save(temporary, "PNG")
+        save_png(picture, temporary)
     write_json(paths["json"], record)
     return paths

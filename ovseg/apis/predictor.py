@@ -3,17 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from ovseg.pictures.images import LoadedImage, load_image
 from ovseg.predict.class_maps import ImageFeatures
 from ovseg.predict.pipeline import Pipeline
-from ovseg.predict.segment import EncodedWords, Segmenter
+from ovseg.predict.segment import Segmenter
 from ovseg.results.result import Result
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
 
-from .base_predictor import BasePredictor
+from .base_predictor import BasePredictor, ModelWords
 from .raster import RasterRun
 
 
@@ -22,12 +19,6 @@ class Predictor(BasePredictor):
 
     engine: Segmenter
 
-    def __init__(self, engine: Segmenter):
-        super().__init__(engine)
-        self._text: Tensor | None = None
-        self._image: LoadedImage | None = None
-        self._encoded: ImageFeatures | None = None
-
     @property
     def pipeline(self) -> Pipeline:
         return self.engine.pipeline
@@ -35,16 +26,6 @@ class Predictor(BasePredictor):
     @property
     def encoder(self) -> TextEncoder:
         return self.engine.encoder
-
-    def set_classes(self, classes: Any, progress=None) -> "Predictor":
-        self.vocabulary, self._text = self.engine.read(Vocabulary.parse(classes), progress)
-        return self
-
-    def set_image(self, image: Any) -> "Predictor":
-        loaded = load_image(image, **self.reading)
-        self._encoded = self.engine.encode(loaded.array)
-        self._image = loaded
-        return self
 
     def raster(self, path: str | Path, memory: str | int) -> RasterRun:
         """A plan for a picture that is never held whole: its windows are read at its own size and its labels are made
@@ -59,28 +40,38 @@ class Predictor(BasePredictor):
             ValueError: no words yet; settings that need whole pictures; a budget that is too small, with the least that
                 would do; rasterio is not installed.
         """
-        return RasterRun(self, path, memory)
+        return RasterRun(self.engine, self._snapshot(), path, memory)
 
-    def predict(self) -> Result:
-        """The segmentation of the picture last set, with the words last set.
+    def predict(self, features: ImageFeatures | None = None, words: Any = None) -> Result:
+        """The segmentation of a picture for words.
+
+        Args:
+            features: what ``encode`` returned; the picture that this thread last set unless given.
+            words: anything ``Vocabulary.parse`` takes; those of ``set_classes`` unless given.
 
         Raises:
-            ValueError: no picture or no words yet.
+            ValueError: no picture in this thread, or no words yet; features that are none.
         """
-        if self._encoded is None or self.vocabulary is None or self._text is None:
-            missing = "a picture: call set_image(...)" if self._encoded is None else "words: call set_classes([...])"
-            raise ValueError(f"there is nothing to predict yet; first give {missing}.")
-        vocabulary, threshold = self.vocabulary, self.pipeline.applied(self.vocabulary).threshold
-        decoded = self.engine.decode(self._encoded, EncodedWords(vocabulary, self._text))
+        features = self._picture(features)
+        return self._answer(features, self._snapshot(words))
+
+    def _read(self, classes: Any, progress=None) -> ModelWords:
+        encoded = self.engine.read(Vocabulary.parse(classes), progress)
+        return ModelWords(encoded.vocabulary, encoded)  # a single class is set against others
+
+    def _answer(self, features: ImageFeatures, words: ModelWords) -> Result:
+        vocabulary, picture = words.vocabulary, features.source
+        threshold = self.pipeline.applied(vocabulary).threshold
+        decoded = self.engine.decode(features, words.encoded)
         confidence = decoded.confidence  # which does not hold the labels
         result = Result(
             labels=decoded.labels.cpu().numpy(),
             scores=lambda: tuple(map_.cpu().numpy() for map_ in confidence()),
-            image=self._image.array,
+            image=picture.array,
             vocabulary=vocabulary,
-            provenance=self.provenance.of(self._image.file),
-            path=self._image.path,
-            valid=self._image.valid,
+            provenance=self.engine.provenance(vocabulary).of(picture.file),
+            path=picture.path,
+            valid=picture.valid,
         )
         if threshold > 0:
             result.labels = result.fall_back(decoded.below(threshold).cpu().numpy())

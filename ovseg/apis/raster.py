@@ -4,21 +4,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
 from ovseg.dense.windows import Box
 from ovseg.files import atomic_write, write_json
+from ovseg.locks import locked
+from ovseg.marks import check_own, save_png
 from ovseg.pictures.identity import PictureFile
 from ovseg.pictures.images import unique_stems
 from ovseg.pictures.raster import Raster
 from ovseg.predict.memory import read_bytes, resident
 from ovseg.predict.plan import Plan
+from ovseg.predict.segment import Segmenter
 from ovseg.predict.strips import Strips
 from ovseg.results.draw import MAX_SIDE, MIN_SIDE, by_area, count_labels, draw_overlay
 from ovseg.results.raster_files import Rows, bands, save_tiff
 from ovseg.results.store import check_place, record
-from ovseg.text.vocabulary import Vocabulary
+
+from .base_predictor import ModelWords
 
 FILES = {"overlay": "_overlay.png", "labels": "_labels.tif", "json": ".json"}
 PER_DRAWN = 96  # bytes per pixel while an overlay is drawn
@@ -46,22 +51,19 @@ class RasterRun:
         path, provenance, vocabulary, unlabeled: as of a ``Result``.
     """
 
-    def __init__(self, predictor, path: str | Path, memory: str | int):
+    def __init__(self, engine: Segmenter, words: ModelWords, path: str | Path, memory: str | int):
         budget = read_bytes(memory)
-        if predictor.vocabulary is None or predictor._text is None:
-            raise ValueError("there is nothing to predict yet; first give words: call set_classes([...]).")
-        self.vocabulary: Vocabulary = predictor.vocabulary
+        self.vocabulary = words.vocabulary
         self.unlabeled = 255 if len(self.vocabulary) <= 255 else 65535
-        self._threshold = predictor.pipeline.applied(self.vocabulary).threshold
-        protocol = predictor.pipeline.protocol
+        self._threshold = engine.pipeline.applied(self.vocabulary).threshold
+        protocol = engine.pipeline.protocol
         self._raster = Raster(path, protocol.range, protocol.bands)
         self.path = self._raster.path
-        self.provenance = predictor.provenance.of(PictureFile.of_file(self.path))
+        self.provenance = engine.provenance(self.vocabulary).of(PictureFile.of_file(self.path))
         try:
             self._raster.look()
-            self._strips = Strips(
-                predictor.pipeline, self._raster, predictor._text, self.vocabulary.prompt_to_class, budget
-            )
+            text, classes = words.encoded.text, self.vocabulary.prompt_to_class
+            self._strips = Strips(engine.pipeline, self._raster, text, classes, budget)
         except BaseException:
             self._raster.close()
             raise
@@ -76,6 +78,7 @@ class RasterRun:
         stem: str | None = None,
         resume: bool = False,
         report: Callable[[int], None] | None = None,
+        overwrite: bool = False,
     ) -> RasterResult:
         """Run the windows and write files, each of them whole or not at all; once, for the raster is closed then.
 
@@ -85,7 +88,7 @@ class RasterRun:
         * ``<stem>_overlay.png``: a small picture with a legend, its long side as the budget allows, at most 2048.
         * ``<stem>.json``, last: areas, settings, the plan, and blocks that could not be read.
 
-        Until then the rows that are done are kept in ``<stem>_labels.part``.
+        Until then the rows that are done are kept in ``<stem>_labels.part``, and a lock keeps other processes away.
 
         Args:
             folder: made if it does not exist.
@@ -93,32 +96,43 @@ class RasterRun:
             resume: go on after the strips that an interrupted run of the same words, weights, settings and file left.
             report: called with the number of windows that are done since the last call; windows of strips that need not
                 be run again come first.
+            overwrite: also replace files that ovseg did not write.
 
         Raises:
-            ValueError: a stem with a folder in it, or a folder that is a file.
+            ValueError: a stem with a folder in it, a folder that is a file; a file that is not ovseg's (NotOwnError);
+                another process writes the same files (LockedError).
+            OSError: the disk is full, or the folder cannot be written to; what is done can be resumed.
         """
-        folder, stem = Path(folder), unique_stems([self.path])[0] if stem is None else stem
+        folder, stem = Path(folder).expanduser(), unique_stems([self.path])[0] if stem is None else stem
         check_place(folder, stem)
+        with self._raster:
+            check_own(files_of(folder, stem).values(), overwrite)
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(
+                folder / f".{stem[:30]}-{crc32(stem.encode()):08x}.ovseg-lock", f"the labels of {self.path} are"
+            ):
+                return self._save(folder, stem, resume, report)
+
+    def _save(self, folder: Path, stem: str, resume: bool, report: Callable[[int], None] | None) -> RasterResult:
         raster, grid = self._raster, self._strips.grid
         kind = np.uint8 if self.unlabeled == 255 else np.uint16
-        with raster:
-            rows = Rows(folder, stem, (raster.height, raster.width), kind, self.provenance, resume)
-            raster.unread.update(rows.unread)
-            if report and rows.done:
-                first = len(grid.tops) if rows.done == raster.height else grid.first(rows.done)
-                report(first * len(grid.lefts))
-            below = self.unlabeled if self.vocabulary.background.kind == "none" else 0
-            for _, labels in self._strips.run(self._threshold, below, self.unlabeled, rows.done, report):
-                rows.append(labels, sorted(raster.unread), self._strips.invalid)
-            return self._finish(rows, folder, stem)
+        rows = Rows(folder, stem, (raster.height, raster.width), kind, self.provenance, resume)
+        raster.unread.update(rows.unread)
+        if report and rows.done:
+            first = len(grid.tops) if rows.done == raster.height else grid.first(rows.done)
+            report(first * len(grid.lefts))
+        below = self.unlabeled if self.vocabulary.background.kind == "none" else 0
+        for _, labels in self._strips.run(self._threshold, below, self.unlabeled, rows.done, report):
+            rows.append(labels, sorted(raster.unread), self._strips.invalid)
+        return self._finish(rows, folder, stem)
 
     def _finish(self, rows: Rows, folder: Path, stem: str) -> RasterResult:
         vocabulary, size = self.vocabulary, (rows.height, rows.width)
-        paths = {form: folder / f"{stem}{suffix}" for form, suffix in FILES.items()}
+        paths = files_of(folder, stem)
         save_tiff(paths["labels"], rows, self._raster, self.unlabeled, vocabulary.colors)
         count = sum(count_labels(labels, len(vocabulary)) for _, labels in bands(rows))
         with atomic_write(paths["overlay"]) as part:
-            self._overlay(rows).save(part, "PNG")
+            save_png(self._overlay(rows), part)
         unread = merged(rows.unread)
         more = {
             "plan": self.plan.to_dict(),
@@ -144,6 +158,11 @@ class RasterRun:
         parts = [f"rows {top} to {bottom - 1}, columns {left} to {right - 1}" for top, left, bottom, right in unread]
         blocks = "; ".join(parts[:5]) + (f"; and {len(parts) - 5} more blocks" if len(parts) > 5 else "")
         return f"{self.path}: damaged at {blocks}; these pixels are unlabeled"
+
+
+def files_of(folder: Path, stem: str) -> dict[str, Path]:
+    """What ``RasterRun.save`` writes, by kind, in that order."""
+    return {kind: folder / f"{stem}{ending}" for kind, ending in FILES.items()}
 
 
 def merged(boxes: Sequence[Box]) -> list[Box]:

@@ -2,6 +2,7 @@
 
 from .breakpoints import BreakpointMaps, make_axis, side_by_side
 from .confidence import Confidence
+from .order import canonical_order, in_former_classes
 from .streaming import RunningArgmax, class_chunks, resize_rows, source_rows
 from .synonyms import max_over_synonyms
 from .winners import winning_prompts
@@ -10,6 +11,8 @@ __all__ = [
     "Confidence",
     "BreakpointMaps",
     "RunningArgmax",
+    "canonical_order",
+    "in_former_classes",
     "max_over_synonyms",
     "class_chunks",
     "make_axis",

@@ -18,7 +18,7 @@ If an image has fewer rows than there are breakpoints, its rows serve as the bre
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from math import isqrt
 
 import torch
@@ -59,6 +59,16 @@ class Axis:
         band = self.weights[slice(*breakpoints)]
         patches = band.any(0).nonzero()[:, 0]
         return patches, band[:, patches]
+
+    def of_whole(self, breakpoints: Span) -> Tensor:
+        """The weights (b − a, patches) of the whole view at breakpoints [a, b).
+
+        Raises:
+            ValueError: an axis without a whole view.
+        """
+        if self.whole is None:
+            raise ValueError("this axis has no whole view: make it with make_axis(…, whole=(length, patches)).")
+        return self.whole[slice(*breakpoints)]
 
     def band(self, rows: Span, windows: Span) -> "Axis":
         """The axis restricted to rows [a, b) of the image, which depend only on windows [c, d); no whole view."""
@@ -176,18 +186,18 @@ class BreakpointMaps:
         parts = [(self.patches[y[:, None], x], down, across)]
         if self.whole is not None:
             parts = [(patches, down / 2, across) for patches, down, across in parts]
-            parts.append((self.whole, self.rows.whole[slice(*rows)] / 2, self.columns.whole[slice(*columns)]))
+            parts.append((self.whole, self.rows.of_whole(rows) / 2, self.columns.of_whole(columns)))
         breakpoints = len(down) * len(across)
         out = None if out is None or out.numel() < breakpoints * self.words else out[: breakpoints * self.words]
         if self.text is None:
-            return sum(_enlarged(*part) for part in parts).flatten(0, 1)
+            return reduce(torch.add, (_enlarged(*part) for part in parts)).flatten(0, 1)
         if SPARSE * sum(patches[..., 0].numel() for patches, *_ in parts) < breakpoints:  # fewer patches: score first
             first, *others = ((patches @ self.text.T, down, across) for patches, down, across in parts)
             scores = _enlarged(*first, None if out is None else out.view(len(down), len(across), -1))
             for other in others:
                 scores += _enlarged(*other)
             return scores.flatten(0, 1)
-        channels = sum(_enlarged(*part) for part in parts).flatten(0, 1)
+        channels = reduce(torch.add, (_enlarged(*part) for part in parts)).flatten(0, 1)
         return torch.mm(channels, self.text.T, out=None if out is None else out.view(breakpoints, -1))
 
     def of(self, words: Tensor) -> "BreakpointMaps":

@@ -73,10 +73,10 @@ class Confidence:
         level = torch.tensor(threshold, dtype=torch.float64).log().item()
         for values, (rows, low, below, down), (columns, left, right, across) in self._tiles():
             width = int(right.max()) + 1
-            corners = [y[:, None] * width + x for y in (low, below) for x in (left, right)]
-            corners = torch.stack(corners, -1).flatten(0, 1)
-            weights = [v[:, None] * h for v in (1 - down, down) for h in (1 - across, across)]
-            weights = torch.stack(weights, -1).flatten(0, 1)
+            corners = torch.stack([y[:, None] * width + x for y in (low, below) for x in (left, right)], -1)
+            corners = corners.flatten(0, 1)
+            weights = torch.stack([v[:, None] * h for v in (1 - down, down) for h in (1 - across, across)], -1)
+            weights = weights.flatten(0, 1)
             won = self.winners[rows[:, None], columns].flatten().long()
             lowest, highest = self._bounds(values, corners, weights, won)
             under = highest + ROUNDING < level

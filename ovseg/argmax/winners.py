@@ -175,8 +175,8 @@ def _draw(words: Tensor, maps: BreakpointMaps, left: list):
     cells, count, word, values = (torch.cat(column) for column in zip(*left, strict=True))
     first = count.cumsum(0) - count
     sizes = [count, cells[:, 1] - cells[:, 0] + 1, cells[:, 3] - cells[:, 2] + 1]
-    number, height, width = (size.float().log2().ceil().long() for size in sizes)
-    keys = number + ((height + 1) // 2 << 6) + ((width + 1) // 2 << 12)
+    powers = [size.float().log2().ceil().long() for size in sizes]
+    keys = powers[0] + ((powers[1] + 1) // 2 << 6) + ((powers[2] + 1) // 2 << 12)
     for key in keys.unique().tolist():
         group = (keys == key).nonzero()[:, 0]
         number, height, width = (int(size[group].max()) for size in sizes)

@@ -9,6 +9,7 @@ modules are named as in the authors' checkpoints.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +55,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, appearance: Tensor, text: Tensor, pooling: tuple[int, int], memory: int) -> Tensor:
         """(B, T, h, w, C) from (B, T, h, w, C), appearance (B, h, w, G) and text (B, T, G')."""
-        grid, width = x.shape[2:4], x.shape[4]
+        grid, width = (x.shape[2], x.shape[3]), x.shape[4]
         per_class, per_position = (48 * width * n for n in (grid[0] * grid[1], x.shape[1]))  # twelve maps of floats
         x = in_parts(lambda part: self.swin_block(part, appearance), x, 1, max(1, memory // per_class))
         y = pooled(x, pooling)
@@ -117,12 +118,13 @@ class CostAggregation(nn.Module):
         memory: int = 64 * 2**20,
     ):
         super().__init__()
-        self.top_k, self.memory = top_k, memory
+        self.top_k, self.memory, self.guidance = top_k, memory, tuple(guidance)
         self.settings = dict(heads=heads, window=window, attention=attention, pad_len=pad_len, top_k=top_k)
         self.conv1 = nn.Conv2d(prompts, hidden, 7, padding=3)
         with torch.no_grad():
-            self.conv1.weight.div_(costs[1])
-            self.conv1.bias.sub_(costs[0] * self.conv1.weight.sum((1, 2, 3)))
+            weight, bias = self.conv1.parameters()
+            weight.div_(costs[1])
+            bias.sub_(costs[0] * weight.sum((1, 2, 3)))
         self.guidance_projection = _projection(embed_dim, appearance)
         self.text_guidance_projection = nn.Sequential(nn.Linear(embed_dim, text), nn.ReLU())
         self.decoder_guidance_projection = nn.ModuleList(map(_projection, guidance, projected))
@@ -133,7 +135,8 @@ class CostAggregation(nn.Module):
         self.decoder2 = Up(decoder[0], decoder[1], projected[1])
         self.head = nn.Conv2d(decoder[1], 1, 3, padding=1)
         with torch.no_grad():
-            self.head.bias.add_(math.log(prior / (1 - prior)))
+            _, bias = self.head.parameters()
+            bias.add_(math.log(prior / (1 - prior)))
         self.register_load_state_dict_pre_hook(_without_masks)
 
     @classmethod
@@ -151,7 +154,7 @@ class CostAggregation(nn.Module):
         try:
             text, embed_dim = shapes["text_guidance_projection.0.weight"]
             projections = [shapes[f"decoder_guidance_projection.{i}.0.weight"] for i in (0, 1)]
-            sizes = {
+            sizes: dict[str, Any] = {
                 "hidden": shapes["conv1.weight"][0],
                 "prompts": shapes["conv1.weight"][1],
                 "layers": len({name.split(".")[1] for name in shapes if name.startswith("layers.")}),
@@ -195,9 +198,11 @@ class CostAggregation(nn.Module):
             )
         inputs = (features, text, *guidance)
         parts = [inputs] if torch.is_grad_enabled() else zip(*(t.split(1) for t in inputs), strict=True)
-        return torch.cat([self._logits(*part, pooling) for part in parts])
+        return torch.cat([self._logits(*part, pooling=pooling) for part in parts])
 
-    def _logits(self, features, text, early, late, pooling) -> Tensor:
+    def _logits(
+        self, features: Tensor, text: Tensor, early: Tensor, late: Tensor, *, pooling: tuple[int, int]
+    ) -> Tensor:
         costs = cost_volume(features, text)
         total = costs.shape[2]
         if self.top_k is None or total <= self.top_k:

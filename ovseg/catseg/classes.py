@@ -80,7 +80,8 @@ class GuidedAttention(nn.Module):
             v = torch.cat([v, self.v(token).expand(shape)], 2)
             weights = v.new_ones(v.shape[2])
             weights[-1] = count
-        return self.attend(*(t.flatten(0, 1) for t in (q, k, v)), weights, self.heads).unflatten(0, y.shape[:2])
+        q, k, v = (t.flatten(0, 1) for t in (q, k, v))
+        return self.attend(q, k, v, weights, self.heads).unflatten(0, y.shape[:2])
 
 
 class ClassAggregation(nn.Module):

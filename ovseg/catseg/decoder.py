@@ -6,6 +6,8 @@ g is the projected map of an earlier block.  It is the same for all classes, so 
 computed once per image.
 """
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,7 +18,8 @@ def spread(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     Every position independently fills a cell of k×k, so this is a single matrix product.
     """
     channels, out, k, _ = layer.weight.shape
-    weight, bias = layer.weight.permute(2, 3, 1, 0).reshape(-1, channels), layer.bias.repeat(k * k)
+    weight = layer.weight.permute(2, 3, 1, 0).reshape(-1, channels)
+    bias = None if layer.bias is None else layer.bias.repeat(k * k)
     cells = F.linear(x.permute(0, 2, 3, 1), weight, bias).unflatten(-1, (k, k, out)).transpose(2, 3)
     return cells.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
@@ -40,7 +43,7 @@ class DoubleConv(nn.Module):
         """(B·t, out, h, w) from maps (B·t, Y, h, w) and optional guidance (B, G, h, w)."""
         if guidance is None:
             return self.double_conv(y)
-        weight = self.double_conv[0].weight
+        weight = cast(nn.Conv2d, self.double_conv[0]).weight
         first = F.conv2d(y, weight[:, : y.shape[1]], padding=1).unflatten(0, (len(guidance), -1))
         first += F.conv2d(guidance, weight[:, y.shape[1] :], padding=1)[:, None]
         return self.double_conv[1:](first.flatten(0, 1))

@@ -47,6 +47,7 @@ class CostScore(nn.Module):
 
     name = "cost"
     probabilities = True
+    first_is_background = False
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class CostScore(nn.Module):
         settings = dict(aggregation or {})
         known = accepted_keys(CostAggregation)
         for name in settings:
-            if name not in known:
+            if known is not None and name not in known:
                 raise ValueError(
                     f"CostAggregation has no argument {name!r}. {did_you_mean(name, known)}It accepts: "
                     f"{', '.join(known)}."
@@ -80,7 +81,7 @@ class CostScore(nn.Module):
             self._add(state, recorded | {k: v for k, v in settings.items() if k in NOT_IN_SHAPES})
         else:
             self.transformer = CostAggregation(**settings)
-            early, late = (g.in_channels for g, _ in self.transformer.decoder_guidance_projection)
+            early, late = self.transformer.guidance
             self.upsample1 = nn.ConvTranspose2d(width, early, 2, 2)
             self.upsample2 = nn.ConvTranspose2d(width, late, 4, 4)
             with torch.no_grad():

@@ -1,12 +1,15 @@
 """The ``ovseg`` command: one file per verb, each imported when it is called, so that ``--help`` is instant."""
 
+import os
 import sys
 import warnings
+from contextlib import suppress
 from importlib import import_module
 
 import typer
 
 from ovseg.compat.extras import MissingExtra
+from ovseg.printable import say
 
 from . import check_data, classify_boxes, compare, configs, detect, doctor, explain, locate, methods, predict, words
 
@@ -56,15 +59,37 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 def main(args: list[str] | None = None):
     """Entry point: what a user can mend is said in one paragraph, with exit code 2; the rest is a traceback."""
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", error=True)
     try:
-        app(args, prog_name="ovseg")
-    except (ValueError, KeyError, FileNotFoundError, PermissionError, MissingExtra) as error:
-        print(f"ovseg: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        sys.exit(2)
+        try:
+            app(args, prog_name="ovseg")
+        finally:
+            if sys.stdout is not None and not sys.stdout.closed:
+                sys.stdout.flush()
+    except (ValueError, KeyError, MissingExtra) as error:
+        _end(error.args[0] if isinstance(error, KeyError) else error, 2)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        what = f"reading or writing failed: {error.strerror}{where}" if error.strerror else str(error)
+        _end(f"{what}{'' if where or not error.strerror else ' (a stream). Results that are written are complete'}.", 2)
     except KeyboardInterrupt:
-        print("ovseg: interrupted; what was written is complete.", file=sys.stderr)
-        sys.exit(130)
+        _end("interrupted; what was written is complete.", 130)
+
+
+def _end(message: object, code: int):
+    """Say it and end the program, also where the streams take nothing any more."""
+    with suppress(OSError):
+        say(f"ovseg: {message}", error=True)
+    try:
+        sys.stdout.flush()
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+    ):  # full, closed, or none: what is left cannot be printed at exit either
+        with suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 if __name__ == "__main__":

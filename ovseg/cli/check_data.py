@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ovseg.printable import printable
+
 
 def check_data(
     config: Annotated[Path, typer.Argument(help="A training config.")],
@@ -13,6 +15,7 @@ def check_data(
 ):
     """Read all pictures and labels of a config: histogram, impossible ids, missing files, sizes that differ."""
     from rich.console import Console
+    from rich.markup import escape
 
     from ovseg.engine import check_data as data
     from ovseg.engine.config import load_config
@@ -26,7 +29,7 @@ def check_data(
         report = data.check_split(cfg, name, limit, lambda indices, name=name: track(indices, name))
         console.print(_table(name, report))
         for line in report.problems[:20]:
-            console.print(line, style="red", highlight=False)
+            console.print(escape(printable(line)), style="red", highlight=False)
         if len(report.problems) > 20:
             console.print(f"… and {len(report.problems) - 20} more", style="red")
         broken += len(report.problems)
@@ -37,6 +40,7 @@ def check_data(
 
 
 def _table(name: str, report):
+    from rich.markup import escape
     from rich.table import Table
 
     ignored = report.ignored / max(1, report.total)
@@ -45,5 +49,5 @@ def _table(name: str, report):
     labeled = max(1, report.pixels.sum())
     for index, label in enumerate(report.classes):
         share = f"{100 * report.pixels[index] / labeled:.2f} %" if report.pixels[index] else "none"
-        table.add_row(str(index), label, str(report.images[index]), share)
+        table.add_row(str(index), escape(printable(label)), str(report.images[index]), share)
     return table

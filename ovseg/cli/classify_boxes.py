@@ -7,6 +7,7 @@ import typer
 
 from .common import (
     Arch,
+    BoxFormat,
     Classes,
     Device,
     QuickGELU,
@@ -18,9 +19,11 @@ from .common import (
     gather,
     print_json,
     protocol_settings,
+    read_boxes,
     read_words,
     say_failed,
 )
+from .completion import complete_methods
 
 
 def classify_boxes(
@@ -28,7 +31,9 @@ def classify_boxes(
     boxes: Annotated[Path, typer.Option(help="Boxes in pixels: .json ([[x1, y1, x2, y2], …] or COCO's) or .csv.")],
     classes: Classes = None,
     vocabulary: Words = None,
-    method: Annotated[str, typer.Option("-m", "--method", help="Extractor of roi and mask.")] = "clip_surgery",
+    method: Annotated[
+        str, typer.Option("-m", "--method", help="Extractor of roi and mask.", autocompletion=complete_methods)
+    ] = "clip_surgery",
     weights: Weights = None,
     arch: Arch = None,
     quick_gelu: QuickGELU = None,
@@ -36,6 +41,7 @@ def classify_boxes(
     readout: Annotated[
         list[str] | None, typer.Option(help="roi, mask, crop, masked_crop; several are averaged.")
     ] = None,
+    box_format: BoxFormat = None,
     margin: Annotated[list[float] | None, typer.Option(help="How many times larger a crop is than its box.")] = None,
     recursive: Recursive = False,
     templates: Templates = None,
@@ -46,15 +52,15 @@ def classify_boxes(
     (exit code 1); the others are done.
     """
     from ovseg.apis.load import load_detector
+    from ovseg.pictures.images import load_image
     from ovseg.pictures.pixels import ImageError
-    from ovseg.predict.box_file import BoxFile
     from ovseg.predict.name_boxes import BoxNamer
     from ovseg.regions.crops import MARGINS
 
     words = read_words(classes, vocabulary)
     items, failed = gather(sources, recursive)
     total = len(items) + len(failed)
-    chosen = BoxFile(boxes)
+    chosen = read_boxes(boxes, items, box_format)
     model = load_detector(
         method, weights, device=device, arch=arch, quick_gelu=quick_gelu, **protocol_settings(templates=templates)
     )
@@ -62,7 +68,8 @@ def classify_boxes(
     model.set_classes(words)
     for item in items:
         try:
-            names = model.name_boxes(item, chosen.of(item), namer)
+            picture = load_image(item, **model.reading)
+            names = model.name_boxes(picture, chosen.of(item, picture.array.shape[:2]), namer)
         except ImageError as error:
             failed.append(str(error))
         else:

@@ -1,27 +1,61 @@
 """What the verbs of the command share: their arguments, gathering pictures and words, saying what went wrong."""
 
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ovseg.printable import printable, say, say_json
+
+from .completion import complete_weights
+
+_RENDEZVOUS = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "LOCAL_RANK"}
+
 Sources = Annotated[list[str], typer.Argument(metavar="PATH…", help="Pictures, folders, globs or URLs.")]
-Classes = Annotated[str | None, typer.Option("-c", "--classes", help='Words: "cat|kitten, sofa, floor".')]
+Classes = Annotated[
+    str | None, typer.Option("-c", "--classes", help='Words: "cat|kitten, sofa, floor"; "|" joins synonyms.')
+]
 Words = Annotated[
-    str | None, typer.Option("-v", "--vocabulary", help="A .txt, .json or .yaml file of words, or a benchmark: ade150.")
+    str | None,
+    typer.Option(
+        "-v",
+        "--vocabulary",
+        help="A file of words (.txt, .json, .yaml; YOLO's, COCO's, Hugging Face's too), or a benchmark: ade150.",
+    ),
 ]
 Background = Annotated[
-    str | None, typer.Option("--background", help='"none", a threshold such as 0.3, or words "wall, sky".')
+    str | None,
+    typer.Option(
+        "--background",
+        help='"words": class 0 by names of stuff (sky, wall, tree, …); your own: "wall, sky"; a threshold such as 0.3, '
+        'above 1 / the number of words; "none". One word alone is set against names of stuff.',
+    ),
 ]
 Weights = Annotated[
-    str | None, typer.Option("-w", "--weights", help="tiny (embedded), openai, ViT-L-14/openai, FILE …")
+    str | None,
+    typer.Option(
+        "-w",
+        "--weights",
+        help="tiny (embedded), openai, ViT-L-14/openai, FILE …",
+        autocompletion=complete_weights,
+    ),
 ]
 Arch = Annotated[str | None, typer.Option(help="Architecture of open_clip, for weight files that do not say.")]
 QuickGELU = Annotated[bool | None, typer.Option(help="Activation, for weight files that do not say.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")]
+
+
+def _at_home(path: Path) -> Path:
+    """A path, ``~`` replaced; shells do that only at the beginning of a word, not in ``--out=~/x``."""
+    return Path(os.path.expanduser(path))
+
+
+Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.", callback=_at_home)]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Also replace files in OUT that ovseg did not write; its own always are.")
+]
 Recursive = Annotated[bool, typer.Option("--recursive", help="Also look into folders inside a folder.")]
 ShortSide = Annotated[int | None, typer.Option(help="Resize so that the short side has this many pixels.")]
 Window = Annotated[int | None, typer.Option(help="Side of the sliding window in pixels; 0: the whole picture at once.")]
@@ -39,6 +73,12 @@ Range = Annotated[
 Bands = Annotated[
     str | None, typer.Option("--bands", metavar="R,G,B", help="Bands of a raster to look at, counted from 1: 4,3,2.")
 ]
+BoxFormat = Annotated[
+    str | None,
+    typer.Option(
+        help="xyxy, xywh (corner and size) or cxcywh (center and size); with -normalized: divided by width and height."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line per picture instead of a summary.")]
 ShowProgress = Annotated[bool, typer.Option(help="Show progress.")]
 
@@ -53,15 +93,29 @@ def read_words(classes: str | None, vocabulary: str | None, background: str | No
 
     if (classes is None) == (vocabulary is None):
         raise ValueError('say which words are meant, in one way: -c "cat, sofa, floor", or -v words.txt.')
-    words = Vocabulary.parse(vocabulary if classes is None else _as_list(classes))
+    if classes is not None and not classes.strip(" ,|;.\n"):
+        raise ValueError('the list of words is empty: give at least one name, such as -c "cat, sofa, floor".')
+    words = Vocabulary.from_source(vocabulary) if classes is None else Vocabulary.from_words(classes)
     return words if background is None else words.with_background(background)
 
 
-def _as_list(classes: str) -> list[str]:
-    """``-c`` is always a list of words, also where a single word happens to name a file or a benchmark."""
-    if not classes.strip(" ,|"):
-        raise ValueError('the list of words is empty: give at least one name, such as -c "cat, sofa, floor".')
-    return [part for part in classes.split(",") if part.strip()]
+def read_stuff(background: str | None) -> list[str] | None:
+    """The words of ``detect --background``; None for the usual ones.
+
+    Raises:
+        ValueError: a threshold, which detection has another option for.
+    """
+    from ovseg.text.background import Background, read_number
+
+    if background is None or background.strip().casefold() == "words":
+        return None
+    number = read_number(background)
+    if number is not None:
+        raise ValueError(
+            f'--background takes words against which things stand out, such as "sea, sand", and {background!r} is a '
+            f"number: the lowest score of a detection is --score {number:g}."
+        )
+    return list(Background.parse(background).words)
 
 
 def gather(sources: list[str], recursive: bool = False) -> tuple[list, list[str]]:
@@ -84,14 +138,53 @@ def gather(sources: list[str], recursive: bool = False) -> tuple[list, list[str]
     return items, failed
 
 
+def read_boxes(path: Path | None, items: list, box_format: str | None):
+    """The ``BoxFile`` of ``--boxes``, None without it; says which pictures it does not name.
+
+    Raises:
+        ValueError: as of ``BoxFile``, or a format without boxes.
+    """
+    from ovseg.predict.box_file import BoxFile
+
+    if path is None:
+        if box_format is not None:
+            raise ValueError("--box-format says how --boxes is to be read: give --boxes too, or leave it out.")
+        return None
+    boxes = BoxFile(path, items, box_format)
+    if boxes.unnamed:
+        more = " …" if len(boxes.unnamed) > 3 else ""
+        names = ", ".join(map(str, boxes.unnamed[:3]))
+        say(
+            f"{path} names {len(boxes.unnamed)} of the pictures nowhere, so they get no boxes: {names}{more}",
+            error=True,
+        )
+    return boxes
+
+
 def own_share() -> tuple[int, int]:
     """(number of this process, number of processes) as set by torchrun or srun; (0, 1) otherwise.
 
     Process r of W takes the pictures r, r + W, r + 2W, …
+
+    Raises:
+        ValueError: the environment holds other things than these numbers.
     """
     for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
         if rank in os.environ and world in os.environ:
-            return int(os.environ[rank]), int(os.environ[world])
+            values = os.environ[rank].strip(), os.environ[world].strip()
+            if not all(value.isdecimal() for value in values) or int(values[0]) >= int(values[1]):
+                raise ValueError(
+                    f"the environment says {rank}={values[0]} and {world}={values[1]}, which are no number of a "
+                    "process and of all processes. If no launcher is at work, unset both."
+                )
+            number, total = map(int, values)
+            if total > 1 and rank == "RANK" and not _RENDEZVOUS & os.environ.keys():
+                say(
+                    f"{rank}={number} and {world}={total} are set, so this process does one of {total} pictures, from "
+                    f"number {number + 1} on. If it is the only one, they are left over from another job: unset both.",
+                    error=True,
+                )
+            return number, total
     return 0, 1
 
 
@@ -136,18 +229,23 @@ def print_json(record: dict):
     """One line of JSON on the standard output."""
     from ovseg.files import json_text
 
-    print(json_text(record, indent=None), flush=True)
+    say_json(json_text(record, indent=None))
 
 
 def say_done(count: int, done: str, out: Path, first: list[Path]):
     """How many pictures are done and what the files of one are called."""
     more = " …" if count > 1 else ""
-    print(f"{count} picture(s) {done}; results in {out}: {', '.join(path.name for path in first)}{more}")
+    say(f"{count} picture(s) {done}; results in {out}: {', '.join(path.name for path in first)}{more}")
 
 
-def say_failed(failed: list[str], total: int, how: str = ""):
-    """List pictures that could not be read; exit code 1 if there are any. ``how``: more about that, in words."""
-    if failed:
-        how = f", {how}" if how else ""
-        print(f"{len(failed)} of {total} picture(s) could not be read{how}:", *failed, sep="\n  ", file=sys.stderr)
+def say_failed(failed: list[str], total: int, how: str = "", unsaved: Sequence[str] = ()):
+    """List pictures that could not be read, and those whose results could not be written; exit code 1 if there are any.
+
+    ``how``: more about the first, in words.
+    """
+    how = f", {how}" if how else ""
+    for lines, what in ((failed, f"could not be read{how}"), (unsaved, "have no results")):
+        if lines:
+            say(f"{len(lines)} of {total} picture(s) {what}:", *(f"  {printable(line)}" for line in lines), error=True)
+    if failed or unsaved:
         raise typer.Exit(1)

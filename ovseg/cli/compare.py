@@ -1,10 +1,13 @@
 """``ovseg compare PATH… -c "cat, sofa, floor"``."""
 
-import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ovseg.printable import printable, say
 
 from .common import (
     Arch,
@@ -12,6 +15,7 @@ from .common import (
     Classes,
     Device,
     Out,
+    Overwrite,
     QuickGELU,
     ShortSide,
     ShowProgress,
@@ -27,6 +31,10 @@ from .common import (
     say_done,
     say_failed,
 )
+from .completion import complete_method_list
+from .output import NothingWritableError, Output
+
+KINDS = {"sheet": "png", "page": "html", "json": "json"}  # the JSON last: all is there
 
 
 def compare(
@@ -35,13 +43,20 @@ def compare(
     vocabulary: Words = None,
     background: Background = None,
     methods: Annotated[
-        str, typer.Option("-m", "--methods", help='"all" that need no other file, or names: "naclip, sclip".')
+        str,
+        typer.Option(
+            "-m",
+            "--methods",
+            help='"all" that need no other file, or names: "naclip, sclip".',
+            autocompletion=complete_method_list,
+        ),
     ] = "all",
     weights: Weights = None,
     arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
+    overwrite: Overwrite = False,
     own_protocol: Annotated[
         bool,
         typer.Option("--own-protocol", help="Keep each method's published sizes and windows instead of common ones."),
@@ -62,14 +77,12 @@ def compare(
     from rich.console import Console
 
     from ovseg.apis.compare import Comparer
-    from ovseg.pictures.images import unique_stems
     from ovseg.pictures.pixels import ImageError
 
     words = read_words(classes, vocabulary, background)
     items, failed = gather(sources)
     left_out = {}
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"cannot save into {out}: it is a file. Give a folder; it is made if need be.")
+    output = Output(out, items, _paths_of, overwrite)
     settings = protocol_settings(short_side=short_side, window=window, stride=stride, templates=templates)
     if not refine:
         settings["refine"] = []
@@ -77,44 +90,51 @@ def compare(
     comparer = Comparer(words, methods, weights, **options, **settings)
 
     console, total, saved = Console(stderr=True), len(items) + len(failed), []
-    with console.status("") as status:
+    with suppress(NothingWritableError), console.status("") as status:
         if not progress:
             status.stop()
-        for item, stem in zip(items, unique_stems(items), strict=True):
+        for item, stem in zip(items, output.stems, strict=True):
             try:
                 comparison = comparer.compare(item, lambda name, item=item: status.update(f"{_escaped(item)}: {name}"))
             except ImageError as error:
                 failed.append(str(error))
                 continue
-            saved.append(_save(comparison, out, stem, item))
             left_out |= comparison.failed
+            if (paths := output.save(item, partial(_save, comparison, output.files(stem), item))) is None:
+                continue
+            saved.append(list(paths.values()))
             if len(items) <= 10:
                 _summary(console, item, comparison)
     if saved:
         say_done(len(saved), "compared", out, saved[0])
     for name, reason in left_out.items():
-        print(f"{name} could not take part: {reason}", file=sys.stderr)
-    say_failed(failed, total)
+        say(f"{name} could not take part: {reason}", error=True)
+    say_failed(failed, total, unsaved=output.unsaved)
     if left_out and methods.lower() != "all":
         raise typer.Exit(1)
 
 
-def _save(comparison, out: Path, stem: str, item) -> list[Path]:
+def _paths_of(out: Path, stem: str) -> dict[str, Path]:
+    return {kind: out / f"{stem}_compare.{suffix}" for kind, suffix in KINDS.items()}
+
+
+def _save(comparison, paths: dict[str, Path], item) -> dict[str, Path]:
     from ovseg.files import atomic_write, write_json, write_text
+    from ovseg.marks import save_png
     from ovseg.pictures.images import name_of
 
-    paths = [out / f"{stem}_compare.{suffix}" for suffix in ("png", "html", "json")]  # the JSON last: all is there
-    with atomic_write(paths[0]) as temporary:
-        comparison.plot().save(temporary, "PNG")
-    write_text(paths[1], comparison.to_html(name_of(item)))
-    write_json(paths[2], {"image": str(item)} | comparison.to_dict())
+    with atomic_write(paths["sheet"]) as draft:
+        save_png(comparison.plot(), draft)
+    write_text(paths["page"], comparison.to_html(name_of(item)))
+    files = {kind: path.name for kind, path in paths.items() if kind != "json"}
+    write_json(paths["json"], {"image": str(item)} | comparison.to_dict() | {"files": files})
     return paths
 
 
 def _escaped(item) -> str:
     from rich.markup import escape
 
-    return escape(str(item))
+    return escape(printable(item))
 
 
 def _summary(console, item, comparison):

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 from ovseg.compat.config_scope import config_files
+from ovseg.printable import say
 
 
 def configs():
@@ -12,8 +13,8 @@ def configs():
     for name, path in config_files().items():
         if path.parent.name != folder:
             folder = path.parent.name
-            print(f"{folder}/")
-        print(f"  {name:40} {summary(path)}".rstrip())
+            say(f"{folder}/")
+        say(f"  {name:40} {summary(path)}".rstrip())
 
 
 def summary(path: Path) -> str:

@@ -1,16 +1,20 @@
 """``ovseg explain PATH… -c "cat, dog"``."""
 
-import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ovseg.printable import say
 
 from .common import (
     Arch,
     Classes,
     Device,
     Out,
+    Overwrite,
     QuickGELU,
     ShortSide,
     ShowProgress,
@@ -23,6 +27,9 @@ from .common import (
     read_words,
     say_failed,
 )
+from .output import NothingWritableError, Output
+
+HEADS = "heads.json"
 
 
 def explain(
@@ -34,6 +41,7 @@ def explain(
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
+    overwrite: Overwrite = False,
     heads: Annotated[
         bool,
         typer.Option("--heads", help="Also say in words what every head looks for; needs two pictures or more."),
@@ -50,8 +58,8 @@ def explain(
     """
 
     from ovseg.apis.explain import Explainer
-    from ovseg.files import atomic_write, write_json
-    from ovseg.pictures.images import unique_stems
+    from ovseg.files import write_json
+    from ovseg.marks import check_own
     from ovseg.pictures.pixels import ImageError
     from ovseg.progress import progress_bar
 
@@ -59,16 +67,17 @@ def explain(
     items, failed = gather(sources)
     if heads and len(items) < 2:
         raise ValueError("--heads names heads by what varies from picture to picture: give two pictures or more.")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"cannot save into {out}: it is a file. Give a folder; it is made if need be.")
+    output = Output(out, items, _paths_of, overwrite)
+    if heads:
+        check_own([out / HEADS], overwrite)
     settings = protocol_settings(short_side=short_side, templates=templates)
     explainer = Explainer(weights, device=device, arch=arch, quick_gelu=quick_gelu, **settings)
 
     provenance, good = explainer.model.engine.provenance(words), []
     total = len(items) + len(failed)
-    with progress_bar(progress) as bar:
+    with suppress(NothingWritableError), progress_bar(progress) as bar:
         task = bar.add_task("pictures", total=len(items))
-        for item, stem in zip(items, unique_stems(items), strict=True):
+        for item, stem in zip(items, output.stems, strict=True):
             bar.advance(task)
             try:
                 explanation = explainer.explain(item, words)
@@ -76,29 +85,42 @@ def explain(
                 failed.append(str(error))
                 continue
             good.append(item)
-            with atomic_write(out / f"{stem}_explain.png") as temporary:
-                explanation.plot().save(temporary, "PNG")
             about = {"image": str(item)} | provenance.of(explanation.picture).to_dict()
-            write_json(out / f"{stem}_explain.json", about | explanation.to_dict())  # last: the PNG is there
-            if len(items) <= 10:
-                print(_summary(item, explanation))
+            if output.save(item, partial(_save, explanation, about, output.files(stem))) and len(items) <= 10:
+                say(*_summary(item, explanation))
         if heads and len(good) > 1:
             task = bar.add_task("heads", total=len(good))
             named = explainer.name_heads(good, words, progress=lambda done: bar.update(task, completed=done))
             named = [[[{"word": w, "share": s} for w, s in head] for head in block] for block in named]
-            write_json(out / "heads.json", provenance.to_dict() | {"pictures": len(good), "heads": named})
-    if good:
-        print(f"{len(good)} picture(s) explained; results in {out}.")
+            about = {"format": "ovseg-heads", "format_version": 1} | provenance.to_dict()
+            named = about | {"pictures": len(good), "heads": named}
+            output.save(HEADS, lambda: write_json(out / HEADS, named))
+    if len(good) > len(output.unsaved):
+        say(f"{len(good) - len(output.unsaved)} picture(s) explained; results in {out}.")
     if heads and len(good) < 2:
-        print("heads were not named: that needs two readable pictures or more.", file=sys.stderr)
-    say_failed(failed, total)
+        say("heads were not named: that needs two readable pictures or more.", error=True)
+    say_failed(failed, total, unsaved=output.unsaved)
 
 
-def _summary(item, explanation) -> str:
+def _paths_of(out: Path, stem: str) -> dict[str, Path]:
+    return {"maps": out / f"{stem}_explain.png", "json": out / f"{stem}_explain.json"}
+
+
+def _save(explanation, about: dict, paths: dict[str, Path]) -> dict[str, Path]:
+    from ovseg.files import atomic_write, write_json
+    from ovseg.marks import save_png
+
+    with atomic_write(paths["maps"]) as draft:
+        save_png(explanation.plot(), draft)
+    about = {"format": "ovseg-explanation", "format_version": 1} | about
+    write_json(paths["json"], about | explanation.to_dict() | {"files": {"maps": paths["maps"].name}})  # last
+    return paths
+
+
+def _summary(item, explanation) -> list[str]:
     lines = [f"{item}: every sum of parts equals its cosine within {explanation.error:.1e}"]
     for index in sorted(range(len(explanation.cosine)), key=lambda i: -explanation.cosine[i])[:5]:
         top = ", ".join(f"{block}.{head} {part:+.3f}" for block, head, part in explanation.strongest(index, 3))
-        lines.append(
-            f"  {explanation.vocabulary.names[index]} {explanation.cosine[index]:+.3f}   strongest block.head: {top}"
-        )
-    return "\n".join(lines)
+        name, cosine = explanation.vocabulary.names[index], explanation.cosine[index]
+        lines.append(f"  {name} {cosine:+.3f}   strongest block.head: {top}")
+    return lines

@@ -9,10 +9,10 @@ CLIP-DINOiser   its two convolutions in the authors' format: ``dense=dict(type="
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from ovseg.compat.extras import require
+from ovseg.printable import say
 
 
 def main(argv=None) -> int:
@@ -43,7 +43,7 @@ def main(argv=None) -> int:
             state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
             save_safetensors(args.out, state, notes)
     except (ValueError, KeyError, FileNotFoundError) as error:
-        print(f"ovseg export: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        say(f"ovseg export: {error.args[0] if isinstance(error, KeyError) else error}", error=True)
         return 2
-    print(args.out)
+    say(args.out)
     return 0

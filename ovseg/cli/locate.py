@@ -1,16 +1,20 @@
 """``ovseg locate PATH… -p "a red umbrella"``."""
 
-import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ovseg.printable import say
 
 from .common import (
     Arch,
     AsJson,
     Device,
     Out,
+    Overwrite,
     QuickGELU,
     Recursive,
     Sources,
@@ -20,6 +24,7 @@ from .common import (
     say_done,
     say_failed,
 )
+from .output import NothingWritableError, Output
 
 
 def locate(
@@ -37,6 +42,7 @@ def locate(
         int | None, typer.Option(help="Side in pixels the picture is squashed to; by default that of the weights.")
     ] = None,
     out: Out = Path("out"),
+    overwrite: Overwrite = False,
     recursive: Recursive = False,
     as_json: AsJson = False,
 ):
@@ -47,32 +53,37 @@ def locate(
     """
     if any(not phrase.strip() for phrase in phrases):
         raise ValueError('a phrase is blank: say what to look for, such as -p "a red umbrella".')
-    from ovseg.apis.locate import Locator, save_locations
-    from ovseg.pictures.images import unique_stems
+    from ovseg.apis.locate import Locator, paths_of, save_locations
     from ovseg.pictures.pixels import ImageError
 
     items, failed = gather(sources, recursive)
     total, phrases = len(items) + len(failed), list(dict.fromkeys(phrases))
+    output = Output(out, items, paths_of, overwrite)
     options = dict(device=device, arch=arch, quick_gelu=quick_gelu, alpha=alpha, temperature=temperature, size=size)
     model, saved = Locator(weights, **options), []
     model.encoder(phrases)  # a phrase that is too long is refused before any picture is looked at
-    for item, stem in zip(items, unique_stems(items), strict=True):
-        try:
-            model.set_image(item)
-        except ImageError as error:
-            failed.append(str(error))
-            continue
-        results = model.locate(phrases)
-        paths = save_locations(results, out, stem, results[0].plot() if len(results) == 1 else None)
-        saved.append(paths)
-        if as_json:
-            locations = [each.to_dict() for each in results]
-            files = {kind: str(path) for kind, path in paths.items()}
-            print_json({"image": str(item), "locations": locations, "files": files})
-        elif len(items) <= 10:
-            for each in results:
-                box = ", ".join(f"{value:.0f}" for value in each.box)
-                print(f"{item}: {each.phrase}: box {box} (x1, y1, x2, y2), score {each.score:.3f}", file=sys.stderr)
+    with suppress(NothingWritableError):
+        for item, stem in zip(items, output.stems, strict=True):
+            try:
+                model.set_image(item)
+            except ImageError as error:
+                failed.append(str(error))
+                continue
+            results = model.locate(phrases)
+            drawing = results[0].plot() if len(results) == 1 else None
+            save = partial(save_locations, results, out, stem, drawing, overwrite)
+            if (paths := output.save(item, save)) is None:
+                continue
+            saved.append(paths)
+            if as_json:
+                locations = [each.to_dict() for each in results]
+                files = {kind: str(path) for kind, path in paths.items()}
+                print_json({"image": str(item), "locations": locations, "files": files})
+            elif len(items) <= 10:
+                for each in results:
+                    box = ", ".join(f"{value:.0f}" for value in each.box)
+                    place = f"box {box} (x1, y1, x2, y2), score {each.score:.3f}"
+                    say(f"{item}: {each.phrase}: {place}", error=True)
     if saved and not as_json:
         say_done(len(saved), "searched", out, list(saved[0].values()))
-    say_failed(failed, total)
+    say_failed(failed, total, unsaved=output.unsaved)

@@ -14,6 +14,7 @@ from .common import (
     Classes,
     Device,
     Out,
+    Overwrite,
     Precision,
     QuickGELU,
     Range,
@@ -32,6 +33,7 @@ from .common import (
     read_numbers,
     read_words,
 )
+from .completion import complete_methods, complete_refiners
 from .rasters import rasters
 
 
@@ -40,19 +42,25 @@ def predict(
     classes: Classes = None,
     vocabulary: Words = None,
     background: Background = None,
-    method: Annotated[str, typer.Option("-m", "--method", help="See `ovseg methods`.")] = "naclip",
+    method: Annotated[
+        str, typer.Option("-m", "--method", help="See `ovseg methods`.", autocompletion=complete_methods)
+    ] = "naclip",
     weights: Weights = None,
     arch: Arch = None,
     quick_gelu: QuickGELU = None,
     device: Device = "auto",
     out: Out = Path("out"),
     resume: Annotated[bool, typer.Option("--resume", help="Skip pictures that OUT has these very results of.")] = False,
+    overwrite: Overwrite = False,
     recursive: Recursive = False,
     short_side: ShortSide = None,
     window: Window = None,
     stride: Stride = None,
     precision: Precision = None,
-    refine: Annotated[list[str] | None, typer.Option(help='Refiners, such as pamr; "none" for none.')] = None,
+    refine: Annotated[
+        list[str] | None,
+        typer.Option(help='Refiners, such as pamr; "none" for none.', autocompletion=complete_refiners),
+    ] = None,
     templates: Templates = None,
     memory: Annotated[
         str | None,
@@ -73,6 +81,7 @@ def predict(
     --resume goes on where an interrupted run stopped.
     """
     from ovseg.apis.load import load
+    from ovseg.results.store import paths_of
 
     words = read_words(classes, vocabulary, background)
     items, failed = gather(sources, recursive)
@@ -85,11 +94,12 @@ def predict(
     if memory is not None:
         budget = read_memory(memory, short_side)
         settings |= dict(short_side=None, size=None)
+    options = dict(resume=resume, overwrite=overwrite, as_json=as_json, progress=progress)
     model = load(method, weights, device=device, arch=arch, quick_gelu=quick_gelu, **settings)
     if memory is not None:
-        rasters(model, words, items, failed, out, budget, resume=resume, as_json=as_json, progress=progress)
+        rasters(model, words, items, failed, out, budget, **options)
         return
-    options = dict(done="segmented", resume=resume, as_json=as_json, progress=progress)
+    options |= dict(done="segmented", files_of=paths_of)
     batch(model, words, items, failed, out, lambda _, picture: model.set_image(picture).predict(), _describe, **options)
 
 

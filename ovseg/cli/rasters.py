@@ -1,9 +1,14 @@
 """``ovseg predict --memory``: pictures by window, one after the other."""
 
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+
+from ovseg.printable import printable
 
 from .batch import pending
 from .common import own_share, print_json, say_done, say_failed
+from .output import NothingWritableError, Output
 
 
 def rasters(
@@ -15,10 +20,11 @@ def rasters(
     memory: int,
     *,
     resume: bool = False,
+    overwrite: bool = False,
     as_json: bool = False,
     progress: bool = True,
 ):
-    """Segment rasters within a memory budget; exit code 1 if any could not be read, or not all of it.
+    """Segment rasters within a memory budget; exit code 1 if any could not be read in whole, or be written.
 
     Args:
         model: a ``Predictor``.
@@ -26,12 +32,12 @@ def rasters(
         items, failed: see ``common.gather``.
         out: folder of the results.
         memory: bytes.
-        resume, as_json, progress: as the options of that name.
+        resume, overwrite, as_json, progress: as the options of that name.
     """
     from rich.console import Console
     from rich.markup import escape
 
-    from ovseg.pictures.images import unique_stems
+    from ovseg.apis.raster import files_of
     from ovseg.pictures.pixels import ImageError
     from ovseg.pictures.raster import rasterio
     from ovseg.predict.strips import check_pipeline
@@ -42,30 +48,33 @@ def rasters(
 
     rank, world = own_share()
     failed = [] if rank else failed
-    todo, before = list(zip(items, unique_stems(items), strict=True))[rank::world], len(failed)
+    output = Output(out, items, files_of, overwrite)
+    todo, before = list(zip(items, output.stems, strict=True))[rank::world], len(failed)
     console, saved = Console(stderr=True), []
-    with progress_bar(progress and not as_json, console) as bar:
+    with suppress(NothingWritableError), progress_bar(progress and not as_json, console) as bar:
         task = bar.add_task("words", total=len(set(words.prompts)))
         model.set_classes(words, lambda finished: bar.update(task, completed=finished))
         bar.remove_task(task)
         total = before + len(todo)
         if resume:
-            todo = pending(todo, lambda stem: out / f"{stem}.json", model)
+            todo = pending(todo, output, model.provenance)
         for item, stem in todo:
             try:
                 run = model.raster(item, memory)
             except ImageError as error:
                 failed.append(str(error))
                 continue
-            console.print(escape(f"{item}: {run.plan}"), highlight=False, soft_wrap=True)
+            console.print(escape(f"{printable(item)}: {run.plan}"), highlight=False, soft_wrap=True)
             task = bar.add_task("windows", total=run.plan.windows)
+            how = dict(resume=resume, report=lambda count, task=task: bar.advance(task, count), overwrite=overwrite)
             try:
-                result = run.save(out, stem, resume, lambda count, task=task: bar.advance(task, count))
+                result = output.save(item, partial(run.save, out, stem, **how))
             except ImageError as error:  # values that show only while they are read
                 failed.append(str(error))
-                bar.remove_task(task)
-                continue
+                result = None
             bar.remove_task(task)
+            if result is None:
+                continue
             saved.append(result.paths)
             failed += [result.unread] if result.unread else []
             if as_json:
@@ -73,4 +82,4 @@ def rasters(
                 print_json({"image": str(item), "areas": result.areas, "files": files, "unread": result.unread})
     if saved and not as_json:
         say_done(len(saved), "segmented", out, list(saved[0].values()))
-    say_failed(failed, total, "in whole or in part")
+    say_failed(failed, total, "in whole or in part", output.unsaved)

@@ -20,11 +20,11 @@ keeps rows that the same method, options, weights, words, settings and ``--limit
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 from ovseg.compat.config_scope import find_config
 from ovseg.compat.extras import require
+from ovseg.printable import say
 
 TRAINING = ("train_", "val_", "optim_wrapper", "param_scheduler")  # keys that measuring has no use for
 
@@ -37,7 +37,7 @@ def parse(argv=None):
     parser.add_argument("--checkpoint", type=Path, help="of a trained config")
     parser.add_argument("--weights", help="other weights than the config's")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/test"))
-    parser.add_argument("--limit", type=int, help="only the first images of each benchmark")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first images of each benchmark")
     parser.add_argument("--resume", action="store_true", help="keep rows of results.json that would be the same")
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="strict overrides of the config"
@@ -47,6 +47,13 @@ def parse(argv=None):
     args = parser.parse_args(argv)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of images: give 1 or more, or leave it out for all")
+    return int(text)
 
 
 def prepare(args, config: str, benchmark: str | None):
@@ -109,7 +116,7 @@ def fitting(args, configs: list[str], benchmark: str) -> dict:
             cfgs[Path(path).stem] = prepare(args, path, benchmark)
         except DoesNotFit as error:
             refused.append(error)
-            print(f"{Path(path).stem}: left out of {benchmark}, which does not fit it", file=sys.stderr)
+            say(f"{Path(path).stem}: left out of {benchmark}, which does not fit it", error=True)
     if refused and not cfgs:
         raise refused[0]
     return cfgs
@@ -140,7 +147,8 @@ def measure(cfgs: dict, benchmark: str | None, limit: int | None) -> list[dict]:
         report.pop("classes", None)
         if not report["fingerprint"]:
             report |= provenance_of(runner.bare_model, own).to_dict()
-        rows.append({"config": config, "benchmark": benchmark or name, "limit": limit, **report})
+        own_test = benchmark is None
+        rows.append({"config": config, "benchmark": benchmark or name, "own_test": own_test, "limit": limit, **report})
     return rows
 
 
@@ -153,6 +161,11 @@ def is_measured(row: dict, cfg, limit: int | None) -> bool:
         return row.get("limit") == limit and not Provenance.from_dict(row).differences(planned(cfg))
     except (KeyError, TypeError, AttributeError):  # a row that was changed by hand
         return False
+
+
+def asked(row: dict) -> str | None:
+    """What ``--benchmark`` was for a row; None for the config's own test set."""
+    return None if row.get("own_test") else row["benchmark"]
 
 
 def table(rows: list[dict]) -> str:
@@ -213,10 +226,10 @@ def main(argv=None) -> int:
         rows = saved_rows(saved) if args.resume and saved.exists() else []
         for benchmark in args.benchmark:
             cfgs = fitting(args, args.configs, benchmark)
-            known = {row["config"]: row for row in rows if row["benchmark"] == benchmark}
+            known = {row["config"]: row for row in rows if asked(row) == benchmark}
             done = [name for name in cfgs if name in known and is_measured(known[name], cfgs[name], args.limit)]
             if done:
-                print(f"{benchmark}: {len(done)} already there", file=sys.stderr)
+                say(f"{benchmark or 'own test'}: {len(done)} already there", error=True)
             for group in groups({name: cfg for name, cfg in cfgs.items() if name not in done}):
                 fresh = measure(group, benchmark, args.limit)
                 keys = {(row["config"], row["benchmark"]) for row in fresh}
@@ -225,7 +238,7 @@ def main(argv=None) -> int:
                     save(args.work_dir, rows)
                     print(table(fresh), flush=True)
     except (ValueError, KeyError, FileNotFoundError) as error:
-        print(f"ovseg test: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        say(f"ovseg test: {error.args[0] if isinstance(error, KeyError) else error}", error=True)
         return 2
     if is_main_process():
         print(f"\n{table(rows)}\n\nsaved in {args.work_dir}")

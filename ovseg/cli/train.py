@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from ovseg.compat.extras import require
+from ovseg.printable import say
 
 
 def parse(argv=None):
@@ -85,7 +86,7 @@ def main(argv=None) -> int:
                 print(f"{part}: {train:,} of {total:,} parameters train")
         trainer.train()
     except (ValueError, KeyError, FileNotFoundError) as error:
-        print(f"ovseg train: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        say(f"ovseg train: {error.args[0] if isinstance(error, KeyError) else error}", error=True)
         return 2
     except KeyboardInterrupt:
         print("ovseg train: interrupted; --resume goes on from the last checkpoint.", file=sys.stderr)

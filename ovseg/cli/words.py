@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from ovseg.printable import say
+
 
 def words(
     weights: Annotated[str | None, typer.Option("-w", "--weights", help="Which weights.")] = None,
@@ -13,6 +15,6 @@ def words(
 
     card = load_tower(weights).card
     if card.words is None:
-        print(f"{card.name} is open: it may know any word.")
+        say(f"{card.name} is open: it may know any word.")
     else:
-        print("\n".join(card.words))
+        say(*card.words)

@@ -134,8 +134,8 @@ def describe(head: bytes) -> tuple[str, str]:
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
         advice = "convert it where it was made, with torch.save or safetensors, to a dict from names to tensors"
         return "it is a Python pickle that torch.save did not write, and pickles can run any code", advice
-    if text := as_text(head):
-        return f"it is a text file beginning with {text[:40]!r}", "give the weights file (.safetensors, .pth, .pt)"
+    if plain := as_text(head):
+        return f"it is a text file beginning with {plain[:40]!r}", "give the weights file (.safetensors, .pth, .pt)"
     return f"its first bytes, {head[:8].hex(' ')}, are of no format known here (safetensors, torch.save)", AGAIN
 
 
@@ -304,7 +304,7 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:12]
 
 

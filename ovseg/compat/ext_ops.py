@@ -79,10 +79,10 @@ def softnms(
         size = int(stays.sum())
         rest[:size][~stays[:size]] = rest[size:][stays[size:]][::-1]
         step, count = step + 1, step + 1 + size
-    order = torch.from_numpy(order[:count])
-    dets[:count, :4] = torch.from_numpy(box.T)[order].to(dets.dtype)
-    dets[:count, 4] = torch.from_numpy(score)[order].to(dets.dtype)
-    return order
+    selected = torch.from_numpy(order[:count])
+    dets[:count, :4] = torch.from_numpy(box.T)[selected].to(dets.dtype)
+    dets[:count, 4] = torch.from_numpy(score)[selected].to(dets.dtype)
+    return selected
 
 
 def bbox_overlaps(boxes1: Tensor, boxes2: Tensor, ious: Tensor, mode: int, aligned: bool, offset: int = 0) -> None:
@@ -173,7 +173,8 @@ def sigmoid_focal_loss_forward(
 
     p is the probability given to the right answer, a = ``alpha`` for the target class and 1 - ``alpha`` for the others.
     """
-    _, z, factor = signed_logits(*widened(input), target, weight, alpha)
+    (logits,) = widened(input)
+    _, z, factor = signed_logits(logits, target, weight, alpha)
     output.copy_(-factor * torch.sigmoid(-z) ** gamma * F.logsigmoid(z))
 
 
@@ -181,7 +182,8 @@ def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
     """Fill ``grad_input`` (N, C) with the derivative of each element of the loss."""
-    sign, z, factor = signed_logits(*widened(input), target, weight, alpha)
+    (logits,) = widened(input)
+    sign, z, factor = signed_logits(logits, target, weight, alpha)
     p, q = torch.sigmoid(z), torch.sigmoid(-z)
     grad_input.copy_(-sign * factor * q**gamma * (q - gamma * p * F.logsigmoid(z)))
 

@@ -30,7 +30,7 @@ def _read(file, map_location=None, weights_only=None) -> dict:
     """``state_dict``, and ``meta`` where the file has it, of a file on this machine."""
     if not isinstance(file, (str, os.PathLike)):
         raise UnreadableWeights("weights are read from files on this machine: copy them here and give their path.")
-    state, meta = read_checkpoint_with_meta(file)
+    state, meta = read_checkpoint_with_meta(os.fspath(file))
     if isinstance(map_location, (str, torch.device)):
         state = {name: tensor.to(map_location) for name, tensor in state.items()}
     return {"state_dict": state} | ({"meta": meta["meta"]} if "meta" in meta else {})

@@ -1,12 +1,16 @@
 """Notices for people, each said once."""
 
-import sys
+from ovseg.printable import say
+from ovseg.threads import Turns
 
 _said: set[str] = set()
+_turns = Turns()
 
 
 def say_once(notice: str):
     """Print one line to stderr, the first time that it comes."""
-    if notice and notice not in _said:
+    with _turns:
+        if not notice or notice in _said:
+            return
         _said.add(notice)
-        print(notice, file=sys.stderr)
+    say(notice, error=True)

@@ -119,7 +119,9 @@ def parse(data: bytes) -> Any:
     Raises:
         ValueError: an instruction that PyTorch does not write.
     """
-    stack, marks, memo = [], [], {}
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[Any, Any] = {}
 
     def above() -> list:
         first = marks.pop()
@@ -166,7 +168,7 @@ def parse(data: bytes) -> Any:
                 items = above()
                 stack[-1].update(zip(items[::2], items[1::2], strict=True))
             case "GLOBAL":
-                stack.append(Node(value.replace(" ", ".")))
+                stack.append(Node(str(value).replace(" ", ".")))
             case "NEWOBJ" | "REDUCE":
                 callee, args = stack[-2:]
                 stack[-2:] = [Node(callee.name, args)]
@@ -186,7 +188,8 @@ def parse(data: bytes) -> Any:
 
 class _Modules:
     def __init__(self, archive: Archive):
-        self.archive, self.left_out = archive, []
+        self.archive = archive
+        self.left_out: list[str] = []
         self.files: dict[str, dict[str, Source]] = {}
         self.storages: dict[str, Tensor] = {}
         self.modules, self.text_left = 0, LARGEST_TEXT

@@ -7,24 +7,22 @@ builds only what came out.  What a file may name as a ``type`` is in ``untrusted
 
 import json
 import math
-import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ovseg.printable import is_strange
 from ovseg.spelling import did_you_mean
 
 Check = Callable[[Any, str], Any]
 
-TURNS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 DEEPEST, MOST_VALUES = 12, 10_000
 COMMANDS = ("type", "custom_imports", "init_cfg", "pretrained", "checkpoint", "weights")
 
 
 def is_line(value: str) -> bool:
     """Whether a text is one line, without control characters, surrogates and marks that turn the way of writing."""
-    strange = (unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in TURNS for char in value)
-    return value.isprintable() or not any(strange)
+    return value.isprintable() or not any(map(is_strange, value))
 
 
 def shown(value: Any) -> str:
@@ -81,6 +79,42 @@ def parse_json(content: str | bytes, place: str) -> Any:
         raise ValueError(f"{place} is no JSON that can be read: {str(error)[:120]}.") from None
 
 
+def parse_yaml(content: str, place: str, deepest: int = 24, most: int = 500_000) -> Any:
+    """YAML from a file, in the safe subset, whose aliases are counted as often as they are used.
+
+    Raises:
+        ValueError: no YAML, aliases that hold themselves, or more values or deeper ones than are reasonable.
+    """
+    import yaml
+
+    sizes: dict[int, int | None] = {}
+
+    def size(node: yaml.Node, depth: int) -> int:
+        """Values in a node, aliases written out; at most ``most`` + 1."""
+        known = sizes.setdefault(id(node), 0)
+        if depth > deepest or known is None:
+            raise ValueError(f"{place} is nested too deeply, or holds itself.")
+        if not known:
+            sizes[id(node)] = None  # until it is known: whoever asks meanwhile is inside of it
+            inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+            parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
+            known = sizes[id(node)] = min(1 + sum(size(part, depth + 1) for part in parts), most + 1)
+        return known
+
+    try:
+        loader = yaml.SafeLoader(content)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if size(node, 0) > most:
+            raise ValueError(f"{place} holds more values than anybody writes: aliases in aliases.")
+        return bounded(loader.construct_document(node), place, deepest, most)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{place} is no YAML that can be read: {' '.join(str(error).split())[:200]}.") from None
+    except RecursionError:
+        raise ValueError(f"{place} is no YAML that can be read: it is nested too deeply.") from None
+
+
 def read_json(path: Path) -> Any:
     """``parse_json`` of a file in UTF-8; the error names the file."""
     content = parse_json(path.read_bytes().decode("utf-8"), str(path))
@@ -92,7 +126,8 @@ def flag(value: Any, place: str) -> bool:
 
 
 def nothing(value: Any, place: str) -> None:
-    return None if value is None else refuse(place, "null", value)
+    if value is not None:
+        refuse(place, "null", value)
 
 
 def number(low: float, high: float) -> Check:

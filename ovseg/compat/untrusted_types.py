@@ -118,8 +118,8 @@ def _check_of(hint: Any) -> Check | None:
     if hint in simple:
         return simple[hint]
     parts = [part for part in typing.get_args(hint) if part is not ...]
-    checks = [_check_of(part) for part in parts]
-    if not checks or None in checks:
+    checks = [check for part in parts if (check := _check_of(part)) is not None]
+    if not checks or len(checks) < len(parts):
         return None
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):

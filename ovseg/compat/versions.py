@@ -20,7 +20,7 @@ TESTED = {
     "scipy": (">=1.13", "1.17.1"),
     "scikit-learn": (">=1.5", "1.9.1"),
     "scikit-image": (">=0.24", "0.26.0"),
-    "opencv-python-headless": (">=4.9", "4.12.0.88"),
+    "opencv-python-headless": (">=4.10.0.84", "4.12.0.88"),
 }
 # The same of the extra ``mm``; where a package is in both, both ranges hold.
 TESTED_MM = {
@@ -29,8 +29,8 @@ TESTED_MM = {
     "onedl-mmdetection": (">=3.5.1,<3.6", "3.5.1"),
     "pycocotools": (">=2.0.7", "2.0.11"),
     "numpy": (">=2.0,<2.3", "2.2.6"),
-    "opencv-python": (">=4.9,<4.13", "4.12.0.88"),
-    "opencv-python-headless": (">=4.9,<4.13", "4.12.0.88"),
+    "opencv-python": (">=4.10.0.84,<4.13", "4.12.0.88"),
+    "opencv-python-headless": (">=4.10.0.84,<4.13", "4.12.0.88"),
 }
 
 # Packages that install the same import name over each other.
@@ -106,7 +106,7 @@ def cv2_row(allowed: str, tested: str) -> PackageStatus:
     elif len(versions) > 1:
         pins = " ".join(f"{package}=={tested}" for package in installed)
         note = f"different versions overwrite each other: pip install --force-reinstall {pins}"
-    elif not SpecifierSet(allowed).contains(*versions):
+    elif not all(version in SpecifierSet(allowed) for version in versions):
         note = f'outside {allowed}: pip install "opencv-python-headless{allowed}"'
     else:
         note = "ok" if len(installed) == 1 else f"ok: {len(installed)} wheels of one version, which is harmless"

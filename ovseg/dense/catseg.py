@@ -16,7 +16,7 @@ from ovseg.compat.checkpoint import read_metadata
 from ovseg.compat.untrusted import parse_json
 from ovseg.compat.untrusted_types import options_of
 from ovseg.registry import DENSE
-from ovseg.towers import Tower
+from ovseg.towers import TokenState, Tower
 
 from .base import to_grid
 from .family import LastBlock
@@ -65,8 +65,7 @@ class CATSeg(LastBlock):
         if len(self.taps_at) != 2:
             raise ValueError(f"CATSeg uses the outputs of two blocks; got taps_at={self.taps_at}.")
 
-    def start(self, tower: Tower, images: Tensor):
-        state, padding = super().start(tower, images)
+    def taps_of(self, tower: Tower) -> tuple[str, ...]:
         last = len(tower.blocks) - 1
         numbers = [at if isinstance(at, int) else round(at * (last + 1)) - 1 for at in self.taps_at]
         if not all(0 <= number < last for number in numbers):
@@ -74,9 +73,8 @@ class CATSeg(LastBlock):
                 f"CATSeg: taps_at={self.taps_at} are the blocks {numbers} of this tower, expected blocks from 0 to "
                 f"{last - 1}, those before the last."
             )
-        self.taps = tuple(f"block.{number}.out" for number in numbers)
-        return state, padding
+        return tuple(f"block.{number}.out" for number in numbers)
 
-    def extras(self, block, state) -> dict[str, Tensor]:
-        maps = [to_grid(state.taps[tap][:, 1:], state.grid) for tap in self.taps]
+    def extras(self, tower: Tower, state: TokenState) -> dict[str, Tensor]:
+        maps = [to_grid(state.taps[tap][:, 1:], state.grid) for tap in self.taps_of(tower)]
         return {"guidance": torch.stack(maps, 1)}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ovseg.compat.checkpoint import read_checkpoint
 from ovseg.registry import DENSE
-from ovseg.towers import Tower
+from ovseg.towers import TokenState, Tower
 
 from .base import patches, to_grid
 from .features import DenseFeatures
@@ -123,5 +123,5 @@ class CLIPDINOiser(MaskCLIP):
         out.extras = {"foreground": self.correlations.background(y)}
         return out
 
-    def extras(self, block, state) -> dict[str, Tensor]:
+    def extras(self, tower: Tower, state: TokenState) -> dict[str, Tensor]:
         return {"y": to_grid(patches(state.taps[self.taps[0]], state.grid), state.grid)}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.registry import DENSE
-from ovseg.towers import TokenState
+from ovseg.towers import TokenState, Tower
 
 from .family import LastBlock
 
@@ -53,5 +53,5 @@ class CLIPtrase(LastBlock):
         short_side=224, window=None, logit_scale=100, refine=(dict(type="ClusterVote", eps=0.7, min_samples=3),)
     )
 
-    def extras(self, block, state: TokenState) -> dict[str, Tensor]:
+    def extras(self, tower: Tower, state: TokenState) -> dict[str, Tensor]:
         return {"correlation": without_global_patches(correlation(*(state.taps[tap] for tap in self.taps)))}

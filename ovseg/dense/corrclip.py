@@ -37,7 +37,6 @@ class CorrCLIP(ProxyCLIP):
         super().__init__(**options)
         masks = dict(type="Superpixels") if masks is None else masks
         self.masks = MASKS.build(dict(masks)) if isinstance(masks, dict) else masks
-        self._regions: Tensor | None = None
 
     def regions(self, tower: Tower, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Region at the center of each patch of the grid, (B, h'·w').
@@ -52,11 +51,10 @@ class CorrCLIP(ProxyCLIP):
         small = F.interpolate(torch.from_numpy(maps)[:, None].double(), grid, mode="nearest-exact")
         return small.flatten(1).long().to(images.device)
 
-    def attention_mask(self, logits: Tensor, rows: slice) -> Tensor:
-        """Pairs of patches in the same region of the current images."""
-        return self._regions[:, rows, None] == self._regions[:, None]
+    def attention_mask(self, logits: Tensor, rows: slice, regions: Tensor | None = None) -> Tensor:
+        """Pairs of patches in the same of the regions (B, h'·w')."""
+        return regions[:, rows, None] == regions[:, None]
 
     def forward(self, tower: Tower, images: Tensor, external: Tensor | None = None) -> DenseFeatures:
         grid = tower.grid_of(*images.shape[2:]) if external is None else tuple(external.shape[2:])
-        self._regions = self.regions(tower, images, grid)
-        return super().forward(tower, images, external)
+        return super().forward(tower, images, external, self.regions(tower, images, grid))

@@ -69,7 +69,7 @@ def decompose(
             f"decompose follows the class token from the first block on, but these tokens have already passed "
             f"{state.index} block(s). Give the images, or tower.start(images)."
         )
-    rows, taken, feed = [], [], [state.x[:, 0].float()]
+    rows, taken, feed = state.x[:, 0], [], [state.x[:, 0].float()]
     for weights, v, ffn, row in _class_rows(tower, state.x):
         terms = weights[..., None].float() * v.float()
         taken.append(terms if tokens else terms.sum(2, keepdim=True))
@@ -171,7 +171,7 @@ class ClipPRS(DenseExtractor):
         """
         depth, heads = len(tower.blocks), [block.heads for block in tower.blocks]
         layers = range(depth) if self.layers is None else self.layers
-        wrong = [layer for layer in layers if not -depth <= layer < depth]
+        wrong: list[int | tuple[int, ...]] = [layer for layer in layers if not -depth <= layer < depth]
         wrong += [(b, h) for b, h in self.remove_heads if not (-depth <= b < depth and 0 <= h < heads[b])]
         if wrong:
             raise ValueError(

@@ -5,7 +5,8 @@
 Ours, not from a paper: up to its length, the mean of unit features has the mean of the members' cosines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,8 +51,8 @@ class Ensemble(DenseExtractor):
         """Dense features of normalized images (B, 3, H, W) of any size."""
         state, padding = self.start(tower, images)
         state = tower.advance(state, -1)
-        block, total = tower.blocks[-1], 0
-        for member in self.members:
+        block, total = tower.blocks[-1], state.x.new_zeros(())
+        for member in cast("Iterable[LastBlock]", self.members):
             z = member.read_out(block, state.x, state.grid)
             total = total + F.normalize(tower.project(patches(z, state.grid)), dim=-1)
         return DenseFeatures(to_grid(total, state.grid), tower.embedding(state.x, state.grid), padding)

@@ -8,6 +8,7 @@ subclass that sets the class attributes below.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -88,17 +89,19 @@ class LastBlock(DenseExtractor):
         """Σ_r softmax(s·R_r + B) v, (B, heads, N, d); the N×N weights are never materialized."""
         bias = self.bias(q, k, grid)
         pairs = {"qk": (q, k), "qq": (q, q), "kk": (k, k), "vv": (v, v)}
-        total = None
-        for relation in self.relations:
-            if relation == "identity":
-                out = v
-            else:
-                a, b = pairs[relation]
-                out = F.scaled_dot_product_attention(a, b, v, attn_mask=bias, scale=scale)
-            total = out if total is None else total + out
-        return total
 
-    def extras(self, block, state: TokenState) -> dict[str, Tensor]:
+        def weighted(relation: str) -> Tensor:
+            if relation == "identity":
+                return v
+            return F.scaled_dot_product_attention(*pairs[relation], v, attn_mask=bias, scale=scale)
+
+        return reduce(torch.add, map(weighted, self.relations))
+
+    def taps_of(self, tower: Tower) -> tuple[str, ...]:
+        """The intermediate results of earlier blocks that the method needs of this tower."""
+        return self.taps
+
+    def extras(self, tower: Tower, state: TokenState) -> dict[str, Tensor]:
         """Additional tensors for a method's later stages, by name; ``state`` is the input of the last block."""
         return {}
 
@@ -110,7 +113,8 @@ class LastBlock(DenseExtractor):
         if self.relations == ("identity",) and type(self).attend is LastBlock.attend:
             z = block.out(block.values(normed))
         else:
-            z = block.out(self.attend(*block.qkv(normed), block.scale, grid))
+            q, k, v = block.qkv(normed)
+            z = block.out(self.attend(q, k, v, block.scale, grid))
         if block.has_residual:
             z = z + (x[:, :1] if self.residual == "class" else x) if self.residual else z
             z = z + block.ffn(z) if self.ffn else z
@@ -125,16 +129,17 @@ class LastBlock(DenseExtractor):
         depth = len(tower.blocks)
         if self.last_n > depth:
             raise ValueError(f"last_n={self.last_n}, but this tower has only {depth} block(s).")
+        taps = self.taps_of(tower)
         state, padding = self.start(tower, images)
-        state = tower.advance(state, depth - self.last_n, self.taps)
+        state = tower.advance(state, depth - self.last_n, taps)
         total = self.read_out(tower.blocks[state.index], state.x, state.grid)
         for index in range(state.index + 1, depth):
-            state = tower.advance(state, index, self.taps)
+            state = tower.advance(state, index, taps)
             total = total + self.read_out(tower.blocks[index], state.x, state.grid)
         projected, x, grid = tower.project(total), state.x, state.grid
         own = patches(projected, grid)
         extras = {"class_token": projected[:, 0]} if own.shape[1] < projected.shape[1] else {}
-        extras |= self.extras(tower.blocks[-1], state)
+        extras |= self.extras(tower, state)
         return DenseFeatures(to_grid(own, grid), lambda: tower.embedding(x, grid), padding, extras)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +24,21 @@ class DenseFeatures:
     """
 
     features: Tensor
-    embedding: Tensor | Callable[[], Tensor]
+    embedding: Tensor
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     extras: dict[str, Tensor] = field(default_factory=dict)
     reread: Callable[[Tensor, slice], Tensor] | None = None
+
+    if TYPE_CHECKING:  # the dataclass's own, but for ``embedding``: set as a tensor or a function, read as a tensor
+
+        def __init__(
+            self,
+            features: Tensor,
+            embedding: Tensor | Callable[[], Tensor],
+            padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+            extras: dict[str, Tensor] = ...,
+            reread: Callable[[Tensor, slice], Tensor] | None = None,
+        ): ...
 
     def __post_init__(self):
         """Deferred functions run under the autocast settings of the time of construction."""
@@ -46,19 +58,22 @@ class DenseFeatures:
         return later
 
     def __getattr__(self, name: str):
-        if name != "embedding" or "_embed" not in self.__dict__:
+        embed = self.__dict__.get("_embed")
+        if name != "embedding" or (embed is None and "embedding" not in self.__dict__):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        with torch.inference_mode(self.features.is_inference()):
-            self.embedding = self._embed()
-        del self._embed
-        return self.embedding
+        if embed is not None:  # else another thread was first
+            with torch.inference_mode(self.features.is_inference()):
+                self.embedding = embed()
+            self.__dict__.pop("_embed", None)
+        return self.__dict__["embedding"]
 
     def rows(self, rows: slice) -> "DenseFeatures":
         """The features of a slice of the images."""
         if rows == slice(0, len(self.features)):
             return self
         extras = {name: value[rows] for name, value in self.extras.items()}
-        again = None if self.reread is None else lambda semantic, part: self.reread(semantic, _within(rows, part))
+        reread = self.reread
+        again = None if reread is None else lambda semantic, part: reread(semantic, _within(rows, part))
         return DenseFeatures(self.features[rows], lambda: self.embedding[rows], self.padding, extras, again)
 
 

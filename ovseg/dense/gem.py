@@ -59,14 +59,15 @@ class GEM(DenseExtractor):
             beta = (block.scale * normed.norm(dim=-1).mean(-1)).view(-1, 1, 1, 1)
         else:
             beta = self.inverse_temperature
-        total = 0
-        for t in (v, k, q):
+
+        def attended(t: Tensor) -> Tensor:
             for _ in range(self.iterations):
                 unit = F.normalize(t, dim=-1)
                 t = F.scaled_dot_product_attention(beta * unit, unit, unit, scale=1.0)
             unit = F.normalize(t, dim=-1)
-            total = total + F.scaled_dot_product_attention(beta * unit, unit, v, scale=1.0)
-        return total / 3
+            return F.scaled_dot_product_attention(beta * unit, unit, v, scale=1.0)
+
+        return (attended(v) + attended(k) + attended(q)) / 3
 
     def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
         """Dense features of normalized images (B, 3, H, W) of any size."""

@@ -11,7 +11,7 @@ a ResNet queries the full attention pool instead.  Key smoothing and prompt deno
 from torch import Tensor
 
 from ovseg.registry import DENSE
-from ovseg.towers import TokenState
+from ovseg.towers import TokenState, Tower
 
 from .base import patches
 from .family import LastBlock
@@ -47,9 +47,10 @@ class MaskCLIP(LastBlock):
         if keys or attn_pooling:
             self.requires = ("attention",)
 
-    def extras(self, block, state: TokenState) -> dict[str, Tensor]:
+    def extras(self, tower: Tower, state: TokenState) -> dict[str, Tensor]:
         if not self.keys:
             return {}
+        block = tower.blocks[-1]
         _, k, _ = block.qkv(block.ln_1(state.x))
         keys = block.out(k) if block.has_residual else k.transpose(1, 2).flatten(2)
         return {"keys": patches(keys, state.grid)}

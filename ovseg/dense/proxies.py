@@ -6,11 +6,13 @@ it returns features (B, C', h', w') whose grid covers the image.
 """
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from ovseg.compat.checkpoint import read_checkpoint
 from ovseg.registry import PROXIES
+from ovseg.threads import PerThread
 from ovseg.towers import IMAGENET, TokenState, Tower
 
 from .base import patches, to_grid
@@ -47,13 +49,14 @@ class TimmProxy(nn.Module):
         ValueError: timm does not know the name, or the weights are not available.
     """
 
-    taps = ()
+    taps: tuple[str, ...] = ()
+    model: Any  # of one of timm's many classes
 
     def __init__(self, model: str = "vit_base_patch8_224.dino", checkpoint: str | Path | None = None):
         super().__init__()
         import timm
 
-        options = {"dynamic_img_size": True} if model.startswith(("vit_", "deit")) else {}
+        options: dict[str, Any] = {"dynamic_img_size": True} if model.startswith(("vit_", "deit")) else {}
         try:
             self.model = timm.create_model(model, pretrained=checkpoint is None, num_classes=0, **options)
         except Exception as error:  # timm raises many types; all of them mean that the weights are not available
@@ -97,13 +100,12 @@ class TimmValues(TimmProxy):
                 f"the values of {model} cannot be read: TimmValues needs a plain ViT of timm, such as "
                 "vit_base_patch16_224.dino; TimmProxy reads the last features of others."
             )
+        self._own = PerThread()  # .values: of the pass that this thread runs
+        self.model.blocks[-1].attn.qkv.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs, out: Tensor):
+        self._own.values = out.chunk(3, -1)[2]
 
     def forward(self, tower: Tower, images: Tensor, state: TokenState) -> Tensor:
-        values = []
-        projection = self.model.blocks[-1].attn.qkv
-        handle = projection.register_forward_hook(lambda module, inputs, out: values.append(out.chunk(3, -1)[2]))
-        try:
-            super().forward(tower, images, state)
-        finally:
-            handle.remove()
-        return self._on_grid(values[0], images)
+        super().forward(tower, images, state)
+        return self._on_grid(vars(self._own).pop("values"), images)

@@ -50,24 +50,28 @@ class ProxyCLIP(DenseExtractor):
         self.proxy = PROXIES.build(dict(proxy)) if isinstance(proxy, dict) else proxy
         self.beta, self.gamma = beta, gamma
 
-    def weights(self, external: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Rows of A (B, rows, h'·w') of external features (B, C', h', w')."""
+    def weights(self, external: Tensor, rows: slice = slice(None), regions: Tensor | None = None) -> Tensor:
+        """Rows of A (B, rows, h'·w') of external features (B, C', h', w'); ``regions`` see ``attention_mask``."""
         unit = F.normalize(external.float().flatten(2), dim=1)
         total = unit.sum(2)
         mean = total.square().sum(1)[:, None, None] / unit.shape[2] ** 2  # of all N² cosines, without computing them
         logits = self.gamma * (unit[:, :, rows].transpose(1, 2) @ unit - self.beta * mean)
         positions = torch.arange(unit.shape[2], device=unit.device)
-        allowed = self.attention_mask(logits, rows) | (positions[rows, None] == positions)
+        allowed = self.attention_mask(logits, rows, regions) | (positions[rows, None] == positions)
         return logits.masked_fill(~allowed, -torch.inf).softmax(-1)
 
-    def attention_mask(self, logits: Tensor, rows: slice) -> Tensor:
-        """The entries to keep besides the diagonal, for rows of M (B, rows, h'·w')."""
+    def attention_mask(self, logits: Tensor, rows: slice, regions: Tensor | None = None) -> Tensor:
+        """The entries to keep besides the diagonal, for rows of M (B, rows, h'·w'); ``regions`` (B, h'·w') are for
+        methods that restrict attention to regions."""
         return logits >= 0
 
-    def forward(self, tower: Tower, images: Tensor, external: Tensor | None = None) -> DenseFeatures:
+    def forward(
+        self, tower: Tower, images: Tensor, external: Tensor | None = None, regions: Tensor | None = None
+    ) -> DenseFeatures:
         """Dense features of normalized images (B, 3, H, W) on the grid of the proxy.
 
         ``external``: (B, C', h', w') features to use instead of the proxy's; their grid covers the whole image.
+        ``regions``: see ``attention_mask``.
 
         Raises:
             ValueError: external features of another shape.
@@ -79,11 +83,18 @@ class ProxyCLIP(DenseExtractor):
             raise ValueError(
                 f"external features are (B, C', h', w') with B = {len(images)} pictures, got {tuple(external.shape)}."
             )
-        z = self.mixed(tower, state, external, tuple(external.shape[2:]))
-        features = to_grid(tower.project(z.flatten(2).transpose(1, 2)), tuple(z.shape[2:]))
+        z = self.mixed(tower, state, external, tuple(external.shape[2:]), regions)
+        features = to_grid(tower.project(z.flatten(2).transpose(1, 2)), (z.shape[2], z.shape[3]))
         return DenseFeatures(features, tower.embedding(state.x, state.grid), padding)
 
-    def mixed(self, tower: Tower, state: TokenState, external: Tensor, grid: tuple[int, int]) -> Tensor:
+    def mixed(
+        self,
+        tower: Tower,
+        state: TokenState,
+        external: Tensor,
+        grid: tuple[int, int],
+        regions: Tensor | None = None,
+    ) -> Tensor:
         """z = O(A v) (B, D, h', w') on a grid (h', w') that external features are resized to."""
         if tuple(external.shape[2:]) != grid:
             external = F.interpolate(external, grid, mode="bilinear", align_corners=False)
@@ -95,5 +106,5 @@ class ProxyCLIP(DenseExtractor):
         v = v.flatten(2).transpose(1, 2)
         step = max(1, ENTRIES // (batch * v.shape[1]))
         rows = [slice(i, i + step) for i in range(0, v.shape[1], step)]
-        mixed = torch.cat([self.weights(external, some).to(v.dtype) @ v for some in rows], 1)
+        mixed = torch.cat([self.weights(external, some, regions).to(v.dtype) @ v for some in rows], 1)
         return to_grid(block.out(mixed.unflatten(2, (heads, d)).transpose(1, 2)), grid)

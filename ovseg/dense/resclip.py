@@ -8,6 +8,8 @@ R and G are those of a base method: k kᵀ and the Gaussian neighborhood of NACL
 of SCLIP, with its residual and feed-forward.  The first pass has no feedback: M = s·R.
 """
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -78,7 +80,8 @@ class ResCLIP(DenseExtractor):
             tau, share = self.feedback
             steer = tau * share * semantic[:, None].to(q.dtype)
             scale, bias = tau * (1 - share) * scale, steer if bias is None else steer + bias
-        return sum(attend(pairs[r], pairs[r], v, attn_mask=bias, scale=scale) for r in self.base.relations)
+        parts = (attend(pairs[r], pairs[r], v, attn_mask=bias, scale=scale) for r in self.base.relations)
+        return reduce(torch.add, parts)
 
     def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
         """First-pass features; ``reread`` of the result computes those with feedback.
@@ -93,7 +96,7 @@ class ResCLIP(DenseExtractor):
         block, x, grid = tower.blocks[-1], state.x, state.grid
         q, k, v = block.qkv(block.ln_1(x))
         pairs = [(state.taps[f"block.{index}.q"], state.taps[f"block.{index}.k"]) for index in middle] or [(q, k)]
-        across = sum(attend(*pair, v, scale=block.scale) for pair in pairs) / len(pairs)
+        across = reduce(torch.add, (attend(*pair, v, scale=block.scale) for pair in pairs)) / len(pairs)
         tau, share = self.residual
 
         def features_at(semantic: Tensor | None, rows: slice) -> Tensor:

@@ -12,6 +12,7 @@ without SAM are tested; those with SAM are not yet measured.
 """
 
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from ovseg.towers import Tower
 from .base import to_grid
 from .features import DenseFeatures, pad_to_patches
 from .proxyclip import ProxyCLIP
-from .windows import windows
+from .windows import Box, windows
 
 
 def global_weights(
@@ -69,19 +70,30 @@ class Trident(ProxyCLIP):
         patch = tower.stride
         h, w = tower.grid_of(*images.shape[2:])
         side, step = max(1, self.window // patch), max(1, self.stride // patch)
-        total = counts = None
-        for top, left, bottom, right in windows(h, w, side, step):
+
+        def within(box: Box) -> Tensor:
+            top, left, bottom, right = box
             crop = images[:, :, top * patch : bottom * patch, left * patch : right * patch]
             state = tower.advance(tower.start(crop, self.positions), -1, self.proxy.taps)
-            z = self.mixed(tower, state, self.proxy(tower, crop, state), (bottom - top, right - left))
-            if total is None:
-                total, counts = z.new_zeros(len(z), z.shape[1], h, w), z.new_zeros(h, w)
+            return self.mixed(tower, state, self.proxy(tower, crop, state), (bottom - top, right - left))
+
+        boxes = windows(h, w, side, step)
+        maps = map(within, boxes)
+        first = next(maps)
+        total, counts = first.new_zeros(len(first), first.shape[1], h, w), first.new_zeros(h, w)
+        for (top, left, bottom, right), z in zip(boxes, chain([first], maps), strict=True):
             total[:, :, top:bottom, left:right] += z
             counts[top:bottom, left:right] += 1
         return total / counts
 
-    def forward(self, tower: Tower, images: Tensor) -> DenseFeatures:
-        """Dense features of normalized images (B, 3, H, W) of any size."""
+    def forward(self, tower: Tower, images: Tensor, external: Tensor | None = None) -> DenseFeatures:
+        """Dense features of normalized images (B, 3, H, W) of any size.
+
+        Raises:
+            ValueError: external features, which do not cover single windows.
+        """
+        if external is not None:
+            raise ValueError("Trident runs its proxy on every window: pass proxy=… instead of external features.")
         state, padding = self.start(tower, images)
         images, _ = pad_to_patches(images, tower.stride, self.padding, tower.preprocess)
         state = tower.advance(state, -1, self.proxy.taps)
@@ -94,5 +106,6 @@ class Trident(ProxyCLIP):
             z = F.interpolate(z, grid, mode="bilinear", align_corners=False)
             z = (global_weights(attention, values).to(z.dtype) @ z.flatten(2).transpose(1, 2)).transpose(1, 2)
             z = z.unflatten(2, grid)
-        features = to_grid(tower.project(z.flatten(2).transpose(1, 2)), tuple(z.shape[2:]))
+        h, w = z.shape[2:]
+        features = to_grid(tower.project(z.flatten(2).transpose(1, 2)), (h, w))
         return DenseFeatures(features, tower.embedding(state.x, state.grid), padding)

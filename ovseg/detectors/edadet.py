@@ -171,9 +171,12 @@ class EdaDet(ResNetDetector):
             text, prompt_to_class = torch.cat([text, apart]), torch.cat([prompt_to_class, numbers])
         return text, prompt_to_class, positions
 
-    def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True):
-        """``pred_instances`` of each sample: ``bboxes``, ``scores``, ``labels``."""
-        stages = self.seen(batch_inputs)
+    def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True, features=None):
+        """``pred_instances`` of each sample: ``bboxes``, ``scores``, ``labels``.
+
+        ``features`` are what ``extract_feat`` gave for the images, where it has run.
+        """
+        stages = self.extract_feat(batch_inputs) if features is None else features
         proposals = self.proposals(batch_inputs, stages, batch_data_samples)
         text, prompt_to_class, _ = self.text()
         boxes, size = [each.bboxes for each in proposals], tuple(batch_inputs.shape[-2:])

@@ -154,12 +154,13 @@ class FViT(RuntimeClasses, BaseDetector):
         losses = {name if "rpn" in name else f"rpn_{name}": value for name, value in losses.items()}
         return losses | self.roi_head.loss(x, proposals, samples)
 
-    def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True):
+    def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True, features=None):
         """``pred_instances`` of each sample: ``bboxes``, ``scores``, ``labels`` (and ``masks``).
 
-        Samples with ``proposals`` (``bboxes`` in pixels of the input) keep those.
+        Samples with ``proposals`` (``bboxes`` in pixels of the input) keep those.  ``features`` are what
+        ``extract_feat`` gave for the images, where it has run.
         """
-        x = self.seen(batch_inputs)
+        x = self.extract_feat(batch_inputs) if features is None else features
         if all("proposals" in sample for sample in batch_data_samples):
             proposals = [sample.proposals for sample in batch_data_samples]
         else:

@@ -209,9 +209,12 @@ class RegionCLIP(ResNetDetector):
         self._read(self.train_vocabulary, self.hidden)
         return losses | self.roi_head.loss(stages, boxes, samples)
 
-    def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True):
-        """``pred_instances`` of each sample: ``bboxes``, ``scores``, ``labels`` (and ``masks``)."""
-        stages = self.seen(batch_inputs)
+    def predict(self, batch_inputs: Tensor, batch_data_samples, rescale: bool = True, features=None):
+        """``pred_instances`` of each sample: ``bboxes``, ``scores``, ``labels`` (and ``masks``).
+
+        ``features`` are what ``extract_feat`` gave for the images, where it has run.
+        """
+        stages = self.extract_feat(batch_inputs) if features is None else features
         boxes = self.proposals(batch_inputs, stages, batch_data_samples)
         self._read(self.vocabulary)
         predictions = self.roi_head.predict(stages, boxes, batch_data_samples, rescale=rescale)

@@ -28,14 +28,13 @@ class RuntimeClasses:
         trained_weights: the checkpoint that was loaded.
         takes_boxes: whether samples with ``proposals`` are asked for those.
 
-    A detector has ``tower`` and ``extract_feat``.
+    A detector has ``tower`` and ``extract_feat``, and its ``predict`` takes what the latter gave as ``features``.
     """
 
     metric = "OpenVocabAP"
     own_pipeline = True
     trained_weights: Weights | None = None
     takes_boxes = False
-    _seen: tuple[Tensor, object] | None = None
 
     @property
     @abstractmethod
@@ -61,12 +60,6 @@ class RuntimeClasses:
         """
         self.vocabulary = Vocabulary.parse(vocabulary)
         self.embeddings(self.vocabulary)
-
-    def seen(self, batch_inputs: Tensor):
-        """``extract_feat`` of images, kept as long as they are the same tensor: words may change meanwhile."""
-        if self._seen is None or self._seen[0] is not batch_inputs:
-            self._seen = batch_inputs, self.extract_feat(batch_inputs)
-        return self._seen[1]
 
     def embeddings(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
         """Unit embeddings (T, E) of a vocabulary's words and their classes (T,)."""

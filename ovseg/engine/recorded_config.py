@@ -4,7 +4,6 @@ Both are rebuilt from the tables of ``recorded_tables``.  What is on no table is
 neither run nor open nor fetch anything: no dotted names, no ``init_cfg``, no program in the place of an NMS.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from mmdet.registry import TRANSFORMS
 
 from ovseg.compat.untrusted import bounded, mapping, plain, shown
 from ovseg.compat.untrusted_types import component
+from ovseg.printable import say
 
 from .config import read_dump
 from .recorded_tables import DETECTORS, SHARED, STEPS
@@ -79,4 +79,4 @@ def _steps(cfg: dict, file: str) -> list[dict]:
 def say_tower(source: str | None, file: str):
     """Tell the user which weights on this machine a checkpoint makes the program read."""
     if source is not None and Path(source).expanduser().exists():
-        print(f"{file} names its tower: reading {source}", file=sys.stderr)
+        say(f"{file} names its tower: reading {source}", error=True)

@@ -2,6 +2,6 @@
 
 from .box_search import ScoredBox, box_objective, search_box
 from .heatmap import heat_map
-from .phrase_search import PhraseMatch, PhraseSearch
+from .phrase_search import PhraseMatch, PhraseSearch, RegionFeatures
 
-__all__ = ["ScoredBox", "PhraseSearch", "PhraseMatch", "box_objective", "heat_map", "search_box"]
+__all__ = ["ScoredBox", "PhraseSearch", "PhraseMatch", "RegionFeatures", "box_objective", "heat_map", "search_box"]

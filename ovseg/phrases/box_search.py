@@ -54,8 +54,8 @@ def search_box(heat: np.ndarray, alpha: float = 0.8, downsample: int = 8) -> Sco
         return ScoredBox(0, 0, width - 1, height - 1, 1.0 - alpha)
     factors = [downsample if side // downsample >= 2 else 1 for side in heat.shape]
     shape = tuple(side // factor for side, factor in zip(heat.shape, factors, strict=True))
-    coarse = F.interpolate(torch.from_numpy(heat)[None, None], shape, mode="bilinear", align_corners=False)[0, 0]
-    coarse = coarse.numpy()
+    sampled = F.interpolate(torch.from_numpy(heat)[None, None], shape, mode="bilinear", align_corners=False)[0, 0]
+    coarse: np.ndarray = sampled.numpy()
     if not coarse.any():  # the heat is so sparse that every sample missed it: search at full resolution
         factors, coarse = [1, 1], heat
     coarse_best = _best(coarse, alpha, [(0, side - 1) for side in coarse.shape[::-1] * 2])
@@ -100,7 +100,7 @@ def _best(heat: np.ndarray, alpha: float, ranges: list[Range]) -> ScoredBox:
     strips = np.ascontiguousarray(strips.transpose(0, 2, 1))  # (y1, W + 1, y2)
     rows = (y2[None] - y1[:, None] + 1)[:, None]  # (y1, 1, y2)
     upside_down = rows < 2
-    best = None
+    best = ScoredBox(x1_low, int(y1[0]), int(x2[-1]), int(y2[-1]), -np.inf)
     for x1 in range(x1_low, x1_high + 1):
         right = x2[x2 > x1]
         if not len(right):
@@ -109,7 +109,7 @@ def _best(heat: np.ndarray, alpha: float, ranges: list[Range]) -> ScoredBox:
         value = (strips[:, right + 1] - strips[:, x1, None]) / total - weight * area
         value = np.where(upside_down, -np.inf, value)
         index = int(value.argmax())
-        if value.flat[index] > (best.objective if best else -np.inf):
+        if value.flat[index] > best.objective:
             i, j, k = np.unravel_index(index, value.shape)
             best = ScoredBox(x1, int(y1[i]), int(right[j]), int(y2[k]), float(value.flat[index]))
     return best

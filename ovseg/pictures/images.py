@@ -3,15 +3,19 @@
 import glob
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from PIL import Image
+
+from ovseg.marks import is_result
 
 from .budget import READING, check_budget
 from .decode import decode, reading
@@ -90,11 +94,12 @@ def load_image(
         return source
     if isinstance(source, Image.Image | np.ndarray) or is_tensor(source):
         return _in_memory(source, limits, bands, per_pixel)
-    settings = dict(limits=limits, bands=bands, per_pixel=per_pixel)
+    settings: dict[str, Any] = dict(limits=limits, bands=bands, per_pixel=per_pixel)
     if _is_url(source):
         content = download(source)
         array, valid = decode(BytesIO(content), source, **settings)
-        return LoadedImage(array, None, name_of(source), PictureFile.of_bytes(_last_name(source), content), valid)
+        file = PictureFile.of_bytes(_last_name(source), content, source)
+        return LoadedImage(array, None, name_of(source), file, valid)
     if not isinstance(source, str | Path):
         raise ImageError(f"cannot read an image from an object of type {type(source).__name__}. Give {ONE}.")
     path = _user(source)
@@ -112,7 +117,7 @@ def identify(source: Any) -> PictureFile | None:
     if isinstance(source, LoadedImage):
         return source.file
     if _is_url(source):
-        return PictureFile.of_bytes(_last_name(source), download(source))
+        return PictureFile.of_bytes(_last_name(source), download(source), source)
     if not isinstance(source, str | Path):
         return None
     path = _user(source)
@@ -137,7 +142,7 @@ def _in_memory(source: Any, limits, bands, per_pixel: float) -> LoadedImage:
         array = (
             from_numpy(source, what, limits, bands) if isinstance(source, np.ndarray) else from_tensor(source, limits)
         )
-        check_budget(*array.shape[:2], what, per_pixel)
+        check_budget(array.shape[0], array.shape[1], what, per_pixel)
         return LoadedImage(array, None, "image")
 
 
@@ -170,7 +175,8 @@ def iter_sources(source: Any, recursive: bool = False) -> Sources:
     """The single images behind a source, unread: each item is something ``load_image`` takes.
 
     A folder stands for the images in it (by suffix, see ``SUFFIXES``; hidden files are skipped), a glob for the images
-    it matches; both sorted by path. A list, tuple or generator may mix everything and may nest; a generator is read
+    it matches; both sorted by path. Pictures that are results of ovseg are left out, and so are linked folders; a
+    warning says so. A list, tuple or generator may mix everything and may nest; a generator is read
     lazily.
 
     Args:
@@ -189,6 +195,8 @@ def iter_sources(source: Any, recursive: bool = False) -> Sources:
         return Sources(items)
     if isinstance(source, LoadedImage | Image.Image | np.ndarray) or is_tensor(source) or _is_url(source):
         return Sources([source], single=True)
+    if isinstance(source, str) and not source.strip():
+        raise ImageError(f"the name of an image is empty. Give {MANY}; the folder you are in is '.'.")
     if isinstance(source, str | Path):
         return _expand(_user(source), recursive)
     if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray | dict):
@@ -217,7 +225,7 @@ def read_ahead(items: Iterable[Any], **settings: Any) -> Iterator[tuple[Any, Loa
         return
     now = None
     for item in items:
-        coming = item, Later(lambda item=item: load(item))
+        coming = item, Later(partial(load, item))
         if now is not None:
             yield now[0], now[1].result()
         now = coming
@@ -243,11 +251,13 @@ def unique_stems(sources: Iterable[Any]) -> list[str]:
     paths = [Path(_url_path(s) if _is_url(s) else s) if isinstance(s, str | Path) else None for s in sources]
     for depth in range(1, 1 + max((len(p.parts) for p in paths if p), default=1)):
         for i in _clashes(stems):
-            if paths[i] and depth < len(paths[i].parts):
-                stems[i] = _safe(f"{paths[i].parts[-1 - depth]}_{stems[i]}")
+            path = paths[i]
+            if path and depth < len(path.parts):
+                stems[i] = _safe(f"{path.parts[-1 - depth]}_{stems[i]}")
     for i in _clashes(stems):
-        if paths[i] and paths[i].suffix:
-            stems[i] = _safe(f"{stems[i]}_{paths[i].suffix[1:]}")
+        path = paths[i]
+        if path and path.suffix:
+            stems[i] = _safe(f"{stems[i]}_{path.suffix[1:]}")
     clashing = set(_clashes(stems))
     taken = {stem.casefold() for i, stem in enumerate(stems) if i not in clashing}
     for i in sorted(clashing):
@@ -283,8 +293,9 @@ def _iter_lazily(source: Iterable[Any], recursive: bool) -> Iterator[Any]:
 
 def _expand(path: Path, recursive: bool) -> Sources:
     if os.path.isdir(path):
-        files = path.rglob("*") if recursive else path.iterdir()
-        image_files = sorted(f for f in files if _is_image(f))
+        files = _walk(path) if recursive else path.iterdir()
+        with reading(str(path)):
+            image_files = _without_results([f for f in files if _is_image(f)], str(path))
         if not image_files:
             hint = "" if recursive else " Images in the folders inside it are only read with recursive=True."
             raise ImageNotFoundError(
@@ -293,7 +304,7 @@ def _expand(path: Path, recursive: bool) -> Sources:
         return Sources(image_files)
     if not os.path.exists(path) and glob.has_magic(str(path)):
         matches = [Path(match) for match in glob.iglob(str(path), recursive=True)]
-        image_files = sorted(f for f in matches if _is_image(f))
+        image_files = _without_results([f for f in matches if _is_image(f)], str(path))
         if not image_files:
             raise ImageNotFoundError(
                 f"no image matches the pattern {path}: {len(matches)} files or folders match it, none of them an image "
@@ -304,6 +315,37 @@ def _expand(path: Path, recursive: bool) -> Sources:
     return Sources([path], single=True)
 
 
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder; linked folders, which may lead round in circles, and closed ones are named instead."""
+    closed: list[OSError] = []
+    linked: list[str] = []
+    for root, folders, names in os.walk(folder, onerror=closed.append):
+        linked += [path for path in (os.path.join(root, name) for name in folders) if os.path.islink(path)]
+        yield from (Path(root, name) for name in names)
+    if closed or linked:
+        left_out = sorted([*linked, *(str(error.filename) for error in closed)])
+        more = " …" if len(left_out) > 3 else ""
+        warnings.warn(
+            f"{len(left_out)} folder(s) in {folder} are links or closed and were left out: "
+            f"{', '.join(left_out[:3])}{more}. Give them by name.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _without_results(files: list[Path], where: str) -> list[Path]:
+    """Sorted, without pictures that are results of ovseg."""
+    found = sorted(file for file in files if not is_result(file))
+    if len(found) < len(files):
+        left_out = f"{len(files) - len(found)} picture(s) in {where} are results of ovseg"
+        if not found:
+            raise ImageNotFoundError(
+                f"{left_out}; there is no other image. Give one by its name to use it all the same."
+            )
+        warnings.warn(f"{left_out}; they are left out.", UserWarning, stacklevel=2)
+    return found
+
+
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
@@ -312,7 +354,7 @@ def _suffixes() -> str:
     return ", ".join(sorted(SUFFIXES))
 
 
-def _is_url(source: Any) -> bool:
+def _is_url(source: Any) -> TypeGuard[str]:
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
 
 

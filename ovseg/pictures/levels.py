@@ -114,9 +114,9 @@ def _divided(colors: np.ndarray, alpha: np.ndarray, opaque: float) -> np.ndarray
     """Colors that were stored multiplied by alpha / opaque; those of fully transparent pixels stay."""
     if colors.dtype.kind == "f":
         return colors * (opaque / np.where(alpha == 0, opaque, alpha))
-    wide = np.uint32 if colors.dtype.itemsize <= 2 else np.uint64  # 65535 · 65535 < 2 ** 32
+    wide: np.dtype = np.dtype(np.uint32 if colors.dtype.itemsize <= 2 else np.uint64)  # 65535 · 65535 < 2 ** 32
     divisor = np.where(alpha == 0, opaque, alpha).astype(wide)
-    return np.minimum(colors.astype(wide) * wide(opaque) // divisor, wide(opaque)).astype(colors.dtype)
+    return np.minimum(colors.astype(wide) * wide.type(opaque) // divisor, wide.type(opaque)).astype(colors.dtype)
 
 
 def over_white(pixels: np.ndarray) -> np.ndarray:

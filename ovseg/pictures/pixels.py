@@ -122,7 +122,7 @@ def _check_tags(tags: Tags, limits: Range | None, what: str):
 def _deep(image: Image.Image, tags: Tags | None, limits: Range | None, what: str):
     """Pixels and valid ones of one band of more than 8 bits."""
     values = np.asarray(image)
-    limits = limits or (tags and tags.limits)
+    limits = limits or (tags.limits if tags else None)
     form = tags.format if tags else 1
     if image.mode == "I" and limits is None:
         if values.min() < 0 or values.max() > 65535 or form == SIGNED or (tags and tags.bits > 16):
@@ -188,7 +188,7 @@ def from_numpy(
             f"{what} has the shape {array.shape}; an image is (H, W), (H, W, 1), (H, W, 3) in RGB order or (H, W, 4)."
             + hint
         )
-    check_size(*array.shape[:2], what)
+    check_size(array.shape[0], array.shape[1], what)
     if array.ndim == 2:
         array = array[:, :, None]
     array = _to_bytes(array, what, limits)

@@ -170,7 +170,7 @@ class Raster:
         inverted = tags is not None and tags.photometric == 0 and dtype.kind != "f"
         bits = int(file.tags(colors[0], ns="IMAGE_STRUCTURE").get("NBITS", 8 * dtype.itemsize))
         depth = None if dtype.kind != "u" or bits == 8 * dtype.itemsize else 2.0**bits - 1
-        limits = limits or (tags and tags.limits) or (depth and (0.0, depth))
+        limits = limits or (tags.limits if tags else None) or ((0.0, depth) if depth else None)
         if limits is None and (dtype.kind == "i" or (dtype.kind == "u" and dtype.itemsize > 2)):
             raise unknown_type(what, str(dtype))
         palette, indexed = None, kinds[colors[0] - 1] == "palette" and len(colors) == 1 and not inverted

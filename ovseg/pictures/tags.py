@@ -93,7 +93,8 @@ def _pages(file: BinaryIO) -> list[ImageFileDirectory_v2]:
         return []
     header += file.read(8) if header[2:4] in (b"+\0", b"\0+") else b""
     page = ImageFileDirectory_v2(header)
-    pages, offsets = [], set()
+    pages: list[ImageFileDirectory_v2] = []
+    offsets: set[int] = set()
     while page.next and page.next not in offsets and len(pages) < MOST_PAGES:
         offsets.add(page.next)
         file.seek(page.next)
@@ -119,17 +120,17 @@ def _limits(page, bits: int, form: int) -> tuple[float, float] | None:
     """Values of black and white: by the number of bits, the largest sample value, or what ImageJ, OME or GDAL note."""
     if form == 1 and bits <= 8:
         return None
-    low, high = _all(page, S_MIN, (0,)), _all(page, S_MAX) or _all(page, MAX_VALUE)
-    if high:
-        low, high = (float(min(low)) if form != 1 else 0.0), float(max(high))
+    lows, highs = _all(page, S_MIN, (0,)), _all(page, S_MAX) or _all(page, MAX_VALUE)
+    if highs:
+        low, high = (float(min(lows)) if form != 1 else 0.0), float(max(highs))
         if math.isfinite(low) and math.isfinite(high) and low < high:
             return None if form == 1 and high >= 2**bits - 1 else (low, high)
     text = str(page.get(DESCRIPTION, ""))
     if text.startswith("ImageJ="):
-        low, high = (re.search(rf"^{name}=([-+.\de]+)\s*$", text, re.MULTILINE) for name in ("min", "max"))
-        low, high = (_number(match and match[1]) for match in (low, high))
-        if low is not None and high is not None and low < high:
-            return low, high
+        ends = [re.search(rf"^{name}=([-+.\de]+)\s*$", text, re.MULTILINE) for name in ("min", "max")]
+        black, white = (_number(end and end[1]) for end in ends)
+        if black is not None and white is not None and black < white:
+            return black, white
     if form == 1:
         notes = str(page.get(GDAL_METADATA, ""))
         count = re.search(r"SignificantBits=\"(\d+)\"", text) or re.search(r"name=\"NBITS\"[^>]*>\s*(\d+)\s*<", notes)

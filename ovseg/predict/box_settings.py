@@ -4,11 +4,7 @@ from dataclasses import dataclass
 from numbers import Real
 
 from ovseg.regions.proposals import SHARES
-from ovseg.text.background import STUFF_WORDS
-
-MORE_STUFF = "sand snow dirt gravel water rock leaves pavement tiles rug brick_wall stone_wall wood_floor".split()
-BACKGROUND = (*STUFF_WORDS, *(word.replace("_", " ") for word in MORE_STUFF))
-"""What detection sets against the words, in place of a threshold."""
+from ovseg.text.background import read_number
 
 
 @dataclass(frozen=True)
@@ -30,8 +26,8 @@ class BoxSettings:
                      which average precision likes and people do not
     score_threshold  lowest score
     max_detections   of a picture
-    background       words that compete without being detected; None: names of stuff (``BACKGROUND``), without those
-                     among the classes and those that the weights never learned
+    background       words that compete without being detected; None: names of stuff (``text.stuff``), without those
+                     that the classes name and those that the weights never learned
 
     Raises:
         ValueError: a setting out of its range.
@@ -72,7 +68,7 @@ class BoxSettings:
             "inside": _number(self.inside) and 0 < self.inside <= 1,
             "score_threshold": _number(self.score_threshold) and 0 <= self.score_threshold <= 1,
             "max_detections": isinstance(self.max_detections, int) and self.max_detections >= 1,
-            "background": words is None or (isinstance(words, tuple) and all(isinstance(w, str) for w in words)),
+            "background": words is None or (isinstance(words, tuple) and all(_word(each) for each in words)),
         }
         bad = [f"{name}={getattr(self, name)!r}" for name, right in checks.items() if not right]
         if bad:
@@ -85,6 +81,10 @@ class BoxSettings:
 
 def _shares(values) -> bool:
     return isinstance(values, tuple) and bool(values) and all(_number(each) and 0 < each <= 1 for each in values)
+
+
+def _word(value) -> bool:
+    return isinstance(value, str) and read_number(value) is None
 
 
 def _number(value) -> bool:

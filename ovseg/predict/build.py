@@ -28,6 +28,7 @@ from .detect import DenseDetector
 from .pipeline import Pipeline
 from .protocol import Protocol, digest
 from .segment import Segmenter
+from .slices import SlicedDetector, SliceSettings
 
 BOX_SETTINGS = tuple(each.name for each in fields(BoxSettings))
 
@@ -240,22 +241,27 @@ def build(
         boxes: detections instead of label maps.
         device: see ``pick_device``.
         cache: keep text embeddings on disk.
-        settings: of the protocol; with ``boxes`` also of ``BoxSettings``; of a trained detector changes to its config.
+        settings: of the protocol; with ``boxes`` also of ``BoxSettings`` and ``SliceSettings``; of a trained detector
+            changes to its config, and ``SliceSettings``.
         **options: see ``assemble``.
 
     Raises:
         ValueError, FileNotFoundError: see ``assemble``; options that a trained detector has no use for.
     """
-    settings = dict(settings or {})
+    slices, settings = SliceSettings.split(settings or {})
     model = trained_model(method)
+    if slices is not None and not (boxes or model is not None and LOADERS.get(model.loader).boxes):
+        raise ValueError("slice, overlap: of detectors. Label maps are made window by window: give window and stride.")
     if model is not None:
-        return _trained(model, weights, pick_device(device), tower, settings, options | dict(cache=cache))
+        engine = _trained(model, weights, pick_device(device), tower, settings, options | dict(cache=cache))
+        return engine if slices is None else SlicedDetector(engine, slices)
     parts = dict(device=device, tower=tower, **options)
     if boxes:
         chosen, settings = split_settings(settings)
         published = {"refine": ()} | dict(parts.pop("published", None) or {})
         pipeline = assemble(method, weights, published=published, settings=settings, **parts)
         engine = DenseDetector(pipeline, chosen, cache)
+        engine = engine if slices is None else SlicedDetector(engine, slices)
     else:
         engine = Segmenter(pipeline := assemble(method, weights, settings=settings, **parts), cache)
     say_once(pipeline.tower.card.notice)

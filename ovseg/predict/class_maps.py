@@ -10,6 +10,7 @@ from torch import Tensor
 from ovseg.argmax import BreakpointMaps, make_axis, resize_rows, side_by_side, source_rows
 from ovseg.dense import DenseFeatures
 from ovseg.dense.windows import Box
+from ovseg.pictures.images import LoadedImage
 from ovseg.score import CosineScore
 
 
@@ -24,6 +25,7 @@ class ImageFeatures:
     image    (3, H, W) normalized, for refiners that look at colors; None where there are none
     pixels   the picture, for refiners that make masks of it; None where there are none
     whole    dense features (1, E, h, w) of the whole view, where the protocol has one
+    source   the picture as it was read; None where only its pixels were given
     """
 
     parts: list[DenseFeatures]
@@ -33,6 +35,7 @@ class ImageFeatures:
     image: Tensor | None
     pixels: np.ndarray | None = None
     whole: DenseFeatures | None = None
+    source: LoadedImage | None = None
 
     @property
     def views(self) -> list[DenseFeatures]:

@@ -9,6 +9,7 @@ for the three likeliest k of each region, then NMS of each class.  The dense map
 stitched before maps are enlarged.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from ovseg.argmax import max_over_synonyms
+from ovseg.pictures.images import LoadedImage
 from ovseg.regions.crops import CropReader
 from ovseg.regions.pooling import pool_boxes, pool_masks
 from ovseg.regions.proposals import box_masks, contrast, mask_boxes, outermost, score_regions
@@ -28,10 +30,10 @@ from ovseg.results.provenance import Provenance
 from ovseg.score import CosineScore
 from ovseg.text.cache import EmbeddingCache
 from ovseg.text.encoder import TextEncoder
-from ovseg.text.names import fold
+from ovseg.text.stuff import stuff_without
 from ovseg.text.vocabulary import Vocabulary
 
-from .box_settings import BACKGROUND, BoxSettings
+from .box_settings import BoxSettings
 from .class_maps import ClassMaps, ImageFeatures
 from .pipeline import Pipeline
 from .protocol import digest
@@ -47,11 +49,13 @@ class EncodedPicture:
     windows  what ``Pipeline.encode`` returned
     dense    (1, E, h, w) means of unit features; it covers the picture
     image    (H, W, 3) uint8 RGB, the picture itself
+    source   the picture as it was read; None where only its pixels were given
     """
 
     windows: ImageFeatures
     dense: Tensor
     image: np.ndarray
+    source: LoadedImage | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -160,8 +164,7 @@ class DenseDetector(nn.Module):
     def _background(self, prompts: Sequence[str]) -> tuple[str, ...]:
         if self.settings.background is not None:
             return self.settings.background
-        known, taken = self.pipeline.tower.card.words, {fold(word) for word in prompts}
-        return tuple(w for w in BACKGROUND if fold(w) not in taken and (known is None or w.casefold() in known))
+        return stuff_without(prompts, self.pipeline.tower.card.words)
 
     @torch.inference_mode()
     def encode(self, image: np.ndarray) -> EncodedPicture:
@@ -222,7 +225,8 @@ class DenseDetector(nn.Module):
         if masks is not None:
             outlines = [rle.encode(np.asarray(masks[i].cpu())) for i in indices[region_of].tolist()]
         elif boxes is None:
-            outlines = [_outline(mask, picture.size) for mask in shapes[region_of]]
+            pairs = zip(shapes[region_of], pixel_boxes[region_of], strict=True)
+            outlines = [_outline(*pair, picture.size) for pair in pairs]
         return Found(pixel_boxes[region_of].cpu(), scores[keep].cpu(), classes[label[keep]].cpu(), outlines)
 
     def _regions(self, picture, words, logits, maps, boxes, masks) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -313,7 +317,17 @@ def shares_of_cells(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(masks[:, None], size, mode="area")[:, 0] if len(masks) else masks.new_zeros(0, *size)
 
 
-def _outline(mask: Tensor, size: tuple[int, int]) -> dict:
+def _outline(mask: Tensor, box: Tensor, size: tuple[int, int]) -> dict:
     """A boolean mask (h, w), enlarged to the picture, as COCO's run lengths."""
     fine = F.interpolate(mask[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0]
-    return rle.encode((fine > 0.5).cpu().numpy())
+    return encode_mask((fine > 0.5).cpu().numpy(), box)
+
+
+def encode_mask(mask: np.ndarray, box: Tensor) -> dict:
+    """A boolean mask (H, W) as COCO's run lengths; where it has no pixel, in a picture smaller than the maps it comes
+    from, the pixels that its box (x1, y1, x2, y2) touches."""
+    if not mask.any():
+        x1, y1, x2, y2 = box.tolist()
+        mask = np.zeros_like(mask)
+        mask[math.floor(y1) : math.ceil(y2), math.floor(x1) : math.ceil(x2)] = True
+    return rle.encode(mask)

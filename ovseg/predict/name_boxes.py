@@ -34,7 +34,7 @@ class BoxNamer:
         margins: of the crops.
 
     Raises:
-        ValueError: no read-out or an unknown one, or margins below 1.
+        ValueError: no read-out or an unknown one, margins below 1, or another kind of engine.
     """
 
     def __init__(
@@ -43,6 +43,8 @@ class BoxNamer:
         readouts: Sequence[str] = ("crop", "masked_crop"),
         margins: Sequence[float] = MARGINS,
     ):
+        if not isinstance(engine, DenseDetector):
+            raise ValueError("boxes are named by a detector without training that sees whole pictures: no slice.")
         readouts = (readouts,) if isinstance(readouts, str) else tuple(readouts)
         unknown = [name for name in readouts if name not in READOUTS]
         if unknown or not readouts:

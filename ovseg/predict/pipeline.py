@@ -15,7 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovseg.argmax import BreakpointMaps, Confidence, RunningArgmax, class_chunks, winning_prompts
+from ovseg.argmax import (
+    BreakpointMaps,
+    Confidence,
+    RunningArgmax,
+    canonical_order,
+    class_chunks,
+    in_former_classes,
+    winning_prompts,
+)
 from ovseg.dense import DenseFeatures
 from ovseg.dense.windows import windows
 from ovseg.refine import LabelRefiner, MapRefiner, Picture
@@ -56,6 +64,8 @@ class Pipeline(nn.Module):
         self.refiners = nn.ModuleList(
             REFINERS.build(dict(type=r) if isinstance(r, str) else dict(r)) for r in self.protocol.refine
         )
+        self._fitting: int | None = None  # windows per forward pass after a device ran out of memory
+        self._compiled: dict[str, Any] | None = None
         self.scorer.to(tower.device)
         self.eval()
         if self.protocol.view and self.protocol.view % tower.stride:
@@ -154,7 +164,7 @@ class Pipeline(nn.Module):
                 if most == 1:
                     raise
                 most //= 2
-                self.protocol = self.protocol.but(window_batch=most)
+                self._fitting = most
                 warnings.warn(f"out of memory: from here on {most} windows per forward pass.", stacklevel=2)
                 passes = self._passes(same, most)
             for first, features in zip(range(0, len(same), most), passes, strict=True):
@@ -173,7 +183,8 @@ class Pipeline(nn.Module):
         token and channel (of a block's input, sums, q, k, v, attention and hidden layer)."""
         height, width = size if self.protocol.view is None else (self.protocol.view, self.protocol.view)
         tokens = 1 + -(-height // self.tower.stride) * -(-width // self.tower.stride)
-        return max(1, min(self.protocol.window_batch, self.protocol.memory // (48 * self.tower.width * tokens)))
+        limits = [self.protocol.window_batch, self.protocol.memory // (48 * self.tower.width * tokens)]
+        return max(1, min(limits if self._fitting is None else [*limits, self._fitting]))
 
     def features(self, views: Tensor) -> DenseFeatures:
         """Dense features of normalized pictures (B, 3, H, W), resized to the protocol's ``view`` where it has one."""
@@ -185,8 +196,17 @@ class Pipeline(nn.Module):
     def compile(self, **options) -> "Pipeline":
         """Compile tower and extractor with ``torch.compile`` and its options; the first picture of a size then takes
         longer. Returns itself."""
+        self._compiled = options
         self.features = torch.compile(self.features, **options)
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "features"}
+
+    def __setstate__(self, state: dict[str, Any]):
+        super().__setstate__(state)
+        if self._compiled is not None:  # compiled code is neither copied nor stored
+            self.compile(**self._compiled)
 
     def _for_refiners(self, image: np.ndarray, resized: Tensor) -> Tensor | None:
         """The normalized picture (3, H, W) at its own size, where a refiner wants one."""
@@ -203,7 +223,7 @@ class Pipeline(nn.Module):
 
     @torch.inference_mode()
     def decode(self, encoded: ImageFeatures, text: Tensor, prompt_to_class, background: bool = False) -> Decoded:
-        """Label map for words, before any threshold on the probability.
+        """Label map for words, before any threshold on the probability; it does not depend on their order.
 
         Args:
             encoded: what ``encode`` returned.
@@ -211,23 +231,25 @@ class Pipeline(nn.Module):
             prompt_to_class: class of each word, in non-decreasing order.
             background: class 0 is the background, which the area threshold never drops.
         """
-        maps = ClassMaps(encoded, text, self.scorer, self.protocol.window)
+        keep_first = self.scorer.first_is_background
+        order, prompt_to_class, former = canonical_order(text, list(prompt_to_class), keep_first)
+        maps = ClassMaps(encoded, text[order], self.scorer, self.protocol.window)
         affinities = [
             (refiner, refiner.affinity(encoded.image[None]))
             for refiner in self.refiners
             if isinstance(refiner, MapRefiner)
         ]
-        prompt_to_class = list(prompt_to_class)
         if affinities or self.scorer.activation is not None:
             find = partial(self._streamed, encoded, maps, affinities, prompt_to_class)
         else:
             find = partial(self.bounded, maps.breakpoints(), prompt_to_class)
         decoded = find()
         if self.protocol.area_threshold > 0:
-            small = self._small_classes(decoded.labels, prompt_to_class[-1] + 1, background)
+            small = self._small_classes(in_former_classes(decoded.labels, former), len(former), background)
             if small:
-                decoded = find(small)
-        decoded.labels = self._relabeled(decoded.labels, encoded, maps, affinities, prompt_to_class)
+                decoded = find(frozenset(new for new, old in enumerate(former) if old in small))
+        labels = self._relabeled(decoded.labels, encoded, maps, affinities, prompt_to_class)
+        decoded.labels = in_former_classes(labels, former)
         return decoded
 
     def bounded(

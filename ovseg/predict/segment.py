@@ -1,5 +1,6 @@
 """The engine of label maps: words and pictures apart, nothing kept in between."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from ovseg.results.provenance import Provenance
 from ovseg.text.cache import EmbeddingCache
+from ovseg.text.contrast import contrasted, idle_threshold
 from ovseg.text.encoder import TextEncoder
 from ovseg.text.vocabulary import Vocabulary
 
@@ -41,12 +43,22 @@ class Segmenter:
         return self.pipeline.method
 
     def read(self, vocabulary: Vocabulary, progress=None) -> EncodedWords:
-        """Encode a vocabulary; ``progress(done)`` is called meanwhile.
+        """Encode a vocabulary; ``progress(done)`` is called meanwhile. A single class is set against names of stuff,
+        see ``text.contrast``: predict with the vocabulary that is returned.
 
         Raises:
             ValueError: prompts too long for the text tower.
+        Warns:
+            UserWarning: a single class, or a threshold that cannot act.
         """
-        return EncodedWords(vocabulary, self.encoder(vocabulary.prompts, progress))
+        vocabulary, note = contrasted(vocabulary, self.pipeline.tower.card.words)
+        if not self.pipeline.scorer.probabilities:
+            idle = idle_threshold(vocabulary, self.pipeline.applied(vocabulary).threshold)
+            note = " ".join(filter(None, (note, idle)))
+        text = self.encoder(vocabulary.prompts, progress)
+        if note:
+            warnings.warn(note, UserWarning, stacklevel=3)
+        return EncodedWords(vocabulary, text)
 
     def encode(self, image: np.ndarray) -> ImageFeatures:
         """Run the tower over one uint8 RGB picture (H, W, 3)."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ovseg.argmax import BreakpointMaps, make_axis
+from ovseg.argmax import BreakpointMaps, canonical_order, in_former_classes, make_axis
 from ovseg.pictures.raster import CHUNK, PER_PIXEL, Raster
 from ovseg.score import CosineScore
 
@@ -43,7 +43,8 @@ class Strips:
     @torch.inference_mode()
     def __init__(self, pipeline: Pipeline, raster: Raster, text: Tensor, prompt_to_class, budget: int):
         check_pipeline(pipeline)
-        self.pipeline, self.raster, self.text, self.prompt_to_class = pipeline, raster, text, list(prompt_to_class)
+        order, self.prompt_to_class, self._former = canonical_order(text, list(prompt_to_class))
+        self.pipeline, self.raster, self.text = pipeline, raster, text[order]
         protocol = pipeline.protocol
         self.grid = grid = Grid.of(raster.height, raster.width, protocol.window, protocol.stride)
         black = np.zeros((*grid.window, 3), np.uint8)
@@ -142,7 +143,7 @@ class Strips:
             breakpoints = BreakpointMaps(patches, None, axis, self.columns, text)
             decoded = self.pipeline.bounded(breakpoints, self.prompt_to_class, memory=self.plan.maps)
             part = labels[rows[0] - strip.top : rows[1] - strip.top]
-            part[:] = decoded.labels.cpu().numpy()
+            part[:] = in_former_classes(decoded.labels, self._former).cpu().numpy()
             if threshold > 0:
                 part[decoded.below(threshold).cpu().numpy()] = below
 

@@ -78,6 +78,8 @@ class MeanFieldCRF(LabelRefiner):
         classes = labels.unique()
         if len(classes) == 1:
             return labels
+        if picture.image is None:
+            raise ValueError("MeanFieldCRF compares colors: it needs the image of the Picture, which is None.")
         unary = picture.logits(classes.tolist())
         kernel, q = self.kernel(picture.image), unary.softmax(0)
         for _ in range(self.steps):

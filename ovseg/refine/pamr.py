@@ -7,6 +7,7 @@ deviation over the 3×3 neighborhoods of all dilations together, center included
 """
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -55,8 +56,8 @@ class PAMR(MapRefiner):
     def _deviation(self, image: Tensor) -> Tensor:
         """Unbiased standard deviation of the neighborhoods, (B, 3, H, W), computed one neighbor at a time."""
         count = 9 * len(self.dilations)
-        mean = sum(self._neighbors(image, center=True)) / count
-        squares = sum((value - mean).square() for value in self._neighbors(image, center=True))
+        mean = reduce(torch.add, self._neighbors(image, center=True)) / count
+        squares = reduce(torch.add, ((value - mean).square() for value in self._neighbors(image, center=True)))
         return (squares / (count - 1)).sqrt()
 
     def affinity(self, image: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ v2  captions  mean_r log Σ exp(t_r·t_q) over the 10 largest, q ≠ r; a simila
 Without regions, all functions return zero.
 """
 
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -111,7 +112,7 @@ def weighted(weights: dict[str, float], **terms: Tensor) -> Tensor:
     unknown = [name for name in terms if name not in weights]
     if unknown or not terms:
         raise ValueError(f"FG-CLIP's terms are {', '.join(weights)}; got {', '.join(unknown) or 'none'}.")
-    return sum(weights[name] * term for name, term in terms.items())
+    return reduce(torch.add, (weights[name] * term for name, term in terms.items()))
 
 
 def _similarity(image: Tensor, texts: Tensor) -> Tensor:
@@ -129,4 +130,4 @@ def _pick(logits: Tensor) -> Tensor:
 
 
 def _nothing(*tensors: Tensor) -> Tensor:
-    return sum(tensor.sum() for tensor in tensors)
+    return reduce(torch.add, (tensor.sum() for tensor in tensors))

@@ -78,12 +78,11 @@ class MaskedTokens:
         if not -depth <= start < depth:
             raise ValueError(f"start_block={start}, but this tower has the blocks 0 to {depth - 1}.")
         bias = torch.where(cells.flatten(2).to(x.device), 0.0, OUTSIDE).to(x.dtype)
-        g = None
-        for index, block in enumerate(tower.blocks):
-            if index == start % depth:
-                g = x[:, :1].expand(-1, cells.shape[1], -1)
-            if g is not None:
-                g = self._update(block, g, x[:, 1:], bias)
+        for block in tower.blocks[: start % depth]:
+            x = block(x)
+        g = x[:, :1].expand(-1, cells.shape[1], -1)
+        for block in tower.blocks[start % depth :]:
+            g = self._update(block, g, x[:, 1:], bias)
             x = block(x)
         return tower.project(g)
 
@@ -102,7 +101,8 @@ class MaskedTokens:
                 f"images are (B, 3, H, W), H and W at least {patch} pixels (one patch); got {tuple(images.shape)}."
             )
         added = 2 * ((patch - 1) // 2) - patch
-        return tuple((size + added) // (patch // self.upsample) + 1 for size in images.shape[2:])
+        height, width = ((size + added) // (patch // self.upsample) + 1 for size in images.shape[2:])
+        return height, width
 
     def positions(self, tower: Tower, grid: tuple[int, int]) -> Tensor:
         """Position table (1 + h·w, D) for a token grid (h, w): bilinear, the class token's row first."""

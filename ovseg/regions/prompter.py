@@ -29,6 +29,8 @@ class Prompter(nn.Module):
         octaves: frequencies of φ.
     """
 
+    frequencies: Tensor
+
     def __init__(self, width: int, embed_dim: int, heads: int = 8, octaves: int = 6):
         super().__init__()
         self.heads = heads

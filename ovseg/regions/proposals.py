@@ -9,7 +9,7 @@ wide and high about its center, without the region.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -59,7 +59,9 @@ def score_regions(
     peaks = maps.flatten(1).amax(1) if maps.numel() else maps.new_zeros(len(maps))
     order = peaks.argsort(descending=True, stable=True)
     order = order[(peaks[order] >= floor) & (peaks[order] > 0)]
-    boxes, masks, labels = [], [], []
+    boxes: list[tuple[int, ...]] = []
+    masks: list[np.ndarray] = []
+    labels: list[int] = []
     for k in order.tolist():
         if len(labels) >= most:
             break
@@ -68,7 +70,9 @@ def score_regions(
             for box, mask in _components(one >= np.float32(max(share * float(peaks[k]), floor)), area):
                 if mask.tobytes() not in seen:  # else it is the same region at another share
                     seen.add(mask.tobytes())
-                    boxes.append(box), masks.append(mask), labels.append(k)
+                    boxes.append(box)
+                    masks.append(mask)
+                    labels.append(k)
     shape = (min(len(labels), most), *maps.shape[1:])
     return Proposals(
         torch.tensor(boxes[:most], dtype=torch.float32, device=scores.device).reshape(-1, 4),
@@ -80,7 +84,8 @@ def score_regions(
 def _components(mask: np.ndarray, area: float) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
     """Box and mask of each 8-connected part of at least ``area`` cells."""
     _, ids, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    for number, (x, y, width, height, size) in enumerate(stats.tolist()):
+    rows: Any = stats.tolist()
+    for number, (x, y, width, height, size) in enumerate(rows):
         if number and size >= area:
             yield (x, y, x + width, y + height), ids == number
 
@@ -124,7 +129,7 @@ def contrast(scores: Tensor, boxes: Tensor, masks: Tensor) -> Tensor:
     differences = [scores.new_zeros(0, len(scores))]
     for box, mask in zip(boxes.split(256), masks.split(256), strict=True):
         inside = mask.to(scores.dtype)
-        around = (box_masks(enlarged(box), tuple(scores.shape[1:])) - inside).clamp(min=0)
+        around = (box_masks(enlarged(box), (scores.shape[1], scores.shape[2])) - inside).clamp(min=0)
         mean_in, mean_out = (pool_masks(scores[None], [weights]) for weights in (inside, around))
         differences.append((mean_in - mean_out).clamp(min=0))
     return torch.cat(differences)

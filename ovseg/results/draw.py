@@ -96,10 +96,7 @@ def legend_entries(
     keep = order if len(order) <= max_legend else order[: max(max_legend, 0)]
     area = max(1.0, labels.size * (1 - outside))
     unlabeled = (count[-1] - labels.size * outside) / area
-    entries = [
-        LegendEntry(names[i], None if i in untinted else tuple(int(c) for c in colors[i]), count[i] / area)
-        for i in keep
-    ]
+    entries = [LegendEntry(names[i], None if i in untinted else _plain(colors[i]), count[i] / area) for i in keep]
     rest = order[len(keep) :]
     if rest:
         entries.append(LegendEntry(f"{len(rest)} more", None, sum(count[i] for i in rest) / area))
@@ -111,7 +108,7 @@ def legend_entries(
 def count_labels(labels: np.ndarray, classes: int, weights: np.ndarray | None = None) -> np.ndarray:
     """Pixels per class, (classes + 1,) int64, or with (H, W) weights their sum, float64; the last entry stands for all
     ids that are no class."""
-    total = np.zeros(classes + 1, dtype=np.int64 if weights is None else np.float64)
+    total: np.ndarray = np.zeros(classes + 1, dtype=np.int64 if weights is None else np.float64)
     rows = max(1, 2**22 // max(labels.shape[1], 1))  # bincount works on copies of 8 bytes per pixel: keep them small
     for start in range(0, labels.shape[0], rows):
         ids = labels[start : start + rows].ravel().astype(np.int64)
@@ -119,6 +116,12 @@ def count_labels(labels: np.ndarray, classes: int, weights: np.ndarray | None = 
         part = None if weights is None else weights[start : start + rows].ravel()
         total += np.bincount(ids, part, minlength=classes + 1)
     return total
+
+
+def _plain(color: RGB) -> RGB:
+    """A color in Python's own numbers."""
+    red, green, blue = map(int, color)
+    return red, green, blue
 
 
 def by_area(count: np.ndarray) -> list[int]:
@@ -168,7 +171,8 @@ def _shrink(image: Image.Image, side: float) -> Image.Image:
     scale = side / max(image.size)
     if scale >= 1:
         return image
-    return image.resize(tuple(max(1, round(s * scale)) for s in image.size), Image.Resampling.LANCZOS)
+    width, height = (max(1, round(s * scale)) for s in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _fit(pixels: np.ndarray | None, labels: np.ndarray, enlarge: bool) -> tuple[np.ndarray | None, np.ndarray]:
@@ -201,12 +205,12 @@ def _tint(
     plain = [*(i for i in untinted if i < classes), classes]
     strength[plain] = 0
     if pixels is None:
-        pixels = np.broadcast_to(np.uint8(HAIRLINE), (*labels.shape, 3))
+        pixels = np.broadcast_to(np.array(HAIRLINE, np.uint8), (*labels.shape, 3))
     weight = strength[ids][..., None]
     color = table[ids]
     photo = pixels.astype(np.float32)
     # Half way to gray under the tint, so that a class has one color on a red car and on a green one.
-    gray = photo @ np.float32([0.299, 0.587, 0.114])
+    gray = photo @ np.array([0.299, 0.587, 0.114], np.float32)
     photo += (0.5 * (weight > 0)) * (gray[..., None] - photo)
     photo += weight * (color - photo)
     line = (_contours(ids) * (ids < classes))[..., None]

@@ -17,7 +17,7 @@ SMALL = 512  # pictures with a longer side below this are enlarged, so that labe
 
 def draw_boxes(
     image: np.ndarray,
-    boxes: Sequence[Sequence[float]],
+    boxes: np.ndarray | Sequence[Sequence[float]],
     labels: Sequence[str],
     heat: np.ndarray | None = None,
     masks: Iterable[np.ndarray] | None = None,
@@ -57,7 +57,8 @@ def draw_boxes(
     if masks is not None:
         picture = _tinted(picture, masks, colors)
     pen, line = ImageDraw.Draw(picture), max(3, round(max(size) / 200))
-    font, taken = int(np.clip(round(max(size) / 36), 13, 40)), []
+    font = int(np.clip(round(max(size) / 36), 13, 40))
+    taken: list[tuple[int, int, int]] = []
     for box, color in zip(boxes, colors, strict=True):
         corners = _corners(box, size, scale)
         pen.rectangle(corners, outline=INK, width=line + 2)
@@ -77,7 +78,7 @@ def _corners(box: Sequence[float], size: tuple[int, int], scale: float) -> tuple
 def _dimmed(picture: Image.Image, heat: np.ndarray) -> Image.Image:
     heat = cv2.resize(heat.astype(np.float32), picture.size, interpolation=cv2.INTER_LINEAR)[..., None]
     photo = np.asarray(picture).astype(np.float32)
-    gray = (photo @ np.float32([0.299, 0.587, 0.114]))[..., None] * 0.45
+    gray = (photo @ np.array([0.299, 0.587, 0.114], np.float32))[..., None] * 0.45
     return Image.fromarray((gray + np.sqrt(heat) * (photo - gray)).round().clip(0, 255).astype(np.uint8))
 
 
@@ -88,7 +89,7 @@ def _tinted(picture: Image.Image, masks: Iterable[np.ndarray], colors: Sequence[
     for mask, color in zip(masks, colors, strict=True):
         inside = free & cv2.resize(mask.astype(np.uint8), picture.size, interpolation=cv2.INTER_NEAREST).astype(bool)
         free &= ~inside
-        pixels[inside] += 0.45 * (np.float32(color) - pixels[inside])
+        pixels[inside] += 0.45 * (np.array(color, np.float32) - pixels[inside])
     return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
 
 

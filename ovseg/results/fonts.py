@@ -4,6 +4,7 @@ import importlib.util
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -35,7 +36,8 @@ def _system_fonts() -> tuple[str, ...]:
     paths = []
     for name in _SYSTEM_FONTS:
         try:
-            paths.append(ImageFont.truetype(name, 10).path)  # Pillow looks through the folders of the system, slowly
+            font = ImageFont.truetype(name, 10)  # Pillow looks through the folders of the system, slowly
+            paths.append(str(font.path))
         except OSError:
             continue
     return tuple(paths)
@@ -46,7 +48,9 @@ def load_font(size: int, index: int = 0) -> ImageFont.FreeTypeFont:
     """Font of a height in pixels: 0 is DejaVu Sans, which comes with matplotlib, or else the one inside Pillow; from 1
     on whatever of ``_SYSTEM_FONTS`` this machine has."""
     path = _system_fonts()[index - 1] if index else _main_font()
-    return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
+    if path:
+        return ImageFont.truetype(path, size)
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))  # with a size it is never the bitmap font
 
 
 class Text:
@@ -117,6 +121,7 @@ def _has_glyph(font: ImageFont.FreeTypeFont, character: str) -> bool:
 
 
 def _picture(font: ImageFont.FreeTypeFont, character: str) -> bytes:
-    image = Image.new("L", (3 * font.size, 3 * font.size))
+    side = round(3 * font.size)
+    image = Image.new("L", (side, side))
     ImageDraw.Draw(image).text((font.size, font.size), character, fill=255, font=font)
     return image.tobytes()

@@ -1,7 +1,7 @@
 """What a result was made with: one frozen value, the same for every engine, every file and every ``--resume``."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -50,7 +50,8 @@ class Weights:
             return None
         if isinstance(record, str):
             first, _, rest = record.partition(" + ")
-            name, digits = re.fullmatch(r"(.*?)(?: \((\w*)\))?", first, re.DOTALL).groups()
+            match = re.fullmatch(r"(.*?)(?: \((\w*)\))?", first, re.DOTALL)
+            name, digits = match.groups() if match else (first, "")
             return cls(name, digits or "", digits or "", cls.parse(rest))
         trained = cls.parse(record.get("trained"))
         return cls(str(record["name"]), str(record["hash"]), str(record["identity"]), trained)
@@ -143,6 +144,26 @@ class Provenance:
         return [part for part in PARTS if not _same(part, getattr(self, part), getattr(other, part))]
 
 
+def merge_provenance(several: Sequence[Provenance], vocabulary_hash: str | None) -> Provenance:
+    """Of a result put together from others, one or more: what they agree in, and all of them in
+    ``protocol["merged"]`` where they differ."""
+    first = several[0]
+    if all(each == first for each in several):
+        return first
+    agreed = {part: getattr(first, part) for part in ("options", "scorer", "weights", "picture")}
+    for each in several[1:]:
+        agreed = {part: value for part, value in agreed.items() if getattr(each, part) == value}
+    protocol = dict(first.protocol)
+    for each in several[1:]:
+        protocol = {name: value for name, value in protocol.items() if each.protocol.get(name) == value}
+    return Provenance(
+        method=" + ".join(dict.fromkeys(each.method for each in several)),
+        vocabulary_hash=vocabulary_hash,
+        protocol=protocol | {"merged": [each.to_dict() for each in several]},
+        **agreed,
+    )
+
+
 def _same(part: str, one, other) -> bool:
     if part == "method":
         return normalize_name(one) == normalize_name(other)
@@ -151,7 +172,7 @@ def _same(part: str, one, other) -> bool:
     if part == "weights" and one and other:
         return one.key == other.key
     if part == "picture" and one and other:
-        return (one.size, one.hash) == (other.size, other.hash)
+        return one.is_same(other)
     if part in ("options", "scorer"):
         return _listed(one) == _listed(other)
     return one == other

@@ -1,9 +1,10 @@
 """What a prediction returns: a label map that can be looked at, asked, re-thresholded, saved and read back."""
 
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -47,7 +48,7 @@ class Result(PlotMixin):
     """
 
     labels: np.ndarray
-    scores: np.ndarray | Callable[[], tuple[Any, Any]] | None
+    scores: np.ndarray | None
     vocabulary: Vocabulary
     margin: np.ndarray | None = field(default_factory=lambda: None)  # no class attribute: see __getattr__
     image: np.ndarray | None = None
@@ -56,6 +57,21 @@ class Result(PlotMixin):
     winners: np.ndarray | None = None
     valid: np.ndarray | None = None
 
+    if TYPE_CHECKING:  # the dataclass's own, but for ``scores``: set as an array or a function, read as an array
+
+        def __init__(
+            self,
+            labels: np.ndarray,
+            scores: np.ndarray | Callable[[], tuple[Any, Any]] | None,
+            vocabulary: Vocabulary,
+            margin: np.ndarray | None = None,
+            image: np.ndarray | None = None,
+            provenance: Provenance = ...,
+            path: Path | None = None,
+            winners: np.ndarray | None = None,
+            valid: np.ndarray | None = None,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         if len(self.vocabulary) > 65535:
             raise ValueError(f"a result holds at most 65535 classes, the vocabulary has {len(self.vocabulary)}.")
@@ -63,7 +79,7 @@ class Result(PlotMixin):
         self.winners = self.labels if self.winners is None else self._check_ids(self.winners, "winners")
         self._leave_out_invalid()
         if callable(self.scores):
-            self._confidence = self.scores
+            self._confidence: Callable[[], tuple[Any, Any]] = self.scores
             del self.scores, self.margin
         else:
             self.scores = self._check_probabilities(self.scores, "scores")
@@ -77,12 +93,14 @@ class Result(PlotMixin):
 
     def __getattr__(self, name: str):
         """Scores and margin, when they are first read."""
-        if name not in ("scores", "margin") or "_confidence" not in self.__dict__:
+        confidence = self.__dict__.get("_confidence")
+        if name not in ("scores", "margin") or (confidence is None and name not in self.__dict__):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        scores, margin = self._confidence()
-        self.scores = self._check_probabilities(scores, "scores")
-        self.margin = self._check_probabilities(margin, "margin")
-        self.__dict__.pop("_confidence", None)
+        if confidence is not None:  # else another thread was first
+            scores, margin = confidence()
+            self.scores = self._check_probabilities(scores, "scores")
+            self.margin = self._check_probabilities(margin, "margin")
+            self.__dict__.pop("_confidence", None)
         return self.__dict__[name]
 
     def __getstate__(self) -> dict:  # a copy or a pickle has the numbers, not what makes them
@@ -142,14 +160,15 @@ class Result(PlotMixin):
         """(H, W) bool, true where the class won; all false if it did not occur.
 
         Raises:
-            ValueError: no such class.
+            ValueError: no such class, or neither a name nor a whole number.
         """
         if isinstance(name_or_id, str):
             return self.labels == self.vocabulary.index(name_or_id)
-        if not 0 <= int(name_or_id) < len(self.vocabulary) and int(name_or_id) != self.unlabeled:
+        whole = isinstance(name_or_id, numbers.Integral) and not isinstance(name_or_id, bool)
+        if not whole or not (0 <= name_or_id < len(self.vocabulary) or name_or_id == self.unlabeled):
             raise ValueError(
-                f"there is no class {name_or_id}: ids go from 0 to {len(self.vocabulary) - 1}, and {self.unlabeled} "
-                "stands for unlabeled pixels."
+                f"there is no class {name_or_id!r}: give a name, or an id, a whole number from 0 to "
+                f"{len(self.vocabulary) - 1}; {self.unlabeled} stands for unlabeled pixels."
             )
         return self.labels == int(name_or_id)
 
@@ -176,10 +195,11 @@ class Result(PlotMixin):
             threshold: probability in [0, 1]; 0 gives the plain winners.
 
         Raises:
-            ValueError: a threshold outside [0, 1], or a result without scores.
+            ValueError: a threshold that is no number in [0, 1], or a result without scores.
         """
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"a threshold is a probability between 0 and 1, got {threshold}.")
+        number = isinstance(threshold, numbers.Real) and not isinstance(threshold, bool)
+        if not number or not 0 <= threshold <= 1:
+            raise ValueError(f"a threshold is a probability, a number from 0 to 1, got {threshold!r}.")
         if self.scores is None:
             raise ValueError(
                 "this result has no scores to compare with a threshold: they were not saved. Predict again, or add "
@@ -193,7 +213,8 @@ class Result(PlotMixin):
         """The winners (H, W), and what a threshold makes of pixels below it, (H, W) bool."""
         fallback = self.unlabeled if self.vocabulary.background.kind == "none" else 0
         below = below if self.valid is None else below & self.valid
-        return np.where(below, self.labels.dtype.type(fallback), self.winners)
+        winners = self.labels if self.winners is None else self.winners
+        return np.where(below, self.labels.dtype.type(fallback), winners)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -219,7 +240,8 @@ class Result(PlotMixin):
         self,
         folder: str | Path,
         stem: str | None = None,
-        formats: Sequence[str] = ("overlay", "labels", "json"),
+        formats: Sequence[str] = store.DEFAULT_FORMATS,
+        overwrite: bool = False,
     ) -> dict[str, Path]:
         """Write files, each of them whole or not at all.
 
@@ -235,14 +257,17 @@ class Result(PlotMixin):
             stem: beginning of the file names; that of the image by default. ``unique_stems`` distinguishes images of
                 equal name from several folders.
             formats: any of ``FORMATS``.
+            overwrite: also replace files that ovseg did not write; its own are always replaced.
 
         Returns:
             Path of each format, in the order written.
 
         Raises:
-            ValueError: an unknown format, a stem with a folder in it, a folder that is a file, no scores to save.
+            ValueError: an unknown format, a stem with a folder in it, a folder that is a file, no scores to save, a
+                file that is not ovseg's (NotOwnError).
+            OSError: the disk is full, or the folder cannot be written to.
         """
-        return store.save_result(self, folder, stem, formats)
+        return store.save_result(self, folder, stem, formats, overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> "Result":

@@ -9,6 +9,7 @@ follows, and 48 is added to stay printable. The top bit of the last group is the
     {"size": [H, W], "counts": [...]}   uncompressed
 """
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,15 @@ def decode(rle: dict[str, Any]) -> np.ndarray:
     height, width, counts = _read(rle)
     values = np.arange(len(counts)) % 2 == 1
     return np.repeat(values, counts).reshape(width, height).T
+
+
+def area(rle: dict[str, Any]) -> int:
+    """Number of pixels of an RLE's mask, which is not unpacked.
+
+    Raises:
+        ValueError: as of ``decode``.
+    """
+    return int(_read(rle)[2][1::2].sum())
 
 
 def compress(counts: np.ndarray) -> str:
@@ -78,6 +88,30 @@ def decompress(string: str | bytes) -> np.ndarray:
     return counts
 
 
+def place(rle: dict[str, Any], offset: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
+    """The mask of a part as that of the whole picture, false outside the part.
+
+    Args:
+        rle: of the part, (h, w).
+        offset: (x, y) of its top left corner in the whole picture.
+        size: (H, W) of the whole picture.
+
+    Raises:
+        ValueError: as of ``decode``, or a part that reaches beyond the picture.
+    """
+    mask, (left, top), (height, width) = decode(rle), offset, size
+    h, w = mask.shape
+    if not (0 <= left <= width - w and 0 <= top <= height - h):
+        raise ValueError(f"a mask of size [{h}, {w}] at x={left}, y={top} reaches beyond a picture of {list(size)}.")
+    edges = np.diff(mask.T.astype(np.int8), axis=1, prepend=0, append=0)
+    column, first = np.nonzero(edges == 1)
+    starts = (column + left) * height + top + first
+    ends = (column + left) * height + top + np.nonzero(edges == -1)[1]
+    apart = starts[1:] != ends[:-1]  # a run that goes on in the next column is one
+    starts, ends = np.append(starts[:1], starts[1:][apart]), np.append(ends[:-1][apart], ends[-1:])
+    return {"size": [height, width], "counts": compress(_run_lengths(starts, ends, height * width))}
+
+
 def encode_labels(labels: np.ndarray) -> dict[int, dict[str, Any]]:
     """All classes of an (H, W) label map in one pass over its pixels.
 
@@ -95,9 +129,7 @@ def encode_labels(labels: np.ndarray) -> dict[int, dict[str, Any]]:
     encoded = {}
     for label, runs in zip(present, np.split(order, first[1:]), strict=True):
         begin, end = starts[runs], ends[runs]
-        counts = np.diff(np.column_stack((begin, end)).ravel(), prepend=0)
-        if end[-1] < flat.size:
-            counts = np.append(counts, flat.size - end[-1])
+        counts = _run_lengths(begin, end, flat.size)
         left, right = begin[0] // height, (end[-1] - 1) // height
         whole = begin // height != (end - 1) // height  # a run that goes on in the next column spans top to bottom
         top, bottom = (0, height - 1) if whole.any() else ((begin % height).min(), ((end - 1) % height).max())
@@ -116,7 +148,9 @@ def decode_labels(rles: dict[int, dict[str, Any]], size: tuple[int, int], fill: 
         ValueError: a broken RLE, one of another size, or masks that overlap.
     """
     height, width = size
-    starts, ends, ids = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    starts: list[np.ndarray] = [np.zeros(0, np.int64)]
+    ends: list[np.ndarray] = [np.zeros(0, np.int64)]
+    ids: list[np.ndarray] = [np.zeros(0, np.int64)]
     for label, rle in rles.items():
         *own, counts = _read(rle)
         if tuple(own) != (height, width):
@@ -125,30 +159,45 @@ def decode_labels(rles: dict[int, dict[str, Any]], size: tuple[int, int], fill: 
         ends.append(edges[1::2])
         starts.append(edges[1::2] - counts[1::2])
         ids.append(np.full(len(ends[-1]), label))
-    start, end, label = (np.concatenate(part) for part in (starts, ends, ids))
+    start, end, labels = (np.concatenate(part) for part in (starts, ends, ids))
     order = np.argsort(start, kind="stable")
-    start, end, label = start[order], end[order], label[order]
+    start, end, labels = start[order], end[order], labels[order]
     gaps = np.append(start, height * width) - np.append(0, end)
     if (gaps < 0).any():
         raise ValueError("the masks of several ids overlap, but a pixel has one id.")
-    values = np.column_stack((np.full(len(gaps), fill), np.append(label, fill))).ravel()
+    values = np.column_stack((np.full(len(gaps), fill), np.append(labels, fill))).ravel()
     lengths = np.column_stack((gaps, np.append(end - start, 0))).ravel()
     return np.ascontiguousarray(np.repeat(values.astype(np.uint16), lengths).reshape(width, height).T)
 
 
 def _read(rle: dict[str, Any]) -> tuple[int, int, np.ndarray]:
     try:
-        height, width = (int(side) for side in rle["size"])
+        height, width = (operator.index(side) for side in rle["size"])
         counts = rle["counts"]
-    except (TypeError, KeyError, ValueError) as error:
+        if not isinstance(counts, str | bytes):
+            numbers = np.asarray(counts)
+            if numbers.dtype.kind not in "iu" and numbers.size:
+                raise TypeError("counts are whole numbers")
+            counts = numbers.astype(np.int64)
+    except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
         raise ValueError(f'an RLE is {{"size": [H, W], "counts": ...}}, got {rle!r:.200}.') from error
-    counts = decompress(counts) if isinstance(counts, str | bytes) else np.asarray(counts, dtype=np.int64)
-    if counts.ndim != 1 or (counts < 0).any() or counts.sum() != height * width:
+    counts = decompress(counts) if isinstance(counts, str | bytes) else counts
+    if height < 0 or width < 0:
+        raise ValueError(f"the size of an RLE is [height, width], got [{height}, {width}].")
+    outside = counts.ndim != 1 or (counts < 0).any() or (counts > height * width).any()
+    if outside or counts.sum() != height * width:
         raise ValueError(
             f"the counts of an RLE of size [{height}, {width}] must be >= 0 and add up to {height * width}, but add up "
             f"to {counts.sum()}; it was cut off, or its size is [width, height] by mistake."
         )
     return height, width, counts
+
+
+def _run_lengths(starts: np.ndarray, ends: np.ndarray, total: int) -> np.ndarray:
+    """Counts of runs of ones, [start, end) in rising order, among ``total`` pixels."""
+    counts = np.diff(np.column_stack((starts, ends)).ravel(), prepend=0)
+    rest = total - int(counts.sum())
+    return np.append(counts, rest) if rest else counts
 
 
 def _as_mask(mask: np.ndarray) -> np.ndarray:

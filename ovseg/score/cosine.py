@@ -1,5 +1,7 @@
 """Dense features × text embeddings → unscaled cosines on the patch grid."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,18 +16,20 @@ class CosineScore(nn.Module):
 
     A scorer is prepared once per image and then evaluated for any range of prompts, so that a large vocabulary never
     needs all its maps at once.  ``probabilities`` says whether the scores are probabilities (True) or cosines (False).
-    An ``activation`` is applied after the maps of a window have been enlarged.
+    An ``activation`` is applied after the maps of a window have been enlarged.  ``first_is_background`` says whether
+    the first prompt stands for what no other one fits; otherwise the order of the prompts does not matter.
     """
 
     name = "cosine"
     probabilities = False
     activation = None
+    first_is_background = False
 
-    def prepare(self, dense: DenseFeatures) -> Tensor:
-        """Unit features (B, E, h, w)."""
+    def prepare(self, dense: DenseFeatures) -> Any:
+        """What ``score`` reads of the images: here unit features (B, E, h, w)."""
         return F.normalize(dense.features.float(), dim=1)
 
-    def score(self, prepared: Tensor, text: Tensor) -> Tensor:
+    def score(self, prepared: Any, text: Tensor) -> Tensor:
         """Scores (B, T, h, w) for unit text embeddings (T, E)."""
         return torch.einsum("behw,te->bthw", prepared, text)
 

@@ -40,10 +40,7 @@ class DenoisedScore(CosineScore):
         if key_norm not in ("channels", "positions"):
             raise ValueError(f"key_norm must be channels (paper) or positions (reference code), got {key_norm!r}.")
         self.key_smoothing, self.prompt_denoising, self.key_norm = key_smoothing, prompt_denoising, key_norm
-
-    @property
-    def probabilities(self) -> bool:
-        return self.key_smoothing is not None
+        self.probabilities = key_smoothing is not None
 
     def forward(self, dense: DenseFeatures, text: Tensor) -> Tensor:
         scores = super().forward(dense, text)

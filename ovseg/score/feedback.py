@@ -1,7 +1,8 @@
 """ResCLIP's second pass (Yang et al., CVPR 2025): the classes of a first pass steer the attention of the last block.
 
     first pass   class of a pixel: argmax of the enlarged cosines, prompt 0 where softmax(τ·cos) < θ;
-                 class of a patch: the most frequent one among its pixels
+                 class of a patch: the most frequent one among its pixels; of equally frequent ones that whose pixels
+                 have the larger sum of cosines, so that the order of the prompts does not matter    [inferred]
     second pass  cosines of the features recomputed with Sem (``ovseg.dense.resclip.semantic_feedback``)
 
 The scale of the softmax before θ in the authors' code is [inferred]; θ = 0 does not depend on it.
@@ -36,16 +37,23 @@ class FeedbackScore(CosineScore):
     def __init__(self, threshold: float = 0.0, logit_scale: float = 40.0, pixels: int = 4):
         super().__init__()
         self.threshold, self.logit_scale, self.pixels = threshold, logit_scale, pixels
+        self.first_is_background = threshold > 0
 
     def patch_classes(self, scores: Tensor) -> Tensor:
         """The class of each patch, (h, w), in the first pass, from cosines (T, h, w)."""
         large = F.interpolate(scores[None], scale_factor=self.pixels, mode="bilinear", align_corners=False)[0]
-        labels = large.argmax(0)
+        best, labels = large.max(0)
         if self.threshold > 0:
             labels = labels.masked_fill((self.logit_scale * large).softmax(0).amax(0) < self.threshold, 0)
-        h, w = scores.shape[1:]
-        cells = labels.view(h, self.pixels, w, self.pixels).transpose(1, 2).flatten(2)
-        return cells.mode(-1).values
+        labels, best = (self._by_patch(map_, *scores.shape[1:]) for map_ in (labels, best))
+        alike = labels[..., None] == labels[..., None, :]  # (h, w, n, n) of the n pixels of a patch
+        votes, sums = alike.sum(-1), (alike * best[..., None, :]).sum(-1)
+        winner = sums.masked_fill(votes < votes.amax(-1, keepdim=True), -torch.inf).argmax(-1, keepdim=True)
+        return labels.gather(-1, winner)[..., 0]
+
+    def _by_patch(self, pixels: Tensor, h: int, w: int) -> Tensor:
+        """(h·p, w·p) → (h, w, p²) for p pixels per patch side."""
+        return pixels.view(h, self.pixels, w, self.pixels).transpose(1, 2).flatten(2)
 
     def forward(self, dense: DenseFeatures, text: Tensor) -> Tensor:
         if dense.reread is None:

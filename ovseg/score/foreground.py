@@ -28,6 +28,7 @@ class ForegroundScore(CosineScore):
     def __init__(self, background: bool = False, delta: float = 0.99):
         super().__init__()
         self.background, self.delta = background, delta
+        self.first_is_background = background
 
     def forward(self, dense: DenseFeatures, text: Tensor) -> Tensor:
         p = (100 * super().forward(dense, text)).softmax(1)

@@ -6,6 +6,7 @@ s_b = 0 (the zero vector) | exp(θ)·cos(f, b), b learned | exp(θ)·max over pr
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,11 @@ class WordScores(nn.Module):
         policy: the value of ``background``.
     """
 
+    text: Tensor
+    prompt_to_class: Tensor
+    hidden: Tensor | None
+    background_text: Tensor | None
+
     def __init__(self, embed_dim: int, scale: float = 1 / 0.07, learned: bool = True, background: str | None = None):
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learned)
@@ -78,8 +84,8 @@ class WordScores(nn.Module):
 
     def forward(self, features: Tensor, scale: float | None = None) -> Tensor:
         """Logits (R, K), or (R, K + 1) with background last, of features (R, E); ``scale`` replaces exp(θ)."""
-        scale = self.scale if scale is None else scale
-        logits = self.by_class(cosine_logits(features, self.text, scale))
+        factor = self.scale if scale is None else scale
+        logits = self.by_class(cosine_logits(features, self.text, factor))
         if self.training and self.hidden is not None:
             logits = logits.masked_fill(self.hidden, NO_CLASS if self.policy is None else -torch.inf)
         if self.policy is None:
@@ -87,7 +93,9 @@ class WordScores(nn.Module):
         if self.policy == "zero":
             return F.pad(logits, (0, 1))
         vectors = self.background_vector if self.policy == "learned" else self.background_text
-        return torch.cat([logits, cosine_logits(features, vectors, scale).amax(1, keepdim=True)], 1)
+        if vectors is None:
+            raise ValueError("background='words' needs prompts of background: pass them to set_words(…, background=…).")
+        return torch.cat([logits, cosine_logits(features, vectors, factor).amax(1, keepdim=True)], 1)
 
 
 class NamedWords(WordScores):
@@ -119,7 +127,7 @@ class NamedWords(WordScores):
         quick_gelu: bool | None = None,
     ):
         policy, self._background_words = background_policy(background)
-        self._source = dict(weights=weights, arch=arch, quick_gelu=quick_gelu)
+        self._source: dict[str, Any] = dict(weights=weights, arch=arch, quick_gelu=quick_gelu)
         self._templates, self._unseen = templates, tuple(unseen)
         encoded = self._read(Vocabulary.parse(vocabulary))
         super().__init__(encoded["text"].shape[1], scale, learned, policy)

@@ -90,7 +90,7 @@ class DinoiserTraining(TrainableSegmentor):
                     "choose a crop_size that is a multiple of it, such as 448."
                 )
             state = self.tower.advance(state, -1, (*dense.taps, *self.teacher.taps))
-            y = dense.extras(self.tower.blocks[-1], state)["y"]
+            y = dense.extras(self.tower, state)["y"]
             teacher = F.interpolate(
                 self.teacher(self.tower, images, state).float(), state.grid, mode="bilinear", align_corners=False
             )

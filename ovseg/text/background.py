@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ovseg.text.names import clean_words
+from ovseg.text.splitting import split_words
+from ovseg.text.stuff import STUFF_WORDS
 
 BACKGROUND_NAME = "background"
 KINDS = ("none", "threshold", "words")
-
-# The stuff names with which SCLIP (Wang et al., ECCV 2024) and others describe class 0 of VOC21 and COCO-Object.
-STUFF_WORDS = tuple(
-    (
-        "sky, wall, tree, wood, grass, road, sea, river, mountain, sands, desk, bed, building, cloud, lamp, door, "
-        "window, wardrobe, ceiling, shelf, curtain, stair, floor, hill, rail, fence"
-    ).split(", ")
-)
 
 _EXPECTED = (
     "Give 'none', a probability between 0 and 1 (pixels whose best class stays below it become background), 'words' "
     f"(the {len(STUFF_WORDS)} usual stuff names), or your own words such as 'sky, wall, road'."
 )
+_NO_WORDS = ("no", "off", "false", "null", "on", "yes", "true", "auto", "default", "word", "stuff")
+_NUMBER = re.compile(r"([-+]?(?:\d+[.,]?\d*|[.,]\d+)(?:e[-+]?\d+)?)\s*(%?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -35,14 +33,18 @@ class Background:
         threshold: probability in [0, 1]; required by "threshold", optional with "words". It is compared with a softmax
             over all queries, so it depends on the logit scale and on the number of words: never carry it over blindly.
         words: what describes class 0; required by "words". Without words, class 0 has no query of its own.
+        chosen: whether somebody asked for it; a single class under a "none" that nobody chose is set against stuff, see
+            ``text.contrast``. It is no part of equality, hash and ``to_dict``.
 
     Raises:
-        ValueError: unknown kind, threshold outside [0, 1], or a field that the kind needs or forbids.
+        ValueError: unknown kind, threshold outside [0, 1], a number among the words, or a field that the kind needs or
+            forbids.
     """
 
     kind: str = "none"
     threshold: float | None = None
     words: tuple[str, ...] = ()
+    chosen: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -50,6 +52,9 @@ class Background:
         if isinstance(self.words, str):
             raise ValueError(f"background words must be a list of words, got the string {self.words!r}. {_EXPECTED}")
         object.__setattr__(self, "words", clean_words(self.words, "a background word"))
+        numbers = [word for word in self.words if read_number(word) is not None]
+        if numbers:
+            raise ValueError(f"{numbers[0]!r} among the background words is a number, and no word. {_EXPECTED}")
         if self.threshold is not None:
             object.__setattr__(self, "threshold", _probability(self.threshold))
         if self.kind == "none" and (self.words or self.threshold is not None):
@@ -61,8 +66,8 @@ class Background:
 
     @classmethod
     def parse(cls, spec: Background | str | float | Sequence[str] | Mapping[str, Any] | None) -> Background:
-        """Policy from what people write: None, "none", 0.3, "0.3", "words", "sky, wall", a list of words, or a mapping
-        with the fields of this class (``kind`` may be left out).
+        """Policy from what people write: None, "none", 0.3, "0.3", "0,3", "30%", "words", "sky, wall", a list of words,
+        or a mapping with ``kind`` (may be left out), ``threshold`` and ``words``.
 
         Raises:
             ValueError: anything else.
@@ -82,14 +87,16 @@ class Background:
     @classmethod
     def _from_text(cls, text: str) -> Background:
         if text.casefold() in ("none", ""):
-            return cls()
+            return cls(chosen=bool(text))
         if text.casefold() == "words":
             return cls("words", words=STUFF_WORDS)
-        try:
-            number = float(text)
-        except ValueError:
-            return cls("words", words=tuple(text.split(",")))
-        return cls("threshold", threshold=number)
+        number = read_number(text)
+        if number is not None:
+            return cls("threshold", threshold=number)
+        words = tuple(split_words(text).items)
+        if text.casefold() in _NO_WORDS or not any(char.isalpha() for char in text):
+            raise ValueError(f"cannot read a background policy from {text!r}. {_EXPECTED}")
+        return cls("words", words=words)
 
     @classmethod
     def _from_mapping(cls, spec: Mapping[str, Any]) -> Background:
@@ -111,8 +118,17 @@ class Background:
         return fields
 
 
+def read_number(text: str) -> float | None:
+    """The number that a text is, with a decimal point or comma, perhaps in percent; None if it is none."""
+    match = _NUMBER.fullmatch(unicodedata.normalize("NFKC", text).strip())
+    return float(match[1].replace(",", ".")) / (100 if match[2] else 1) if match else None
+
+
 def _probability(value: Any) -> float:
     number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
     if not 0.0 <= number <= 1.0:
-        raise ValueError(f"a background threshold must be a probability between 0 and 1, got {value!r}. {_EXPECTED}")
+        percent = f" For {number:g} % give {number / 100:g}." if 1 < number <= 100 else ""
+        raise ValueError(
+            f"a background threshold must be a probability between 0 and 1, got {value!r}.{percent} {_EXPECTED}"
+        )
     return number

@@ -1,9 +1,11 @@
 """Text embeddings on disk: 80 prompts per word are slow to encode and never change for the same weights and templates.
 
     <folder>/<weights identity>-<templates hash>/<random>.safetensors      "embeddings" (n, E) float32 + the n words
+                                                                           + a checksum of both and of the key
 
-Every ``put`` writes one immutable pack under a temporary name and renames it, so readers and writers in other processes
-never see half a file. Packs are only ever replaced by a larger pack that already holds their words, which makes merging
+Every ``put`` writes one immutable pack under a temporary name, waits until it is on the disk and renames it, so readers
+and writers in other processes never see half a file. What does not match its checksum, or is not finite, is encoded
+again. Packs are only ever replaced by a larger pack that already holds their words, which makes merging
 safe without locks: whoever finds a pack gone finds its words in a newer one.
 """
 
@@ -20,11 +22,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from ovseg.files import DRAFT_SECONDS, atomic_write
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PACKS = 64
-_DRAFT_SECONDS = 24 * 3600
 _RETRIES = 20  # how often a reader starts over while other processes merge; then a word merely counts as unknown
 
 
@@ -93,6 +96,9 @@ class EmbeddingCache:
         except OSError as error:
             self._warn(f"cannot write the text embedding cache {shelf} ({error}); OVSEG_CACHE names another folder.")
 
+    def __getstate__(self) -> dict:  # another process looks into the folder itself
+        return vars(self) | {"_indexes": {}}
+
     def _shelf(self, weights: str, templates: str | Sequence[str]) -> Path:
         name = "".join(c if c.isalnum() else "_" for c in weights)[:16]
         return self.folder / f"{name}-{_digest(templates)[:12]}"
@@ -116,8 +122,9 @@ class _Index:
         for _ in range(_RETRIES):
             self._refresh(warn)
             wanted: dict[Path, dict[str, int]] = {}
-            for word in set(words) & self.places.keys() - rows_of_words.keys():
-                pack, row = self.places[word]
+            places = self.places  # other threads may put another in its place
+            for word in set(words) & places.keys() - rows_of_words.keys():
+                pack, row = places[word]
                 wanted.setdefault(pack, {})[word] = row
             if not wanted:
                 break
@@ -162,7 +169,8 @@ def _digest(templates: str | Sequence[str]) -> str:
 
 def _list_packs(shelf: Path) -> list[Path]:
     try:
-        return [shelf / name for name in os.listdir(shelf) if name.endswith(".safetensors")]
+        names = os.listdir(shelf)
+        return [shelf / name for name in names if name.endswith(".safetensors") and not name.startswith(".")]
     except FileNotFoundError:
         return []
 
@@ -170,16 +178,19 @@ def _list_packs(shelf: Path) -> list[Path]:
 def _write_pack(shelf: Path, identity: dict[str, str], words: Sequence[str], table: Tensor) -> Path:
     from safetensors.torch import save
 
-    shelf.mkdir(parents=True, exist_ok=True)
-    name = uuid.uuid4().hex
-    draft, pack = shelf / f"{name}.tmp", shelf / f"{name}.safetensors"
-    try:
-        draft.write_bytes(save({"embeddings": table.contiguous()}, {**identity, "words": json.dumps(list(words))}))
-        os.replace(draft, pack)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    pack, table = shelf / f"{uuid.uuid4().hex}.safetensors", table.contiguous()
+    meta = {**identity, "words": json.dumps(list(words))}
+    content = save({"embeddings": table}, meta | {"checksum": _checksum(meta, table)})
+    with atomic_write(pack, durable=True) as draft:
+        draft.write_bytes(content)
     return pack
+
+
+def _checksum(meta: Mapping[str, str], table: Tensor) -> str:
+    """Of the key, the words and the bytes of their embeddings."""
+    sums = hashlib.sha256(json.dumps([meta["weights"], meta["templates"], meta["words"], list(table.shape)]).encode())
+    sums.update(table.numpy().tobytes())
+    return sums.hexdigest()
 
 
 def _read_pack(
@@ -196,7 +207,10 @@ def _read_pack(
             words, meta = _read_header(file)
             if any(meta.get(key) != value for key, value in identity.items()):
                 return [], None
-            return words, _read_table(file) if table else None
+            if "checksum" not in meta:  # of an early version: nothing tells whether it is sound
+                _remove(pack)
+                return None
+            return words, _read_table(file, meta) if table else None
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -219,15 +233,21 @@ def _read_header(file: BinaryIO) -> tuple[list[str], dict[str, str]]:
     return words, meta
 
 
-def _read_table(file: BinaryIO) -> Tensor:
+def _read_table(file: BinaryIO, meta: Mapping[str, str]) -> Tensor:
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     file.seek(0)
     try:
-        return load(file.read())["embeddings"]
+        table = load(file.read())["embeddings"]
     except SafetensorError as error:
         raise ValueError(str(error)) from None
+    if table.dtype != torch.float32 or table.ndim != 2 or _checksum(meta, table) != meta["checksum"]:
+        raise ValueError("its checksum differs")
+    if not bool(torch.isfinite(table).all()):
+        raise ValueError("it holds numbers that are not finite")
+    return table
 
 
 def _merge(shelf: Path, identity: dict[str, str], warn: Callable[[str], None]) -> None:
@@ -246,7 +266,7 @@ def _merge(shelf: Path, identity: dict[str, str], warn: Callable[[str], None]) -
         for pack in packs:
             _remove(pack)
     for draft in list(shelf.glob("*.tmp")):
-        _remove(draft, older_than=_DRAFT_SECONDS)  # left by a killed writer
+        _remove(draft, older_than=DRAFT_SECONDS)  # left by a killed writer of an early version
 
 
 def _remove(path: Path, older_than: float = float("-inf")) -> None:

@@ -96,6 +96,7 @@ class TextEncoder:
         if todo:
             self.check_length(todo)
         self.check_known(words)
+        todo.sort()  # the last bits of an embedding depend on the others of its batch
         step = max(1, 8 * self.batch // len(self.templates))  # enough prompts to sort by length
         for start in range(0, len(todo), step):
             part = todo[start : start + step]

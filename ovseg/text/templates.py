@@ -47,7 +47,12 @@ def get_templates(spec: str | Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(spec, str) and spec in TEMPLATES:
         return TEMPLATES[spec]
-    templates = (spec,) if isinstance(spec, str) else tuple(spec)
+    try:
+        templates = (spec,) if isinstance(spec, str) else tuple(spec)
+    except TypeError:
+        raise ValueError(
+            f"prompt templates are a name, a text or a list of texts; got {type(spec).__name__}."
+        ) from None
     bad = [t for t in templates if not isinstance(t, str) or t.count("{}") != 1 or t.count("{") + t.count("}") != 2]
     if bad or not templates:
         listing = ", ".join(repr(t) for t in bad) or "none"

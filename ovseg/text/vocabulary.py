@@ -21,11 +21,13 @@ from typing import Any
 
 from ovseg.compat.former_names import current_keys
 from ovseg.spelling import did_you_mean
-from ovseg.text.background import BACKGROUND_NAME, STUFF_WORDS, Background
+from ovseg.text.background import BACKGROUND_NAME, Background
 from ovseg.text.entries import check_keys, read_entry
 from ovseg.text.names import clean_name, clean_words, fold
 from ovseg.text.palette import BACKGROUND_GRAY, RGB, as_color, palette
-from ovseg.text.reading import FORMS, read_spec
+from ovseg.text.reading import FORMS, SUFFIXES, Content, read_source, read_spec, read_words
+from ovseg.text.splitting import split_words, words_of
+from ovseg.text.stuff import STUFF_WORDS, stuff_without
 
 __all__ = ["STUFF_WORDS", "Background", "Vocabulary"]
 
@@ -73,12 +75,28 @@ class Vocabulary:
             ValueError: empty vocabulary, blank or repeated names, misspelled benchmark, malformed file.
             FileNotFoundError: the path of a file that does not exist.
         Warns:
-            UserWarning: the same word describes several classes.
+            UserWarning: the same word describes several classes; something was guessed, such as numbering left out.
         """
-        if isinstance(spec, Vocabulary):
-            return spec
-        content = read_spec(spec)
+        return spec if isinstance(spec, Vocabulary) else cls._of(read_spec(spec))
+
+    @classmethod
+    def from_words(cls, text: str) -> Vocabulary:
+        """Vocabulary from a string of words, as of ``-c``: never a benchmark, and a file only if one is there, which is
+        said. Errors and warnings as in ``parse``."""
+        return cls._of(read_words(text))
+
+    @classmethod
+    def from_source(cls, text: str) -> Vocabulary:
+        """Vocabulary from the name of a file or a benchmark, as of ``-v``; never words. Errors and warnings as in
+        ``parse``."""
+        return cls._of(read_source(text))
+
+    @classmethod
+    def _of(cls, content: Content) -> Vocabulary:
         vocabulary = cls.from_dict(content.spec, content.where)
+        if content.notes:
+            where = "" if content.where == "the vocabulary" else f" of {content.where}"
+            warnings.warn(f"words{where}: {'; '.join(content.notes)}.", UserWarning, stacklevel=3)
         if not content.benchmark:
             warn_shared_words(vocabulary)
         return vocabulary
@@ -110,9 +128,8 @@ class Vocabulary:
         names = tuple(entry.name for entry in entries)
         own = tuple(entry.color or color for entry, color in zip(entries, default_colors(names), strict=True))
         vocabulary = cls(names, tuple(entry.words for entry in entries), own)
-        background = Background.parse(spec.get("background"))
-        if background.kind != "none":
-            vocabulary = vocabulary.replace_background(background)
+        if spec.get("background") is not None:
+            vocabulary = vocabulary.replace_background(vocabulary.policy(spec["background"]))
         return vocabulary if colors is None else replace(vocabulary, colors=tuple(colors))
 
     # --- reading it ------------------------------------------------------------------------------------------------
@@ -184,20 +201,34 @@ class Vocabulary:
     def with_background(self, background: Background | Any) -> Vocabulary:
         """The same classes under another policy (anything ``Background.parse`` reads). Ids move by one if the
         background class comes or goes. A class 0 already called "background" keeps its words under a bare threshold.
+        Of "words", the names of stuff, those leave that describe a class already.
 
         Raises:
             ValueError: "background" is a class but not class 0, or no other class is left.
         Warns:
             UserWarning: a background word also describes another class.
         """
-        changed = self.replace_background(Background.parse(background))
+        changed = self.replace_background(self.policy(background))
         warn_shared_words(changed)
         return changed
+
+    def policy(self, spec: Any) -> Background:
+        """What ``Background.parse`` reads; of "words", only the names of stuff that describe none of the classes."""
+        background = Background.parse(spec)
+        if isinstance(spec, str) and background.words == STUFF_WORDS:
+            start = int(fold(self.names[0]) == BACKGROUND_NAME)
+            named = [
+                word
+                for name, words in list(zip(self.names, self.synonyms, strict=True))[start:]
+                for word in (name, *words)
+            ]
+            background = replace(background, words=stuff_without(named, words=STUFF_WORDS))
+        return background
 
     def replace_background(self, background: Background) -> Vocabulary:
         """``with_background`` without its warning."""
         if background.kind == self.background.kind == "none":
-            return self
+            return self if background.chosen == self.background.chosen else replace(self, background=background)
         start = int(fold(self.names[0]) == BACKGROUND_NAME)
         names, synonyms, colors = self.names[start:], self.synonyms[start:], self.colors[start:]
         if background.kind != "none":
@@ -214,7 +245,7 @@ class Vocabulary:
         Raises:
             ValueError: unknown name, the same class twice, or none at all.
         """
-        wanted = names.split(",") if isinstance(names, str) else names
+        wanted = [words_of(item)[0] for item in split_words(names).items] if isinstance(names, str) else names
         ids = [self.index(name) for name in wanted]
         if self.background.kind != "none":
             ids = [0, *(i for i in ids if i != 0)]
@@ -274,7 +305,8 @@ def _list(values: Any, what: str) -> Sequence[Any]:
 
 
 def _plain(name: str, words: Sequence[str]) -> str | dict[str, Any]:
-    if words == (name,) and "|" not in name:
+    plain = name[0].isalpha() and not set(name) & set("_|") and not name.lower().endswith((*SUFFIXES, ",", ";"))
+    if words == (name,) and plain:  # what the reader of lists leaves as it is
         return name
     return {"name": name, "synonyms": list(words[1:])} if words[0] == name else {"name": name, "words": list(words)}
 

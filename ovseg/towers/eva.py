@@ -20,6 +20,7 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import Tensor, nn
 
 from ovseg.registry import TOWERS
+from ovseg.threads import PerThread
 
 from .base import TokenState
 from .family import TowerFamily
@@ -50,7 +51,7 @@ class Rotation:
 
     Blocks are given tokens without their grid, so the tower tells the grid here whenever tokens start, go on or are
     read out, and it is looked up by the number of patches: two pictures whose grids are of different shape and equally
-    many patches must not be read in turns.
+    many patches must not be read in turns by one thread.  Each thread has grids of its own.
 
     Args:
         width: d of a head.
@@ -61,7 +62,11 @@ class Rotation:
         self, width: int, reference: tuple[int, int] | None = (REFERENCE, REFERENCE), temperature: float = 1e4
     ):
         self.width, self.reference, self.temperature = width, reference, temperature
-        self.grids: dict[int, tuple[int, int]] = {}
+        self._own = PerThread()  # .grids: (h, w) by the number of patches
+
+    @property
+    def grids(self) -> dict[int, tuple[int, int]]:
+        return vars(self._own).setdefault("grids", {})
 
     def use(self, grid: tuple[int, int]):
         self.grids[grid[0] * grid[1]] = tuple(grid)

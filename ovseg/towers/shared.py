@@ -70,6 +70,11 @@ class SharedTower(Tower):
         self._steps: dict[int, _Step] = {}  # by the identity of their tokens, which they keep alive
         return self
 
+    def __getstate__(self) -> dict:
+        """Copies and pickles have seen no picture yet."""
+        fresh = dict(works=[], held=0, _seen=[], _steps={})
+        return vars(self) | fresh
+
     def __getattr__(self, name: str):
         try:
             return super().__getattr__(name)

@@ -38,12 +38,14 @@ from methods import peak_memory, random_tower, timed
 from torch.utils.flop_counter import FlopCounterMode
 
 import ovseg
+from ovseg.apis.base_predictor import ModelWords
 from ovseg.apis.predictor import Predictor
 from ovseg.dense.windows import windows
 from ovseg.files import write_json
 from ovseg.pictures.images import load_image
 from ovseg.predict.class_maps import ImageFeatures
 from ovseg.predict.resize import target_size
+from ovseg.predict.segment import EncodedWords
 from ovseg.progress import track
 from ovseg.towers import Tower, load_tower
 
@@ -108,8 +110,9 @@ class Work:
 
     def words(self, count: int):
         """Give the predictor ``count`` words, by their embeddings."""
-        self.predictor.vocabulary = ovseg.Vocabulary.parse([f"word {i}" for i in range(count)])
-        self.predictor._text = random_words(count, self.predictor.pipeline.tower.embed_dim)
+        vocabulary = ovseg.Vocabulary.parse([f"word {i}" for i in range(count)])
+        self.text = random_words(count, self.predictor.pipeline.tower.embed_dim)
+        self.predictor._words = ModelWords(vocabulary, EncodedWords(vocabulary, self.text))
 
     def predict(self):
         return self.predictor.set_image(self.image).predict().labels
@@ -120,7 +123,7 @@ class Work:
 
     def plain(self):
         pipeline = self.predictor.pipeline
-        return plain(self.predictor, pipeline.encode(self.image), self.predictor._text)
+        return plain(self.predictor, pipeline.encode(self.image), self.text)
 
 
 @torch.inference_mode()

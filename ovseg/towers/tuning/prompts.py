@@ -29,9 +29,7 @@ class Prompt(Tuning):
     def tune(self, tower, parts):
         table = parts.tokens
         table.contexts = nn.Parameter(torch.randn(self.length, table.embedding_dim, device=table.weight.device) * 0.02)
-        table.register_forward_hook(
-            lambda module, _, out: torch.cat([out[:, :1], _rows(module.contexts, out), out[:, 1 + self.length :]], 1)
-        )
+        table.register_forward_hook(_put_contexts)
         tower.prompt_length = self.length
         yield table.contexts
 
@@ -92,3 +90,8 @@ class VisualPrompt(Tuning):
 def _rows(parameter: Tensor, like: Tensor) -> Tensor:
     """(M, D) → (B, M, D) in the dtype of a tensor (B, …)."""
     return parameter.to(like.dtype).expand(len(like), *parameter.shape)
+
+
+def _put_contexts(table: nn.Embedding, _, out: Tensor) -> Tensor:
+    """A hook of the token table: its learned vectors behind the start token, in place of as many words."""
+    return torch.cat([out[:, :1], _rows(table.contexts, out), out[:, 1 + len(table.contexts) :]], 1)
