@@ -45,7 +45,7 @@ class LastBlock(DenseExtractor):
         ValueError: an unknown relation or ``residual``, or ``last_n`` below one.
     """
 
-    requires = ("attention",)
+    requires: tuple[str, ...] = ("attention",)
     relations: tuple[str, ...] = ("qk",)
     residual: bool | str = True
     ffn: bool = True
