@@ -123,12 +123,12 @@ class TestCATSegFromOneFile:
 
     def test_so_do_load_and_the_model_of_configs(self, exported):
         model = MODELS.build(
-            dict(type="OpenVocabSegmentor", dense=dict(type="CATSeg"), vocabulary="owl", weights=exported)
+            dict(type="OpenVocabSegmentor", dense=dict(type="CATSeg"), vocabulary=["owl", "sky"], weights=exported)
         )
-        loaded = ovseg.load("catseg", exported, "owl", cache=False)
+        loaded = ovseg.load("catseg", exported, ["owl", "sky"], cache=False)
         assert model.provenance == loaded.provenance
         both = dict(type="SideBySide", models={"a": dict(type="OpenVocabSegmentor", dense=dict(type="CATSeg"))})
-        both["models"]["a"] |= dict(vocabulary="owl", weights=exported)
+        both["models"]["a"] |= dict(vocabulary=["owl", "sky"], weights=exported)
         assert MODELS.build(both)._models["a"].provenance == loaded.provenance
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ovseg import cli
 from ovseg.compat import notice
-from ovseg.towers import weights
+from ovseg.towers import fetch
 
 QUICK = ("--templates", "name", "--refine", "none", "--no-progress")
 
@@ -213,7 +213,7 @@ def test_missing_weights(ovseg, photo, monkeypatch):
     """Offline: the file, the cache it was looked for in, and the command that fetches it."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    monkeypatch.setattr(weights, "try_to_load_from_cache", lambda repo, file: None)
+    monkeypatch.setattr(fetch, "try_to_load_from_cache", lambda repo, file: None)
     monkeypatch.setenv("HOME", str(photo.parent))
     outcome = ovseg("predict", photo, "-c", "cat", "-w", "ViT-B-32/openai")
     assert_one_paragraph(

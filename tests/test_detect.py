@@ -74,7 +74,7 @@ class TestEngine:
 
     def test_classes_beyond_the_enlarged_ones_still_compete(self, detector, picture, monkeypatch):
         words = [f"word {i}" for i in range(12)]
-        everything = detector(picture, words)
+        everything = detector.set_classes(words).set_image(picture).predict()
         monkeypatch.setattr("ovseg.predict.detect.CLASSES", 5)
         few = detector.predict()
         assert set(few.names) <= set(everything.names) and len(set(few.names)) <= 5
@@ -179,7 +179,7 @@ class TestGivenRegions:
         detector.set_image(picture)
         for wrong, says in (
             (dict(boxes=[[0, 0, 5, 5]], masks=np.zeros((1, 90, 130))), "boxes or masks"),
-            (dict(boxes=[[0, 0, 5]]), r"boxes are \(R, 4\)"),
+            (dict(boxes=[[0, 0, 5]]), r"expected \(R, 4\)"),
             (dict(masks=np.zeros((1, 9, 13), bool)), r"masks are \(R, 90, 130\)"),
             (dict(objectness=[1.0]), "objectness belongs"),
         ):
@@ -442,5 +442,5 @@ def test_run_lengths_of_outlines():
 
     mask = torch.zeros(4, 6, dtype=torch.bool)
     mask[1:3, 2:5] = True
-    fine = rle.decode(_outline(mask, (40, 60)))
+    fine = rle.decode(_outline(mask, torch.tensor([20.0, 10.0, 50.0, 30.0]), (40, 60)))
     assert fine[12:28, 22:48].all() and not fine[:9].any() and not fine[:, 52:].any()

@@ -15,12 +15,16 @@ def test_one_mask_is_proxyclip_without_the_left_out_entries(vit):
     x = images((48, 80))
     external = torch.rand(1, 5, 3, 5)
     one = CorrCLIP(masks=lambda picture: np.zeros(picture.shape[:2], int))
-    assert torch.equal(one.regions(vit, x, (3, 5)), torch.zeros(1, 15, dtype=torch.long))
-    one(vit, x, external)
+    regions = one.regions(vit, x, (3, 5))
+    assert torch.equal(regions, torch.zeros(1, 15, dtype=torch.long))
     unit = torch.nn.functional.normalize(external[0].flatten(1), dim=0)
     cosine = unit.T @ unit
     expected = (one.gamma * (cosine - one.beta * cosine.mean())).softmax(-1)
-    torch.testing.assert_close(one.weights(external)[0], expected)
+    torch.testing.assert_close(one.weights(external, regions=regions)[0], expected)
+    restricted = one.within(vit, x, external, regions).features
+    torch.testing.assert_close(one(vit, x, external).features, restricted)
+    with pytest.raises(ValueError, match="regions"):
+        one.weights(external)
 
 
 def test_patches_of_other_masks_have_no_weight(vit):
@@ -28,8 +32,8 @@ def test_patches_of_other_masks_have_no_weight(vit):
     halves = np.zeros((64, 64), int)
     halves[:, 32:] = 1
     dense = CorrCLIP(masks=lambda picture: halves)
-    dense(vit, x, torch.rand(1, 5, 4, 4))
-    weights = dense.weights(torch.rand(1, 5, 4, 4))[0].view(4, 4, 4, 4)
+    regions = dense.regions(vit, x, (4, 4))
+    weights = dense.weights(torch.rand(1, 5, 4, 4), regions=regions)[0].view(4, 4, 4, 4)
     assert (weights[:, :2, :, 2:] == 0).all() and (weights[:, 2:, :, :2] == 0).all()
     torch.testing.assert_close(weights.sum((-2, -1)), torch.ones(4, 4))
 
@@ -91,3 +95,8 @@ def test_trident_with_a_global_step(vit):
 def test_bad_options():
     with pytest.raises(ValueError, match="stride"):
         Trident(window=32, stride=64)
+
+
+def test_trident_refuses_external_features(vit):
+    with pytest.raises(ValueError, match="proxy"):
+        Trident()(vit, images((64, 64)), torch.rand(1, 5, 4, 4))

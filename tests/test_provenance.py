@@ -97,7 +97,7 @@ class TestPictures:
 
     def test_boxes_that_were_given_are_another_result(self, vit, picture):
         model = package.load_detector("naclip", tower=vit, classes="cat, dog", templates="name", cache=False)
-        found, given = model(picture).provenance, model.predict(boxes=[[0, 0, 40, 40]]).provenance
+        found, given = model.set_image(picture).predict().provenance, model.predict(boxes=[[0, 0, 40, 40]]).provenance
         assert found == model.provenance.of(None) or found.fingerprint == model.provenance.fingerprint
         assert given.differences(found) == ["fingerprint"]
 

@@ -1,6 +1,8 @@
 """Detection slice by slice: any detector, and what it would say of the slices by themselves."""
 
 import json
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,12 @@ QUICK = dict(templates="name", cache=False, floor=0, area=1, background=("sky", 
 CHECKPOINT = ROOT / "configs/fvit/fvit_windows_tiny_scenes.safetensors"
 
 
+@dataclass
+class EncodedBlobs:
+    image: np.ndarray
+    source: Any = None
+
+
 class Blobs:
     """A detector of bright blobs: the red channel is the score in percent, the green one the class."""
 
@@ -40,9 +48,10 @@ class Blobs:
         return vocabulary
 
     def encode(self, image):
-        return image
+        return EncodedBlobs(image)
 
-    def decode(self, image, words):
+    def decode(self, picture, words):
+        image = picture.image
         blobs, _ = ndimage.label(image[..., 0])
         where = ndimage.find_objects(blobs)
         boxes = torch.tensor([[x.start, y.start, x.stop, y.stop] for y, x in where]).float().reshape(-1, 4)

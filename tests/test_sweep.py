@@ -14,6 +14,7 @@ from ovseg.text.encoder import TextEncoder
 from ovseg.towers import load_tower, missing, tokenizer
 from ovseg.towers.build import look_at
 from ovseg.towers.export import save_tower
+from ovseg.towers.metadata import model_config
 from ovseg.towers.tokenizer import has_transformers
 
 NEEDS_TRANSFORMERS = "transformers is missing"
@@ -61,6 +62,17 @@ def test_embeddings_are_open_clips_and_methods_run(tmp_path, monkeypatch, name):
 def assert_alike(ours, theirs):
     torch.testing.assert_close(F.normalize(ours, dim=-1), F.normalize(theirs, dim=-1), atol=1e-4, rtol=0)
     assert F.normalize(theirs, dim=-1).std(0).max() > 1e-3  # the two rows differ, so that equality says something
+
+
+def test_the_schema_of_configs_holds_all_that_builds_open_clips_models():
+    dropped = {"timm_model_pretrained", "hf_model_pretrained", "init_logit_bias"}
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        model = model_config(config, name)
+        missing_keys = config.keys() - model.keys()
+        for part in ("vision_cfg", "text_cfg"):
+            missing_keys |= {key for key, value in config[part].items() if key not in model[part] and value is not None}
+        assert missing_keys <= dropped, name
 
 
 @pytest.mark.parametrize("name", REFUSED)

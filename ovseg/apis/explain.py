@@ -116,7 +116,7 @@ class Explainer:
     suits the weights.  Any number of threads may share one.
 
     Args:
-        weights, device, quick_gelu, cache: as for ``load``; the weights are those of a ViT.
+        weights, device, arch, quick_gelu, cache: as for ``load``; the weights are those of a ViT.
         **settings: ``short_side``, ``size`` or ``templates``, see ``ovseg.predict.Protocol``.
 
     Raises:
@@ -129,6 +129,7 @@ class Explainer:
         weights: str | None = None,
         *,
         device: str = "auto",
+        arch: str | None = None,
         quick_gelu: bool | None = None,
         cache: bool = True,
         **settings: Any,
@@ -139,7 +140,7 @@ class Explainer:
                 f"an explanation is of the whole picture and its settings are short_side, size and templates; "
                 f"got {', '.join(strange)}."
             )
-        self.model = load("clip_prs", weights, device=device, quick_gelu=quick_gelu, cache=cache, **settings)
+        self.model = load("clip_prs", weights, device=device, arch=arch, quick_gelu=quick_gelu, cache=cache, **settings)
         self.tower, self.protocol = self.model.pipeline.tower, self.model.pipeline.protocol
         self._encoded: tuple[tuple[str, ...], Tensor] | None = None
 

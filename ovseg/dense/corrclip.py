@@ -53,8 +53,10 @@ class CorrCLIP(ProxyCLIP):
 
     def attention_mask(self, logits: Tensor, rows: slice, regions: Tensor | None = None) -> Tensor:
         """Pairs of patches in the same of the regions (B, h'·w')."""
+        if regions is None:
+            raise ValueError("CorrCLIP's attention stays within regions: pass those of ``CorrCLIP.regions``.")
         return regions[:, rows, None] == regions[:, None]
 
     def forward(self, tower: Tower, images: Tensor, external: Tensor | None = None) -> DenseFeatures:
-        grid = tower.grid_of(*images.shape[2:]) if external is None else tuple(external.shape[2:])
-        return super().forward(tower, images, external, self.regions(tower, images, grid))
+        h, w = tower.grid_of(*images.shape[2:]) if external is None else external.shape[2:]
+        return self.within(tower, images, external, self.regions(tower, images, (h, w)))

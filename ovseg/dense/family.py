@@ -45,7 +45,7 @@ class LastBlock(DenseExtractor):
         ValueError: an unknown relation or ``residual``, or ``last_n`` below one.
     """
 
-    requires = ("attention",)
+    requires: tuple[str, ...] = ("attention",)
     relations: tuple[str, ...] = ("qk",)
     residual: bool | str = True
     ffn: bool = True
@@ -129,8 +129,8 @@ class LastBlock(DenseExtractor):
         depth = len(tower.blocks)
         if self.last_n > depth:
             raise ValueError(f"last_n={self.last_n}, but this tower has only {depth} block(s).")
-        taps = self.taps_of(tower)
         state, padding = self.start(tower, images)
+        taps = self.taps_of(tower)
         state = tower.advance(state, depth - self.last_n, taps)
         total = self.read_out(tower.blocks[state.index], state.x, state.grid)
         for index in range(state.index + 1, depth):

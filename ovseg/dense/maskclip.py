@@ -31,7 +31,7 @@ class MaskCLIP(LastBlock):
     and normalizes with ImageNet statistics.  The statistics are part of ``protocol``; the activation is not adopted.
     """
 
-    requires = ()
+    requires: tuple[str, ...] = ()
     relations = ("identity",)
     positions = "exact"
     padding = "corner"

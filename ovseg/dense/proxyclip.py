@@ -65,17 +65,20 @@ class ProxyCLIP(DenseExtractor):
         methods that restrict attention to regions."""
         return logits >= 0
 
-    def forward(
-        self, tower: Tower, images: Tensor, external: Tensor | None = None, regions: Tensor | None = None
-    ) -> DenseFeatures:
+    def forward(self, tower: Tower, images: Tensor, external: Tensor | None = None) -> DenseFeatures:
         """Dense features of normalized images (B, 3, H, W) on the grid of the proxy.
 
         ``external``: (B, C', h', w') features to use instead of the proxy's; their grid covers the whole image.
-        ``regions``: see ``attention_mask``.
 
         Raises:
             ValueError: external features of another shape.
         """
+        return self.within(tower, images, external)
+
+    def within(
+        self, tower: Tower, images: Tensor, external: Tensor | None = None, regions: Tensor | None = None
+    ) -> DenseFeatures:
+        """As ``forward``; ``regions`` see ``attention_mask``."""
         state, padding = self.start(tower, images)
         state = tower.advance(state, -1, self.proxy.taps)
         external = self.proxy(tower, images, state) if external is None else external

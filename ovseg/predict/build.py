@@ -250,7 +250,7 @@ def build(
     """
     slices, settings = SliceSettings.split(settings or {})
     model = trained_model(method)
-    if slices is not None and not (boxes or model is not None and LOADERS.get(model.loader).boxes):
+    if slices is not None and not boxes and model is None:
         raise ValueError("slice, overlap: of detectors. Label maps are made window by window: give window and stride.")
     if model is not None:
         engine = _trained(model, weights, pick_device(device), tower, settings, options | dict(cache=cache))

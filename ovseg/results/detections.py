@@ -159,7 +159,7 @@ class Detections(PlotMixin):
         """
         rows = np.arange(len(self))
         rows = np.atleast_1d(rows[chosen if isinstance(chosen, slice) else self._rows(chosen)])
-        masks = None if self.masks is None else [self.masks[i] for i in rows]
+        masks = None if self.masks is None else [self.masks[i] for i in rows.tolist()]
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], masks=masks)
 
     def _rows(self, chosen: Any) -> np.ndarray:
@@ -377,6 +377,7 @@ def _to_numpy(values: Any) -> np.ndarray:
 
 
 def _share(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+    share = float(value) if isinstance(value, Real) and not isinstance(value, bool) else float("nan")
+    if not 0 <= share <= 1:
         raise ValueError(f"{what} is a number from 0 to 1, got {value!r}.")
-    return float(value)
+    return share

@@ -36,6 +36,7 @@ from .architecture import has_own_class
 from .build import text_config
 from .family import families
 from .formats import TRUNK, canonical, has_authors_names, has_text
+from .positions import as_size
 
 SIDE = whole(1, 16_384)  # of pictures and windows, in pixels
 NAME = text(200)
@@ -200,24 +201,34 @@ def folder_config(content: bytes, file: str) -> tuple[dict, dict]:
     config = bounded(parse_json(content, file), file)
     if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
         raise ValueError(f"{file} is not a config of open_clip: expected a mapping with model_cfg.")
-    model = {key: value for key, value in config["model_cfg"].items() if key in MODEL}
-    for part in ("vision_cfg", "text_cfg"):
-        if isinstance(model.get(part), dict):
-            model[part] = {key: value for key, value in model[part].items() if key not in UNUSED}
-    if isinstance(model.get("text_cfg"), dict):
-        model["text_cfg"] = {key: v for key, v in model["text_cfg"].items() if v is not None}
     preprocess = config.get("preprocess_cfg") or {}
     if isinstance(preprocess, dict):
         preprocess = {key: value for key, value in preprocess.items() if key in PREPROCESS}
-    model = mapping(MODEL)(model, f"model_cfg of {file}")
+    model = model_config(config["model_cfg"], f"model_cfg of {file}")
+    return model, statistics_of(mapping(PREPROCESS)(preprocess, f"preprocess_cfg of {file}"))
+
+
+def model_config(config: dict, place: str) -> dict:
+    """The parts of an open_clip config that say how a model is built, checked.
+
+    Raises:
+        ValueError: a model that is not made of CLIP's parts, or with more patches than any has.
+    """
+    model = {key: value for key, value in config.items() if key in MODEL}
+    for part in ("vision_cfg", "text_cfg"):
+        if isinstance(model.get(part), dict):
+            model[part] = {key: v for key, v in model[part].items() if key not in UNUSED}
+    if isinstance(model.get("text_cfg"), dict):
+        model["text_cfg"] = {key: v for key, v in model["text_cfg"].items() if v is not None}
+    model = mapping(MODEL)(model, place)
     for part in ("embed_dim", "vision_cfg", "text_cfg"):
         if part not in model:
-            raise ValueError(f"{file} is not a config of open_clip: model_cfg lacks {part}.")
+            raise ValueError(f"{place} is not a config of open_clip: it lacks {part}.")
     vision = model["vision_cfg"]
-    sides = [side // (vision.get("patch_size") or 16) for side in (*as_tuple(vision.get("image_size", 224)),) * 2]
-    if sides[0] * sides[1] > LARGEST_GRID:
-        raise ValueError(f"{file} states pictures of {sides[0]}×{sides[1]} patches, more than any model has.")
-    return model, statistics_of(mapping(PREPROCESS)(preprocess, f"preprocess_cfg of {file}"))
+    height, width = (side // (vision.get("patch_size") or 16) for side in as_size(vision.get("image_size", 224)))
+    if height * width > LARGEST_GRID:
+        raise ValueError(f"{place} states pictures of {height}×{width} patches, more than any model has.")
+    return model
 
 
 def statistics_of(preprocess: dict) -> dict:

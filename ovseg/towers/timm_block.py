@@ -7,12 +7,16 @@ LN' and the layer scales s₁, s₂ are there in some networks, a normalization 
 turn the queries and keys of the patches alone.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from timm.layers import Attention, AttentionPoolLatent, AttentionRope, RotaryEmbeddingCat, apply_rot_embed_cat
 from timm.models.eva import EvaAttention, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+
+from ovseg.threads import PerThread
 
 ATTENTIONS = (Attention, AttentionRope, EvaAttention)
 BLOCKS = (Block, EvaBlock, EvaBlockPostNorm)
@@ -38,16 +42,20 @@ class TimmRotation:
 
     def __init__(self, rope: RotaryEmbeddingCat, prefix: int, half: bool):
         self.rope, self.prefix, self.half = rope, prefix, half
-        self.angles: dict[int, Tensor] = {}
         self.known: dict[tuple[int, int], Tensor] = {}
+        self._own = PerThread()  # .angles: (h·w, 2 d) by the number of patches
+
+    @property
+    def angles(self) -> dict[int, Tensor]:
+        return vars(self._own).setdefault("angles", {})
 
     def use(self, grid: tuple[int, int], like: Tensor):
         """Turn by the angles of a grid (h, w) from now on where tokens are as many."""
         if grid not in self.known:
-            rope, native = self.rope, self.rope.feat_shape
-            rope.update_feat_shape(list(grid))
-            self.known[grid] = rope.get_embed().clone()
-            rope.update_feat_shape(native)
+            with torch.inference_mode(False):  # what is kept shall serve in training too
+                rope = copy.deepcopy(self.rope)
+                rope.update_feat_shape(list(grid))
+                self.known[grid] = rope.get_embed().clone()
         self.angles[grid[0] * grid[1]] = self.known[grid].to(like.device)
 
     def __call__(self, x: Tensor, added: int = 0) -> Tensor:

@@ -31,7 +31,7 @@ from .dilation import OUTPUT_STRIDE
 from .fetch import HUB_FILES, fetch_record, hub_file
 from .folder import SUFFIXES, read_folder
 from .identity import identity
-from .metadata import check_sizes, folder_config, own_metadata
+from .metadata import check_sizes, folder_config, model_config, own_metadata
 from .records import facts_of, published, statistics
 from .tokenizer import TokenizerRecord, require_tokenizer, tokenizer_record
 
@@ -183,7 +183,7 @@ def _architecture(arch: str) -> dict:
     if config is None:
         near = nearest(arch, open_clip.list_models(), cutoff=0.4)
         raise ValueError(f"unknown architecture {arch!r}. Did you mean {' or '.join(near) or 'ViT-B-16'}?")
-    return config
+    return model_config(config, f"open_clip's {arch}")
 
 
 def _from_tag(spec: str, arch: str | None, offline: bool | None, quick_gelu: bool | None, stride: int | None) -> Tower:
