@@ -32,16 +32,16 @@ def user_tensor(name: str, value: Any) -> Tensor:
     Raises:
         ValueError: it is something else.
     """
-    expected = f"{name} are {EXPECTED[name]}"
+    expected = f"expected {EXPECTED[name]}"
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{expected}; got {type(value).__name__} ({reason}).") from None
+        raise ValueError(f"{name} cannot be read from {type(value).__name__} ({reason}); {expected}.") from None
     if tensor.numel() == 0 and tensor.ndim == 1 and name == "boxes":
         tensor = tensor.reshape(0, 4)
     if tensor.ndim != _AXES[name] or tensor.is_complex() or (name == "boxes" and tensor.shape[1] != 4):
-        raise ValueError(f"{expected}; got {tuple(tensor.shape)} of {tensor.dtype}.")
+        raise ValueError(f"{name} have the shape {tuple(tensor.shape)} of {tensor.dtype}; {expected}.")
     if name == "objectness" and not bool(((tensor >= 0) & (tensor <= 1)).all()):
-        raise ValueError(f"{expected}; some of these are not.")
+        raise ValueError(f"objectness lies between 0 and 1, these are not all there; {expected}.")
     return tensor
