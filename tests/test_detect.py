@@ -76,7 +76,7 @@ class TestEngine:
         words = [f"word {i}" for i in range(12)]
         everything = detector(picture, words)
         monkeypatch.setattr("ovseg.predict.detect.CLASSES", 5)
-        few = detector.predict()
+        few = detector(picture, words)
         assert set(few.names) <= set(everything.names) and len(set(few.names)) <= 5
         assert few.scores[0] == pytest.approx(everything.scores[0], abs=0.05)
 
@@ -442,5 +442,5 @@ def test_run_lengths_of_outlines():
 
     mask = torch.zeros(4, 6, dtype=torch.bool)
     mask[1:3, 2:5] = True
-    fine = rle.decode(_outline(mask, (40, 60)))
+    fine = rle.decode(_outline(mask, torch.tensor([20.0, 10.0, 50.0, 30.0]), (40, 60)))
     assert fine[12:28, 22:48].all() and not fine[:9].any() and not fine[:, 52:].any()
