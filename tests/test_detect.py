@@ -76,7 +76,7 @@ class TestEngine:
         words = [f"word {i}" for i in range(12)]
         everything = detector.set_classes(words).set_image(picture).predict()
         monkeypatch.setattr("ovseg.predict.detect.CLASSES", 5)
-        few = detector.predict()
+        few = detector(picture, words)
         assert set(few.names) <= set(everything.names) and len(set(few.names)) <= 5
         assert few.scores[0] == pytest.approx(everything.scores[0], abs=0.05)
 
