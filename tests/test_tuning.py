@@ -1,6 +1,8 @@
 """Tuning presets: how much trains, that nothing changes before the first step, and that plain weights give the same."""
 
 import copy
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,10 @@ import torch
 
 from ovseg.registry import TOWERS as FAMILIES
 from ovseg.registry import TUNING, names
+from ovseg.testing.shrunken import save_small, shrunken, small_config
 from ovseg.testing.toys import toy_tower
 from ovseg.text.encoder import TextEncoder
-from ovseg.towers import tuning
+from ovseg.towers import load_tower, tuning
 
 from .test_dense import images
 from .test_eva import toy_eva
@@ -152,15 +155,35 @@ def test_mistakes(preset, word):
         tuning.apply(toy_tower(), [preset])
 
 
+@cache
+def network_folder(architecture: str) -> Path:
+    folder = Path(tempfile.mkdtemp())
+    with shrunken():
+        save_small(folder, small_config(architecture))
+    return folder
+
+
+def toy_network(architecture: str):
+    """A small network of timm as open_clip's architecture has it."""
+    with shrunken():
+        return load_tower(network_folder(architecture))
+
+
+TOWERS = {
+    "vit": toy_tower,
+    "eva": toy_eva,
+    "resnet": lambda: toy_tower("resnet"),
+    "timm_vit": lambda: toy_network("PE-Core-B-16"),
+    "cnn": lambda: toy_network("convnext_base"),
+}
+
+
 def documented() -> dict[tuple[str, str], str]:
     """(preset, family) → what docs/training.md says of them."""
     lines = (Path(__file__).parents[1] / "docs/training.md").read_text(encoding="utf-8").splitlines()
-    start = lines.index("| preset | ViT | EVA-02 | ResNet |") + 2
+    start = lines.index("| preset | ViT | EVA-02 | ResNet | ViT of timm | CNN of timm |") + 2
     rows = [line.strip("| ").split(" | ") for line in lines[start : lines.index("", start)]]
-    return {(row[0].strip("`"), kind): row[i] for row in rows for i, kind in enumerate(("vit", "eva", "resnet"), 1)}
-
-
-TOWERS = {"vit": toy_tower, "eva": toy_eva, "resnet": lambda: toy_tower("resnet")}
+    return {(row[0].strip("`"), kind): row[i] for row in rows for i, kind in enumerate(TOWERS, 1)}
 
 
 def test_the_table_has_every_preset_and_family():
@@ -174,9 +197,9 @@ def test_every_preset_on_every_family(name, family):
     tower, plain = TOWERS[family](), TOWERS[family]()
     assert tower.family == family
     says = documented()[name, family]
-    x = images((96, 128)) if family == "resnet" else images((48, 80))
+    x = images((48, 80) if family in ("vit", "eva", "timm_vit") else (96, 128))
     if says.startswith("refused"):
-        with pytest.raises(ValueError, match=f"{name} finds nothing to tune .*{family}.*no room for more"):
+        with pytest.raises(ValueError, match=f"{name} finds nothing to tune .*{family}.*{says.partition(': ')[2]}"):
             tuning.apply(tower, [dict(type=name)])
         return
     tuning.apply(tower, [dict(type=name)])
@@ -200,8 +223,8 @@ def test_parts_of_the_families():
             assert id(weight.tensor) in own
             assert weight.tensor[weight.rows].shape[0] * weight.count == len(weight.tensor)
         assert {id(p) for p in parts.parameters()} == own
-        q = parts.attention[0].q
-        assert torch.equal(q.tensor[q.rows], list(q.tensor.chunk(q.count))[0])
+        for each in parts.attention[:1]:
+            assert torch.equal(each.q.tensor[each.q.rows], list(each.q.tensor.chunk(each.q.count))[0])
 
 
 def test_extra_tokens_beside_rotations_have_no_place():

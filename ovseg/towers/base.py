@@ -1,8 +1,9 @@
 """The contract of image towers: any H×W in, tokens out, every part of the last blocks within reach."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +66,24 @@ class TokenState:
     taps: dict[str, Tensor] = field(default_factory=dict)
 
 
+class Block(Protocol):
+    has_residual: bool
+    has_attention: bool
+    heads: int
+    scale: float
+    block: Any
+    attention: Any
+
+    def ln_1(self, x: Tensor) -> Tensor: ...
+    def ln_2(self, x: Tensor) -> Tensor: ...
+    def qkv(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
+    def values(self, normed: Tensor) -> Tensor: ...
+    def out(self, values: Tensor) -> Tensor: ...
+    def ffn(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, queries: slice = slice(None)) -> Tensor: ...
+    def with_tokens(self, x: Tensor, tokens: Tensor) -> Tensor: ...
+
+
 class Tower(nn.Module, ABC):
     """An image tower, and the text tower that shares its embedding space.
 
@@ -84,6 +103,16 @@ class Tower(nn.Module, ABC):
 
     family: str
     provides: frozenset[str]
+    visual: Any
+    clip: Any
+    blocks: Sequence[Block]
+    stride: int
+    width: int
+    embed_dim: int
+    stages: Callable[[Tensor, int], list[Tensor]]
+    enter: Callable[[Tensor, tuple[int, int]], TokenState]
+    patches: Callable[[Tensor, int, int], Tensor]
+    position_table: Callable[[tuple[int, int], str], Tensor]
     image_size: tuple[int, int]
     table_grid: tuple[int, int]
     prompt_length = 0
