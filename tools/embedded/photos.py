@@ -69,21 +69,25 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     for kind in SIDES:
         for split in ("train", "val"):
+            if (args.out / f"{kind}_{split}_labels.npy").exists():
+                continue
             pictures, labels = decode(kind, split)
             np.save(args.out / f"{kind}_{split}.npy", pictures)
             np.save(args.out / f"{kind}_{split}_labels.npy", labels)
             print(kind, split, len(labels), flush=True)
     pictures = np.load(args.out / "objects64_train.npy", mmap_mode="r")
     labels = np.load(args.out / "objects64_train_labels.npy")
-    chosen = np.sort(np.concatenate([np.flatnonzero(labels == c)[: args.asked] for c in np.unique(labels)]))
-    logits = np.full((len(labels), 1000), np.nan, np.float16)
+    chosen = np.stack([np.flatnonzero(labels == c)[: args.asked] for c in np.unique(labels)], 1).flatten()
+    path = args.out / "teacher.npy"
+    logits = np.load(path) if path.exists() else np.full((len(labels), 1000), np.nan, np.float16)
+    chosen = chosen[np.isnan(logits[chosen, 0])]
     teacher = efficientnet_lite(args.teacher).to(memory_format=torch.channels_last)
     for start in range(0, len(chosen), 64):
         part = chosen[start : start + 64]
         logits[part] = ask(teacher, pictures[part], args.side)
-        if start % 2048 == 0:
-            print(f"teacher: {start} of {len(chosen)}", flush=True)
-    np.save(args.out / "teacher.npy", logits)
+        if start % 1024 == 0 or start + 64 >= len(chosen):
+            np.save(path, logits)
+            print(f"teacher: {start + len(part)} of {len(chosen)}", flush=True)
 
 
 if __name__ == "__main__":

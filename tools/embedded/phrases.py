@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from open_clip.tokenizer import SimpleTokenizer
 from teachers import MiniLM
@@ -49,7 +50,7 @@ def collect(wordnet: WordNet, tokenizer: SimpleTokenizer, seed: int) -> list[tup
     lemmas = [name for names in imagenet_lemmas().values() for name in names]
     usual = [name for synset in imagenet_classes() for name in imagenet_lemmas()[synset]]
     lists = vocabulary_names()
-    nouns = [w for w in wordnet.senses if w.isascii() and len(w.split()) <= 3 and not any(c.isdigit() for c in w)]
+    nouns = [w for w in wordnet.senses if w.isascii() and len(w.split()) <= 2 and not any(c.isdigit() for c in w)]
     tokens = [w for w in token_strings(tokenizer) if w.isascii() and w.isalpha() and len(w) > 2]
     plain = list(dict.fromkeys(p.strip().lower() for p in (*lists, *usual, *lemmas, *nouns, *tokens) if p.strip()))
     safe = {p.lower() for p in (*lists, *usual)}
@@ -69,6 +70,18 @@ def collect(wordnet: WordNet, tokenizer: SimpleTokenizer, seed: int) -> list[tup
     return rows + [(p, "train", "0") for p in dict.fromkeys(drawn) if p not in seen]
 
 
+def ask(teacher: MiniLM, phrases: list[str], folder: Path, part: int = 8192) -> torch.Tensor:
+    """The teacher's vectors (n, 384); every finished part is kept in ``folder``, so that a second call goes on."""
+    folder.mkdir(exist_ok=True)
+    for start in range(0, len(phrases), part):
+        path = folder / f"{start:06}.npy"
+        if not path.exists():
+            np.save(folder / "part.npy", teacher(phrases[start : start + part]).numpy())
+            (folder / "part.npy").rename(path)
+            print(f"{start + part} of {len(phrases)}", flush=True)
+    return torch.from_numpy(np.concatenate([np.load(path) for path in sorted(folder.glob("[0-9]*.npy"))]))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wordnet", type=Path, required=True, help="folder with data.noun and index.noun")
@@ -82,15 +95,17 @@ def main():
     phrases = [row[0] for row in rows]
     print(f"{len(phrases)} phrases, {len(object_names())} object names", flush=True)
     parents = [wordnet.parents_of(phrase) if plain == "1" else [] for phrase, _, plain in rows]
-    every = list(dict.fromkeys([*phrases, *(name for names in parents for name in names)]))
+    tokens = token_strings(tokenizer)
+    every = [*phrases, *(name for names in parents for name in names), *(token.lower() for token in tokens)]
+    every = list(dict.fromkeys(every))
     row_of = {phrase: i for i, phrase in enumerate(every)}
-    vectors = teacher(every)
+    vectors = ask(teacher, every, args.out / "minilm")
     targets = vectors[[row_of[phrase] for phrase in phrases]].clone()
     for i, names in enumerate(parents):
         for level, name in enumerate(names, 1):
             targets[i] += args.parent_weight**level * vectors[row_of[name]]
     np.save(args.out / "targets.npy", F.normalize(targets, dim=-1).half().numpy())
-    np.save(args.out / "tokens.npy", teacher(token_strings(tokenizer)).half().numpy())
+    np.save(args.out / "tokens.npy", vectors[[row_of[token.lower()] for token in tokens]].half().numpy())
     lines = "\n".join(f"{split}\t{plain}\t{phrase}" for phrase, split, plain in rows)
     (args.out / "phrases.txt").write_text(lines + "\n", encoding="utf-8")
 

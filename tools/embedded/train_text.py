@@ -18,6 +18,7 @@ import state as states
 import torch
 import torch.nn.functional as F
 from text import Phrases, TextTower
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class Corpus:
@@ -97,7 +98,7 @@ def main():
         rows, targets = corpus.batch(step)
         for group in (group for opt in opts for group in opt.param_groups):
             group["lr"] = group["base"] * states.rate(step, c["steps"])
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             features = encode(tower, rows)
         loss, cosine = loss_of(features, targets, c["rows"])
         for opt in opts:
