@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from batches import normalize
 from photos import enlarge
+from photos import names as photo_names
 from teachers import MEAN, STD
 from torch import Tensor
 
@@ -147,18 +148,20 @@ def scenes(model: Model, names: list[str], count=100, styles="seen", shorter=320
     return {name: confusion.means() for name, confusion in counts.items()}
 
 
-def quick(learner, phrases, words, folder: Path) -> dict:
-    """A few figures during training: bare names, part of the pictures."""
-    from photos import names as photo_names
+def quick(learner, corpus, words, folder: Path, joint: bool) -> dict:
+    """A few figures during training: bare names, part of the pictures; the text tower's words if ``joint``."""
 
-    model = Model(learner.features, lambda names: learner.words([phrases.row(name) for name in names]))
+    def encode(names: list[str]) -> Tensor:
+        return learner.words([corpus.phrases.row(name) for name in names]) if joint else corpus.vectors(names)
+
+    model = Model(learner.features, encode)
     with torch.no_grad():
         first = {k: [names[0] for names in photo_names(k).values()] for k in ("objects64", "scenes32")}
-        figures = coco(model, [names[0] for names in words.coco], words.held["coco"], step=4)
-        drawn = scenes(model, [names[0] for names in words.scenes], count=30)
+        figures = coco(model, [names[0] for names in words.coco], words.held["coco"], step=4, share=2)
+        drawn = scenes(model, [names[0] for names in words.scenes], count=20)
         return {
-            "top1_200": top1(model, folder, "objects64", first["objects64"], 160, 5),
-            "top1_80": top1(model, folder, "scenes32", first["scenes32"], 160, 4),
+            "top1_200": top1(model, folder, "objects64", first["objects64"], 160, 10),
+            "top1_80": top1(model, folder, "scenes32", first["scenes32"], 160, 8),
             "coco_v20": figures["v20"],
             "coco_full": figures["full"]["mIoU"],
             "scenes_v20": drawn["v20"]["mIoU"],

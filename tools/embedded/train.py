@@ -4,6 +4,9 @@
       + λ · mean over crops, weighted by pixel, of the same at every cell       coco_mini train, drawn scenes
       + μ · the text tower's distillation, so that words without pictures stay where they are
 
+Up to step ``joint_from`` words are the fixed targets of the text tower's own distillation (``phrases.py``), which runs
+beside (``train_text.py``); from then on T is what the text tower gives, and both learn.
+
     python tools/embedded/train.py configs/embedded/embedded.json --data work_dirs/embedded/data --wordnet package/dict
 
 The same command resumes from ``last.pt`` (everything), or else from ``start.pt`` (weights and step, half precision; the
@@ -29,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from train_text import Corpus, encode, loss_of
 from wordnet import WordNet, imagenet_classes, imagenet_lemmas
-from words import Words, load_words
+from words import load_words
 
 
 class Learner(nn.Module):
@@ -84,35 +87,40 @@ def crop_loss(features: Tensor, words: Tensor, labels: Tensor, scale: Tensor) ->
     return (losses * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
-def step_losses(model: Learner, batch: Batch, corpus: Corpus, step: int, config: dict) -> dict[str, Tensor]:
-    rng = np.random.default_rng([config["seed"], step, 1])
-    scale = model.logit_scale.exp()
-    lists = {"photos": batch.photo_words} | {name: crop[2] for name, crop in batch.crops.items()}
-    rows, targets = corpus.batch(step)
-    rows = rows[: config["train"]["phrases"]]
-    share = config["train"]["templates"]
+def text_vectors(model: Learner, phrases: list[str], corpus: Corpus, step: int, config: dict) -> tuple[Tensor, Tensor]:
+    """Unit vectors (K, E) of phrases, a share of them in random templates, and the loss of distillation."""
+    rng, share = np.random.default_rng([config["seed"], step, 1]), config["train"]["templates"]
     templates = len(corpus.phrases.templates)
-    asked = [
-        corpus.phrases.row(w, int(rng.integers(templates)) if rng.random() < share else None)
-        for words in lists.values()
-        for w in words
-    ]
+    drawn = [int(rng.integers(templates)) if rng.random() < share else None for _ in phrases]
+    asked = [corpus.phrases.row(phrase, template) for phrase, template in zip(phrases, drawn, strict=True)]
+    rows, targets = corpus.batch(step)
     vectors = model.words([*asked, *rows])
-    words = dict(zip(lists, vectors.split([*map(len, lists.values()), len(rows)])[:-1], strict=True))
+    loss, _ = loss_of(vectors[len(asked) :], targets, config["distill_text"]["rows"])
+    return vectors[: len(asked)], loss
+
+
+def step_losses(model: Learner, batch: Batch, corpus: Corpus, step: int, config: dict) -> dict[str, Tensor]:
+    scale, losses = model.logit_scale.exp(), {}
+    lists = {"photos": batch.photo_words} | {name: crop[2] for name, crop in batch.crops.items()}
+    phrases = [phrase for words in lists.values() for phrase in words]
+    if step < config["train"]["joint_from"]:
+        vectors = corpus.vectors(phrases)
+    else:
+        vectors, losses["text"] = text_vectors(model, phrases, corpus, step, config)
+    words = dict(zip(lists, vectors.split([*map(len, lists.values())]), strict=True))
     single = model.features(batch.photos, 32).mean((1, 2))
     crops = [batch.mosaics, *(images for images, *_ in batch.crops.values())]
     dense = model.features(torch.cat(crops), 16).split([len(part) for part in crops])
     photos = F.normalize(torch.cat([single, tile_means(dense[0], batch.tiles)]), dim=-1)
     log_odds = (scale * photos @ words["photos"].T).log_softmax(-1)
     known = batch.photo_targets.sum(-1).clamp(max=1)
-    losses = {"photos": -(batch.photo_targets * log_odds).sum() / known.sum().clamp_min(1)}
+    losses["photos"] = -(batch.photo_targets * log_odds).sum() / known.sum().clamp_min(1)
     for (name, (_, labels, phrases)), features in zip(batch.crops.items(), dense[1:], strict=True):
         there = torch.tensor([bool(phrase) for phrase in phrases])
         new = torch.full((256,), 255).masked_scatter(
             F.pad(there, (0, 256 - len(there))), torch.arange(int(there.sum()))
         )
         losses[name] = crop_loss(features, words[name][there], new[labels], scale)
-    losses["text"], _ = loss_of(vectors[len(asked) :], targets[: len(rows)], config["distill_text"]["rows"])
     return losses
 
 
@@ -122,15 +130,13 @@ def average(mean: dict[str, Tensor], model: nn.Module, decay: float):
             mean[name].lerp_(value, 1 - decay)
 
 
-def begin(model: Learner, text_file: Path, phrases, words: Words):
-    """The text tower from its distillation, the projection from the teacher's classifier."""
-    saved = states.load(text_file)
+def load_text(model: Learner, mean: dict[str, Tensor], path: Path):
+    """The text tower from its distillation, into the model and into its running mean."""
+    saved = states.load(path)
     if saved is None:
-        raise FileNotFoundError(f"no {text_file}: run train_text.py first")
+        raise FileNotFoundError(f"no {path}: run train_text.py first")
     model.text.load_state_dict(saved["model"])
-    names = [imagenet_lemmas()[synset][0] for synset in imagenet_classes()]
-    with torch.no_grad():
-        model.start_projection(model.words([phrases.row(name) for name in names], 8))
+    mean.update({f"text.{name}": value.clone() for name, value in model.text.state_dict().items()})
 
 
 def main():
@@ -162,7 +168,7 @@ def main():
     last, start = args.work_dir / "last.pt", 0
     saved = states.load(last) or states.load(args.work_dir / "start.pt")
     if saved is None:
-        begin(model, args.text, corpus.phrases, words)
+        model.start_projection(corpus.vectors([imagenet_lemmas()[synset][0] for synset in imagenet_classes()]))
         mean = {name: value.clone() for name, value in model.state_dict().items()}
     else:
         start = saved["step"]
@@ -174,6 +180,8 @@ def main():
     log, began, kept = states.Log(args.work_dir / "log.jsonl"), time.time(), time.time()
     measured = time.time()
     for step in range(start, c["steps"]):
+        if step == c["joint_from"]:
+            load_text(model, mean, args.text)
         factor = states.rate(step, c["steps"], c["warmup"]) * min(1.0, (step - first + 1) / c["warmup"])
         for group in (group for opt in opts for group in opt.param_groups):
             group["lr"] = group["base"] * factor
@@ -199,7 +207,7 @@ def main():
             measured = time.time()
             live = {name: value.clone() for name, value in model.state_dict().items()}
             model.load_state_dict(mean)
-            log.write(done, **quick(model, corpus.phrases, words, args.data))
+            log.write(done, **quick(model, corpus, words, args.data, done > c["joint_from"]))
             model.load_state_dict(live)
         if leave:
             break

@@ -11,6 +11,7 @@ The same command resumes.  Batch i is a function of (seed, i).
 import argparse
 import json
 import time
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,20 @@ class Corpus:
         self.targets = torch.from_numpy(np.load(folder / "targets.npy", mmap_mode="r+"))
         self.phrases, self.size, self.seed = Phrases(context), batch, seed
 
-    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids (B, L) and unit targets (B, E)."""
+    @cached_property
+    def row(self) -> dict[str, int]:
+        return {text: i for i, text in enumerate(self.texts)}
+
+    def vectors(self, phrases: list[str]) -> torch.Tensor:
+        """Targets (n, E) of phrases of the corpus, letter case aside; zeros for an empty phrase."""
+        known = torch.tensor([self.row.get(phrase.lower(), -1) for phrase in phrases])
+        missing = [p for p, i in zip(phrases, known.tolist(), strict=True) if i < 0 and p]
+        if missing:
+            raise ValueError(f"not among the phrases of the corpus: {', '.join(missing[:5])}")
+        return torch.where(known[:, None] >= 0, self.targets[known].float(), 0)
+
+    def batch(self, step: int) -> tuple[list[list[int]], torch.Tensor]:
+        """Rows of ids and unit targets (B, E)."""
         rng = np.random.default_rng([self.seed, step])
         chosen = rng.choice(self.train, self.size, replace=False)
         rows = []
