@@ -31,7 +31,7 @@ class Hierarchy:
             self.root = chain[-1]
         for node in self.members:
             names = imagenet_lemmas()[node] if node in imagenet_lemmas() else wordnet.synsets[node][0]
-            self.lemmas[node] = [name for name in names if name.lower() not in banned]
+            self.lemmas[node] = [n for n in names if n.lower() not in banned and " of " not in n]
 
     def cut(self, rng: np.random.Generator, wanted: set[int], size: int) -> list[str]:
         """At most ``size`` nodes with names, none above another; those of the ``wanted`` classes among them."""

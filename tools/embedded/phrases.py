@@ -16,6 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip.tokenizer import SimpleTokenizer
+from photos import SIDES
+from photos import names as photo_names
 from teachers import MiniLM
 from wordnet import WordNet, imagenet_classes, imagenet_lemmas
 
@@ -31,8 +33,9 @@ JOINTS = ("on", "in", "with", "and", "next to", "in front of", "behind", "near",
 
 
 def vocabulary_names() -> list[str]:
-    """Names and synonyms of every list that ships with ovseg."""
+    """Names and synonyms of every list that ships with ovseg, and of the photographs."""
     names = [name for labels in spellings() for name in labels]
+    names += [name for kind in SIDES for labels in photo_names(kind).values() for name in labels]
     for benchmark in list_benchmarks():
         vocabulary = benchmark_vocabulary(benchmark)
         names += list(vocabulary.names) + [word for words in vocabulary.synonyms for word in words]
@@ -71,15 +74,22 @@ def collect(wordnet: WordNet, tokenizer: SimpleTokenizer, seed: int) -> list[tup
 
 
 def ask(teacher: MiniLM, phrases: list[str], folder: Path, part: int = 8192) -> torch.Tensor:
-    """The teacher's vectors (n, 384); every finished part is kept in ``folder``, so that a second call goes on."""
+    """The teacher's vectors (n, 384); what was asked before is read from ``folder``."""
     folder.mkdir(exist_ok=True)
-    for start in range(0, len(phrases), part):
-        path = folder / f"{start:06}.npy"
-        if not path.exists():
-            np.save(folder / "part.npy", teacher(phrases[start : start + part]).numpy())
-            (folder / "part.npy").rename(path)
-            print(f"{start + part} of {len(phrases)}", flush=True)
-    return torch.from_numpy(np.concatenate([np.load(path) for path in sorted(folder.glob("[0-9]*.npy"))]))
+    known = {}
+    for path in sorted(folder.glob("*.txt")):
+        names = path.read_text(encoding="utf-8").split("\n")
+        known.update(zip(names, np.load(path.with_suffix(".npy")), strict=True))
+    missing, number = [phrase for phrase in phrases if phrase not in known], len(list(folder.glob("*.txt")))
+    for start in range(0, len(missing), part):
+        names = missing[start : start + part]
+        vectors = teacher(names).numpy()
+        np.save(folder / f"{number:04}.npy", vectors)
+        (folder / f"{number:04}.txt").write_text("\n".join(names), encoding="utf-8")
+        known.update(zip(names, vectors, strict=True))
+        print(f"{start + len(names)} of {len(missing)}", flush=True)
+        number += 1
+    return torch.from_numpy(np.stack([known[phrase] for phrase in phrases]))
 
 
 def main():

@@ -51,7 +51,7 @@ class Log:
     def add(self, **values):
         self.count += 1
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
 
     def write(self, step: int, **values):
         line = {"step": step} | {name: round(value / max(1, self.count), 4) for name, value in self.sums.items()}

@@ -198,7 +198,7 @@ def main():
         log.add(**losses)
         leave = done == c["steps"] or time.time() - began > 60 * args.stop_after
         if done % c["log_every"] == 0:
-            log.write(done, scale=round(float(model.logit_scale.exp()), 2))
+            log.write(done, scale=round(model.logit_scale.exp().item(), 2))
         if time.time() - kept > 300 or leave:
             kept = time.time()
             state = {"step": done, "mean": mean, "model": model.state_dict()}
