@@ -23,8 +23,10 @@ class Batch:
 
     photos, mosaics   (n, 3, s, s), (m, 3, S, S) normalized
     tiles             (m, S/16, S/16) number of the photograph that a cell shows
-    photo_targets     (n + tiles, K) soft targets over ``photo_words``
+    photo_targets     (n + tiles, K) soft targets over ``photo_words``; a row without a teacher's share holds the label
     photo_words       K phrases
+    levels            (1000, K) which ImageNet class belongs to which word (``objects64`` only)
+    asked             (n + tiles,) whether a teacher's share is in the target
     crops             by source (``coco``, ``scenes``): images (b, 3, S, S), labels (b, S/8, S/8), phrases
     """
 
@@ -33,6 +35,8 @@ class Batch:
     tiles: Tensor
     photo_targets: Tensor
     photo_words: list[str]
+    levels: Tensor | None
+    asked: Tensor
     crops: dict[str, tuple[Tensor, Tensor, list[str]]] = field(default_factory=dict)
 
 
@@ -84,8 +88,9 @@ class Batches:
             tiles.append(tile + first)
             drawn += indices
             first += len(indices)
-        words, targets = (self._objects, self._rooms)[kind](rng, np.array(drawn))
-        batch = Batch(normalize(photos), normalize(canvases), torch.from_numpy(np.stack(tiles)), targets, words)
+        words, targets, levels, asked = (self._objects, self._rooms)[kind](rng, np.array(drawn))
+        images = normalize(photos), normalize(canvases)
+        batch = Batch(*images, torch.from_numpy(np.stack(tiles)), targets, words, levels, asked)
         for name, source, count in (("coco", self.coco, c["coco"]), ("scenes", self.scenes, c["scenes"] * kind)):
             if count:
                 images, labels = zip(*(source(rng) for _ in range(count)), strict=True)
@@ -103,7 +108,7 @@ class Batches:
         part = picture[y : y + h, x : x + w]
         return jitter(rng, part[:, ::-1] if rng.random() < 0.5 else part, 0.2)
 
-    def _objects(self, rng, indices: np.ndarray) -> tuple[list[str], Tensor]:
+    def _objects(self, rng, indices: np.ndarray) -> tuple[list[str], Tensor, Tensor, Tensor]:
         """Names of a cut and targets: half the label, half the teacher (where it was asked)."""
         classes = torch.tensor([self.words.objects[label] for label in self.labels[0][indices]])
         nodes = self.tree.cut(rng, set(classes.tolist()), self.config["cut"])
@@ -112,10 +117,12 @@ class Batches:
         soft = torch.from_numpy(self.teacher[indices]).float().softmax(-1) @ table
         soft = soft / soft.sum(-1, keepdim=True).clamp_min(1e-6)
         asked = soft.isfinite().all(-1, keepdim=True)
-        return self.tree.names(rng, nodes), torch.where(asked, 0.5 * hard + 0.5 * soft, hard)
+        targets = torch.where(asked, 0.5 * hard + 0.5 * soft, hard)
+        return self.tree.names(rng, nodes), targets, table, asked[:, 0]
 
-    def _rooms(self, rng, indices: np.ndarray) -> tuple[list[str], Tensor]:
+    def _rooms(self, rng, indices: np.ndarray) -> tuple[list[str], Tensor, None, Tensor]:
         groups = [[n for n in group if n.lower() not in self.words.banned] for group in self.words.rooms]
         kept = [i for i, group in enumerate(groups) if group]
         labels = torch.from_numpy(self.labels[1][indices])
-        return pick(rng, [groups[i] for i in kept]), torch.eye(len(groups))[labels][:, kept]
+        targets = torch.eye(len(groups))[labels][:, kept]
+        return pick(rng, [groups[i] for i in kept]), targets, None, torch.ones(len(labels), dtype=torch.bool)

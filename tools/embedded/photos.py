@@ -10,6 +10,7 @@ of every class of ``objects64_train``, NaN where it was not asked).
 import argparse
 import csv
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -86,7 +87,8 @@ def main():
         part = chosen[start : start + 64]
         logits[part] = ask(teacher, pictures[part], args.side)
         if start % 1024 == 0 or start + 64 >= len(chosen):
-            np.save(path, logits)
+            np.save(args.out / "part.npy", logits)
+            os.replace(args.out / "part.npy", path)
             print(f"teacher: {start + len(part)} of {len(chosen)}", flush=True)
 
 

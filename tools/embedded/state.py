@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 
@@ -20,6 +21,14 @@ def save(path: Path, state: dict):
 def load(path: Path) -> dict | None:
     """The saved state, None where there is none."""
     return torch.load(path, weights_only=True) if path.exists() else None
+
+
+def load_compact(path: Path) -> dict | None:
+    """What ``compact.py`` wrote: ``step`` and ``mean``; None where there is no file."""
+    if not path.exists():
+        return None
+    values = load_file(path)
+    return {"step": int(values.pop("step")), "mean": {name: value.float() for name, value in values.items()}}
 
 
 def rate(step: int, total: int, warmup: int = 100) -> float:

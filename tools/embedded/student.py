@@ -127,8 +127,8 @@ def main():
     opts = states.optimizers([(matrices, c["lr_muon"], "muon"), (others, c["lr"], "adamw")], c["weight_decay"])
     last, start = args.work_dir / "last.pt", 0
     mean = {name: value.clone() for name, value in student.state_dict().items()}
-    if (saved := states.load(last) or states.load(args.work_dir / "start.pt")) is not None:
-        start, mean = saved["step"], {name: value.float() for name, value in saved["mean"].items()}
+    if (saved := states.load(last) or states.load_compact(args.config.parent / c["start"])) is not None:
+        start, mean = saved["step"], mean | saved["mean"]
         student.load_state_dict(saved.get("model", mean))
         for opt, values in zip(opts, saved.get("optimizers", []), strict=False):
             opt.load_state_dict(values)

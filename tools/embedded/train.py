@@ -9,8 +9,9 @@ beside (``train_text.py``); from then on T is what the text tower gives, and bot
 
     python tools/embedded/train.py configs/embedded/embedded.json --data work_dirs/embedded/data --wordnet package/dict
 
-The same command resumes from ``last.pt`` (everything), or else from ``start.pt`` (weights and step, half precision; the
-moments of the optimizer start anew).  Batch i is a function of (seed, i).  ``log.jsonl`` holds the curve.
+The same command resumes from ``last.pt`` (everything), or else from the compact state that the config names (weights
+and step, half precision; the optimizer's moments start anew).  Batch i is a function of (seed, i).  ``log.jsonl`` holds
+the curve.
 """
 
 import argparse
@@ -43,9 +44,10 @@ class Learner(nn.Module):
         model = config["model"]
         name = model["vision_cfg"]["timm_model_name"].removeprefix("tf_efficientnet_")
         teacher = efficientnet_lite(name)
-        self.classifier = teacher.classifier.weight.detach()
+        self.classifier = teacher.classifier.weight.detach(), teacher.classifier.bias.detach()
         self.trunk = FoldedTrunk(teacher)
-        self.proj = nn.Linear(self.classifier.shape[1], model["embed_dim"], bias=False)
+        self.teacher = (FoldedTrunk(teacher).requires_grad_(False),)  # in a tuple: no part of the state
+        self.proj = nn.Linear(self.classifier[0].shape[1], model["embed_dim"], bias=False)
         self.text = TextTower(model["embed_dim"], model["text_cfg"], config["token_rank"])
         self.logit_scale = nn.Parameter(torch.tensor(config["logit_scale"]).log())
 
@@ -53,13 +55,21 @@ class Learner(nn.Module):
     def start_projection(self, words: Tensor, ridge: float = 3.0):
         """P = argmin |T P − W|² + r|P|²: the teacher's classifier W (1000, D) as similarities to words T (1000, E)."""
         gram = words.T @ words + ridge * torch.eye(words.shape[1])
-        weight = torch.linalg.solve(gram, words.T @ (self.classifier - self.classifier.mean(0)))
-        self.proj.weight.copy_(weight / weight.std() * self.classifier.shape[1] ** -0.5)
+        weight = torch.linalg.solve(gram, words.T @ (self.classifier[0] - self.classifier[0].mean(0)))
+        self.proj.weight.copy_(weight / weight.std() * weight.shape[1] ** -0.5)
 
     def features(self, images: Tensor, stride: int) -> Tensor:
         """(B, 3, H, W) → (B, h, w, E), not normalized."""
-        x = self.trunk(self.trunk.fixed(images), stride)
+        return self.project(self.trunk(self.trunk.fixed(images), stride))
+
+    def project(self, x: Tensor) -> Tensor:
         return F.linear(x, self.proj.weight.to(DTYPE)).float()
+
+    @torch.no_grad()
+    def ask(self, fixed: Tensor, stride: int) -> Tensor:
+        """The teacher's logits before pooling, (B, h, w, 1000), from what the fixed stages give."""
+        weight, bias = (value.to(DTYPE) for value in self.classifier)
+        return F.linear(self.teacher[0](fixed, stride), weight, bias).float()
 
     def words(self, rows: list[list[int]], parts: int = 4) -> Tensor:
         """Rows of ids → unit vectors (K, E)."""
@@ -108,13 +118,19 @@ def step_losses(model: Learner, batch: Batch, corpus: Corpus, step: int, config:
     else:
         vectors, losses["text"] = text_vectors(model, phrases, corpus, step, config)
     words = dict(zip(lists, vectors.split([*map(len, lists.values())]), strict=True))
-    single = model.features(batch.photos, 32).mean((1, 2))
+    below = model.trunk.fixed(batch.photos)
+    single = model.project(model.trunk(below, 32)).mean((1, 2))
+    targets = batch.photo_targets
+    if batch.levels is not None:
+        logits = model.ask(below, 32).mean((1, 2))
+        tiles = tile_means(model.ask(model.trunk.fixed(batch.mosaics), 16), batch.tiles)
+        targets = with_teacher(batch, torch.cat([logits, tiles]))
     crops = [batch.mosaics, *(images for images, *_ in batch.crops.values())]
     dense = model.features(torch.cat(crops), 16).split([len(part) for part in crops])
     photos = F.normalize(torch.cat([single, tile_means(dense[0], batch.tiles)]), dim=-1)
     log_odds = (scale * photos @ words["photos"].T).log_softmax(-1)
-    known = batch.photo_targets.sum(-1).clamp(max=1)
-    losses["photos"] = -(batch.photo_targets * log_odds).sum() / known.sum().clamp_min(1)
+    known = targets.sum(-1).clamp(max=1)
+    losses["photos"] = -(targets * log_odds).sum() / known.sum().clamp_min(1)
     for (name, (_, labels, phrases)), features in zip(batch.crops.items(), dense[1:], strict=True):
         there = torch.tensor([bool(phrase) for phrase in phrases])
         new = torch.full((256,), 255).masked_scatter(
@@ -124,18 +140,25 @@ def step_losses(model: Learner, batch: Batch, corpus: Corpus, step: int, config:
     return losses
 
 
+def with_teacher(batch: Batch, logits: Tensor) -> Tensor:
+    """Targets (n, K), every row half the label and half a teacher: that of ``logits`` (n, 1000) where none was."""
+    soft = logits.softmax(-1) @ batch.levels
+    soft = soft / soft.sum(-1, keepdim=True).clamp_min(1e-6)
+    return torch.where(batch.asked[:, None], batch.photo_targets, 0.5 * batch.photo_targets + 0.5 * soft)
+
+
 def average(mean: dict[str, Tensor], model: nn.Module, decay: float):
     for name, value in model.state_dict().items():
         if value.is_floating_point():
             mean[name].lerp_(value, 1 - decay)
 
 
-def load_text(model: Learner, mean: dict[str, Tensor], path: Path):
+def load_text(model: Learner, mean: dict[str, Tensor], path: Path, compact: Path):
     """The text tower from its distillation, into the model and into its running mean."""
-    saved = states.load(path)
+    saved = states.load(path) or states.load_compact(compact)
     if saved is None:
-        raise FileNotFoundError(f"no {path}: run train_text.py first")
-    model.text.load_state_dict(saved["model"])
+        raise FileNotFoundError(f"neither {path} nor {compact}: run train_text.py first")
+    model.text.load_state_dict(saved["model"] if "model" in saved else saved["mean"])
     mean.update({f"text.{name}": value.clone() for name, value in model.text.state_dict().items()})
 
 
@@ -166,13 +189,13 @@ def main():
         c["weight_decay"],
     )
     last, start = args.work_dir / "last.pt", 0
-    saved = states.load(last) or states.load(args.work_dir / "start.pt")
+    saved = states.load(last) or states.load_compact(args.config.parent / c["start"])
     if saved is None:
         model.start_projection(corpus.vectors([imagenet_lemmas()[synset][0] for synset in imagenet_classes()]))
         mean = {name: value.clone() for name, value in model.state_dict().items()}
     else:
-        start = saved["step"]
-        mean = {name: value.float() if value.is_floating_point() else value for name, value in saved["mean"].items()}
+        start, mean = saved["step"], model.state_dict() | saved["mean"]
+        mean = {name: value.clone() for name, value in mean.items()}
         model.load_state_dict(saved.get("model", mean))
         for opt, values in zip(opts, saved.get("optimizers", []), strict=False):
             opt.load_state_dict(values)
@@ -181,7 +204,7 @@ def main():
     measured = time.time()
     for step in range(start, c["steps"]):
         if step == c["joint_from"]:
-            load_text(model, mean, args.text)
+            load_text(model, mean, args.text, args.config.parent / config["distill_text"]["start"])
         factor = states.rate(step, c["steps"], c["warmup"]) * min(1.0, (step - first + 1) / c["warmup"])
         for group in (group for opt in opts for group in opt.param_groups):
             group["lr"] = group["base"] * factor

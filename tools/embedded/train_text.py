@@ -5,7 +5,8 @@
     python tools/embedded/train_text.py configs/embedded/embedded.json --data work_dirs/embedded/data \
         --work-dir work_dirs/embedded/text
 
-The same command resumes.  Batch i is a function of (seed, i).
+The same command resumes, from ``last.pt`` or else from the compact state that the config names.  Batch i is a function
+of (seed, i).
 """
 
 import argparse
@@ -101,16 +102,17 @@ def main():
     others = [p for n, p in tower.named_parameters() if p.ndim != 2 or "resblocks" not in n]
     opts = states.optimizers([(matrices, c["lr_muon"], "muon"), (others, c["lr"], "adamw")], c["weight_decay"])
     last, start = args.work_dir / "last.pt", 0
-    if (saved := states.load(last)) is not None:
-        tower.load_state_dict(saved["model"])
-        for opt, values in zip(opts, saved["optimizers"], strict=True):
+    if (saved := states.load(last) or states.load_compact(args.config.parent / c["start"])) is not None:
+        tower.load_state_dict(saved["model"] if "model" in saved else tower.state_dict() | saved["mean"])
+        for opt, values in zip(opts, saved.get("optimizers", []), strict=False):
             opt.load_state_dict(values)
         start = saved["step"]
     log, began, kept = states.Log(args.work_dir / "log.jsonl"), time.time(), time.time()
+    first = start
     for step in range(start, c["steps"]):
         rows, targets = corpus.batch(step)
         for group in (group for opt in opts for group in opt.param_groups):
-            group["lr"] = group["base"] * states.rate(step, c["steps"])
+            group["lr"] = group["base"] * states.rate(step, c["steps"]) * min(1.0, (step - first + 1) / 50)
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             features = encode(tower, rows)
         loss, cosine = loss_of(features, targets, c["rows"])
