@@ -59,7 +59,6 @@ def test_mean_of_dense_features_is_the_embedding():
 
 
 @pytest.mark.parametrize("stride", [16, 32])
-@pytest.mark.filterwarnings("ignore:In CPU autocast")
 def test_folded_network_is_the_network(monkeypatch, stride):
     import folded
 
@@ -68,8 +67,8 @@ def test_folded_network_is_the_network(monkeypatch, stride):
     with torch.no_grad():
         expected = trunk(output_stride=stride).forward_features(images)
         network = folded.FoldedTrunk(trunk())
-        ours = network(network.fixed(images).float(), stride).permute(0, 3, 1, 2)
-    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+        ours = network(network.fixed(images), stride).permute(0, 3, 1, 2)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-3)
     for name, value in network.unfold().items():
         torch.testing.assert_close(value, trunk().state_dict()[name], rtol=1e-4, atol=1e-5)
 

@@ -7,6 +7,8 @@ dilated by 2: they run on the four phases of the grid instead, which is the same
 at the end.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,6 +70,26 @@ def merge(x: Tensor) -> Tensor:
     return x.view(2, 2, b // 4, h, w, c).permute(2, 3, 0, 4, 1, 5).reshape(b // 4, 2 * h, 2 * w, c)
 
 
+def fused(trunk: nn.Module, first: int) -> nn.Sequential:
+    """The stem and the stages below ``first`` for inference alone: batch norm folded in, weights in ``DTYPE``."""
+    trunk = copy.deepcopy(trunk)
+    owners = [(trunk, ("conv_stem", "bn1"))]
+    for block in (block for stage in trunk.blocks[:first] for block in stage):
+        separable = not hasattr(block, "conv_pwl")
+        pairs = (("conv_dw", "bn1"), ("conv_pw", "bn2")) if separable else (
+            ("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")
+        )  # fmt: skip
+        owners += [(block, pair) for pair in pairs]
+    for owner, (conv_name, norm_name) in owners:
+        conv, norm = getattr(owner, conv_name), getattr(owner, norm_name)
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        conv.weight.data = conv.weight * scale[:, None, None, None]
+        conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
+        setattr(owner, norm_name, norm.act)
+    layers = nn.Sequential(trunk.conv_stem, trunk.bn1, *trunk.blocks[:first])
+    return layers.requires_grad_(False).to(DTYPE).to(memory_format=torch.channels_last)
+
+
 class FoldedTrunk(nn.Module):
     """(B, 3, H, W) normalized, sides multiples of 32 → (B, h, w, 1280) before pooling.
 
@@ -78,7 +100,8 @@ class FoldedTrunk(nn.Module):
 
     def __init__(self, trunk: nn.Module, first: int = 3):
         super().__init__()
-        self.trunk, self.first = trunk.eval().requires_grad_(False).to(memory_format=torch.channels_last), first
+        self.trunk, self.first = trunk.eval().requires_grad_(False), first
+        self.below = (fused(trunk, first),)  # in a tuple: no part of the state
         self.stages = nn.ModuleList(nn.ModuleList(map(Block, stage)) for stage in trunk.blocks[first:])
         self.head = Conv(trunk.conv_head, trunk.bn2)
 
@@ -87,11 +110,9 @@ class FoldedTrunk(nn.Module):
 
     @torch.no_grad()
     def fixed(self, images: Tensor) -> Tensor:
-        """The stages that are not trained: (B, h, w, C), bfloat16."""
-        with torch.autocast("cpu", DTYPE):
-            x = self.trunk.bn1(self.trunk.conv_stem(images.to(memory_format=torch.channels_last)))
-            x = self.trunk.blocks[: self.first](x)
-        return x.to(DTYPE).permute(0, 2, 3, 1)
+        """The stages that are not trained: (B, h, w, C)."""
+        x = images.to(DTYPE).contiguous(memory_format=torch.channels_last)
+        return self.below[0](x).permute(0, 2, 3, 1)
 
     def forward(self, x: Tensor, stride: int = 32) -> Tensor:
         """From what ``fixed`` gives to (B, h, w, 1280) at output stride 16 or 32."""
