@@ -73,11 +73,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("state", type=Path)
     parser.add_argument("config", type=Path)
+    parser.add_argument("--text", type=Path, help="state of train_text.py, for a picture tower trained without")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/embedded"))
     args = parser.parse_args()
     config, saved = json.loads(args.config.read_text()), torch.load(args.state, weights_only=True)
     model = Learner(config)
-    model.load_state_dict({name: value.float() for name, value in saved["mean"].items()})
+    model.load_state_dict(saved["mean"])
+    if args.text:
+        model.text.load_state_dict(torch.load(args.text, weights_only=True)["model"])
     rounded(model)
     folder = args.out / "embedded"
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +93,7 @@ def main():
     whole = {k: v.float() if v.is_floating_point() else v for k, v in half.items()} | text
     write(folder / "open_clip_model.safetensors", whole, card)
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
-    described = {"model_cfg": config["model"], "preprocess_cfg": preprocess}
+    described = {"model_cfg": config["model"] | {"custom_text": True}, "preprocess_cfg": preprocess, "steps": saved["step"]}
     (folder / "open_clip_config.json").write_text(json.dumps(described, indent=2) + "\n")
 
 
