@@ -93,7 +93,11 @@ def main():
     whole = {k: v.float() if v.is_floating_point() else v for k, v in half.items()} | text
     write(folder / "open_clip_model.safetensors", whole, card)
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
-    described = {"model_cfg": config["model"] | {"custom_text": True}, "preprocess_cfg": preprocess, "steps": saved["step"]}
+    described = {
+        "model_cfg": config["model"] | {"custom_text": True},
+        "preprocess_cfg": preprocess,
+        "steps": saved["step"],
+    }
     (folder / "open_clip_config.json").write_text(json.dumps(described, indent=2) + "\n")
 
 
