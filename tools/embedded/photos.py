@@ -47,7 +47,7 @@ def decode(kind: str, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def enlarge(pictures: np.ndarray, side: int) -> torch.Tensor:
     """(n, S, S, 3) uint8 → (n, 3, side, side) float in [0, 1], bicubic."""
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    x = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 255
     return F.interpolate(x, (side, side), mode="bicubic", align_corners=False).clamp(0, 1)
 
 
