@@ -1,4 +1,4 @@
-"""One training batch as a function of (seed, step): photographs, mosaics, labelled crops, and the words they need.
+"""One training batch as a function of (seed, step): photographs, mosaics, labeled crops, and the words they need.
 
 Even steps draw their photographs from ``objects64`` and are told names by a random cut of WordNet's tree; odd steps
 draw from ``scenes32``, and bring drawn scenes.  Crops of ``coco_mini`` come with every step.

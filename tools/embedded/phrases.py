@@ -16,13 +16,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip.tokenizer import SimpleTokenizer
-from ovseg.text.benchmarks import benchmark_vocabulary, list_benchmarks
 from photos import SIDES
 from photos import names as photo_names
 from teachers import MiniLM
 from wordnet import WordNet, imagenet_classes, imagenet_lemmas
 
 from ovseg.datasets.scenes import caption, object_names, spellings
+from ovseg.text.benchmark_vocabularies import list_benchmarks
+from ovseg.text.vocabulary import Vocabulary
 
 QUALITIES = (
     "red orange yellow green blue purple pink brown black white gray dark bright golden silver striped spotted wooden "
@@ -37,7 +38,7 @@ def vocabulary_names() -> list[str]:
     names = [name for labels in spellings() for name in labels]
     names += [name for kind in SIDES for labels in photo_names(kind).values() for name in labels]
     for benchmark in list_benchmarks():
-        vocabulary = benchmark_vocabulary(benchmark)
+        vocabulary = Vocabulary.parse(benchmark)
         names += list(vocabulary.names) + [word for words in vocabulary.synonyms for word in words]
     return names
 

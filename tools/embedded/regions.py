@@ -36,7 +36,7 @@ class CocoCrops:
         size: side of a crop.
         shorter: smallest and largest length of the photograph's shorter side before cropping.
         paste: probability that things of another photograph are pasted.
-        held: labels that are treated as unlabelled.
+        held: labels that are treated as unlabeled.
     """
 
     def __init__(self, size: int, shorter: tuple[int, int], paste: float, held: frozenset[int] = frozenset()):
@@ -74,7 +74,7 @@ class CocoCrops:
         return jitter(rng, image, 0.3), shrink(label)
 
     def _crop(self, rng, image, label, name):
-        """A crop around a random pixel of ``name``; outside the photograph gray and unlabelled."""
+        """A crop around a random pixel of ``name``; outside the photograph gray and unlabeled."""
         low, high = np.log(self.shorter)
         scale = np.exp(rng.uniform(low, high)) / min(label.shape)
         stretch = np.exp(rng.uniform(-0.12, 0.12))

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from ovseg.text.benchmarks import benchmark_vocabulary
 from photos import names as photo_names
 from wordnet import imagenet_classes
 
 from ovseg.datasets.scenes import spellings
+from ovseg.text.vocabulary import Vocabulary
 
 
 @dataclass
@@ -34,7 +34,7 @@ def load_words(hold_out: int = 0) -> Words:
     """All lists; with ``hold_out`` n > 0, every n-th of the 133 names is kept out wherever it occurs."""
     scenes = spellings()
     synonyms = {group[0]: group for group in scenes}
-    coco = [synonyms.get(name, [name]) for name in benchmark_vocabulary("coco_panoptic").names]
+    coco = [synonyms.get(name, [name]) for name in Vocabulary.parse("coco_panoptic").names]
     kept_out = range(hold_out - 1, len(coco), hold_out) if hold_out else ()
     banned = frozenset(word.lower() for label in kept_out for word in coco[label])
     held = {
