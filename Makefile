@@ -36,7 +36,7 @@ wheel: $(VENV)/.installed
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf build dist $(OUT) .pytest_cache .ruff_cache *.egg-info
+	rm -rf build dist $(OUT) .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 
 $(BIN)/python:
