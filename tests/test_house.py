@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    "spelling printable files locks rng threads progress registry compat marks "
+    "spelling literals printable files locks rng threads progress registry compat marks "
     "argmax towers dense text score catseg regions phrases refine pictures results predict "
     "segmentors detectors datasets evaluation engine apis cli testing"
 ).split()

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ovseg.literals import literal
+
 PACKAGE = Path(__file__).parents[1]
 ROOMS = ("dense", "refine", "score", "catseg", "regions", "detectors", "segmentors")
 
@@ -85,20 +87,7 @@ def _literals(node: ast.ClassDef) -> dict[str, Any]:
         target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
         if isinstance(target, ast.Name) and getattr(line, "value", None) is not None:
             try:
-                values[target.id] = _value(line.value)
+                values[target.id] = literal(line.value)
             except ValueError:
                 continue
     return values
-
-
-def _value(node: ast.AST) -> Any:
-    match node:
-        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=pairs):
-            return {pair.arg: _value(pair.value) for pair in pairs}
-        case ast.Dict(keys=keys, values=values) if all(keys):
-            return {_value(key): _value(each) for key, each in zip(keys, values, strict=True)}
-        case ast.List(elts=parts):
-            return [_value(part) for part in parts]
-        case ast.Tuple(elts=parts):
-            return tuple(_value(part) for part in parts)
-    return ast.literal_eval(node)

@@ -19,6 +19,7 @@ from mmengine.config import Config, DictAction
 
 from ovseg.compat.config_scope import find_config
 from ovseg.compat.former_names import current
+from ovseg.literals import literal
 from ovseg.registry import accepted_keys, did_you_mean, find_component
 from ovseg.text.benchmark_vocabularies import canonical_benchmark
 from ovseg.text.vocabulary import Vocabulary
@@ -64,20 +65,8 @@ def read_dump(text: str) -> dict:
         ValueError: anything but ``name = value`` lines of literals and ``dict(…)``.
     """
 
-    def value(node: ast.AST):
-        match node:
-            case ast.Call(func=ast.Name(id="dict"), args=[], keywords=pairs) if all(pair.arg for pair in pairs):
-                return {pair.arg: value(pair.value) for pair in pairs}
-            case ast.Dict(keys=keys, values=values) if all(keys):
-                return {value(key): value(each) for key, each in zip(keys, values, strict=True)}
-            case ast.List(elts=parts):
-                return [value(part) for part in parts]
-            case ast.Tuple(elts=parts):
-                return tuple(value(part) for part in parts)
-        return ast.literal_eval(node)
-
     try:
-        lines = [(line.targets[0].id, value(line.value)) for line in ast.parse(text).body]
+        lines = [(line.targets[0].id, literal(line.value)) for line in ast.parse(text).body]
     except (SyntaxError, AttributeError, TypeError, ValueError, RecursionError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"this config is more than plain values, and none is executed: {reason[:160]}.") from error
