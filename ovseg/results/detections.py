@@ -19,7 +19,7 @@ from . import rle, store
 from .draw_boxes import draw_boxes
 from .join import join
 from .plotting import PlotMixin
-from .provenance import Provenance
+from .provenance import Provenance, ProvenanceMixin
 from .seal import sealed
 
 SUFFIX = "_detections"
@@ -37,7 +37,7 @@ def boxes_only(provenance: Provenance) -> Provenance:
 
 
 @dataclass(eq=False, repr=False)
-class Detections(PlotMixin):
+class Detections(ProvenanceMixin, PlotMixin):
     """Things found in one picture, in falling order of their scores.
 
     Args:
@@ -98,21 +98,6 @@ class Detections(PlotMixin):
 
     def __len__(self) -> int:
         return len(self.scores)
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        return self.provenance.method
-
-    @property
-    def weights(self) -> str:
-        """Name and hash of the weights."""
-        return str(self.provenance.weights or "")
-
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        """Settings of the detection."""
-        return self.provenance.protocol
 
     @property
     def names(self) -> list[str]:

@@ -211,3 +211,24 @@ def _listed(value: Any) -> Any:
         named = {"hash"} == value.keys() - {"file"} and "file" in value
         return {key: _listed(item) for key, item in value.items() if not (named and key == "file")}
     return [_listed(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+class ProvenanceMixin:
+    """A result that holds what it was made with."""
+
+    provenance: Provenance
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.provenance.method
+
+    @property
+    def weights(self) -> str:
+        """Name and hash of the weights; empty where they are unknown."""
+        return str(self.provenance.weights or "")
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """Settings of the prediction, plain JSON values."""
+        return self.provenance.protocol

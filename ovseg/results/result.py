@@ -1,7 +1,7 @@
 """What a prediction returns: a label map that can be looked at, asked, re-thresholded, saved and read back."""
 
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,14 @@ from ovseg.text.vocabulary import Vocabulary
 from . import store
 from .draw import by_area, count_labels, draw_overlay
 from .plotting import PlotMixin
-from .provenance import Provenance
+from .provenance import Provenance, ProvenanceMixin
 from .store import FORMATS
 
 __all__ = ["FORMATS", "Result", "unique_stems"]
 
 
 @dataclass(eq=False, repr=False)
-class Result(PlotMixin):
+class Result(ProvenanceMixin, PlotMixin):
     """Classes of every pixel of one image.
 
     Args:
@@ -108,21 +108,6 @@ class Result(PlotMixin):
         return self.__dict__
 
     # --- asking ----------------------------------------------------------------------------------------------------
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        return self.provenance.method
-
-    @property
-    def weights(self) -> str:
-        """Name and hash of the weights."""
-        return str(self.provenance.weights or "")
-
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        """Settings of the prediction."""
-        return self.provenance.protocol
 
     @property
     def names(self) -> tuple[str, ...]:
