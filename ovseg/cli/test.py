@@ -26,6 +26,8 @@ from ovseg.compat.config_scope import find_config
 from ovseg.compat.extras import require
 from ovseg.printable import say
 
+from .run_options import parse_run
+
 TRAINING = ("train_", "val_", "optim_wrapper", "param_scheduler")  # keys that measuring has no use for
 
 
@@ -39,14 +41,7 @@ def parse(argv=None):
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/test"))
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first images of each benchmark")
     parser.add_argument("--resume", action="store_true", help="keep rows of results.json that would be the same")
-    parser.add_argument(
-        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="strict overrides of the config"
-    )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return args
+    return parse_run(parser, argv)
 
 
 def positive(text: str) -> int:

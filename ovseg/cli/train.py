@@ -10,12 +10,13 @@ came after its last checkpoint, nothing else: ``--resume`` gives the weights of 
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from ovseg.compat.extras import require
 from ovseg.printable import say
+
+from .run_options import parse_run
 
 
 def parse(argv=None):
@@ -27,14 +28,7 @@ def parse(argv=None):
         "--resume", nargs="?", const=True, metavar="CHECKPOINT", help="from the newest checkpoint, or from this one"
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision; needs a GPU")
-    parser.add_argument(
-        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="strict overrides of the config"
-    )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return args
+    return parse_run(parser, argv)
 
 
 def prepare(args):
